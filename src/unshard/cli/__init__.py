@@ -1,0 +1,1 @@
+"""The command line: arguments to one library call, and the only layer that prints."""

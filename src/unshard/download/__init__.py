@@ -1,0 +1,1 @@
+"""From a presigned URL to verified files: resumable, parallel, secrets kept."""

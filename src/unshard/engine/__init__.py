@@ -1,0 +1,1 @@
+"""Tokens in, tokens and logprobs out: tokenizer, KV cache, scheduler, sampler, engine."""

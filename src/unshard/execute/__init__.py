@@ -1,0 +1,1 @@
+"""Running a `CopyPlan` into a sink: files, digests or a live model."""

@@ -1,0 +1,1 @@
+"""Readers of file formats: bytes to `TensorRef`s and inert metadata. Nothing is executed."""

@@ -1,0 +1,1 @@
+"""From files in any layout to one `TensorIndex`."""

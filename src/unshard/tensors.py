@@ -1,0 +1,123 @@
+"""The vocabulary of the whole program: weights as references to bytes.
+
+Nothing here touches a file. A `TensorRef` says where a stored tensor's bytes lie, a
+`Chunk` says which box of a logical tensor those bytes fill, and a `TensorIndex` is a
+checkpoint: logical tensors by name, whatever files they came from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from unshard.dtypes import DType
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ByteRange:
+    """Half-open range of bytes `[offset, offset + length)` of one file."""
+
+    path: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRef:
+    """A stored row-major tensor that nobody has read yet.
+
+    Its bytes are the concatenation of `ranges` in order: several, because an FSDP flat
+    parameter crosses files.
+    """
+
+    name: str
+    dtype: DType
+    shape: Shape
+    ranges: tuple[ByteRange, ...]
+
+    @property
+    def num_elements(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def num_bytes(self) -> int:
+        return self.num_elements * self.dtype.itemsize_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A box of a logical tensor: `ref` holds its elements `[offsets, offsets + ref.shape)`.
+
+    Same idea as a chunk of torch.distributed.checkpoint.
+    """
+
+    offsets: Shape
+    ref: TensorRef
+
+    @property
+    def sizes(self) -> Shape:
+        return self.ref.shape
+
+
+@dataclass(frozen=True, slots=True)
+class LogicalTensor:
+    """One whole tensor of the model; its chunks tile it exactly once.
+
+    `replicas` are further copies of the whole tensor that other tensor-parallel ranks
+    store; they must be equal to the chunk.
+    """
+
+    name: str
+    dtype: DType
+    shape: Shape
+    chunks: tuple[Chunk, ...]
+    replicas: tuple[TensorRef, ...] = ()
+
+    @property
+    def num_elements(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def num_bytes(self) -> int:
+        return self.num_elements * self.dtype.itemsize_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StorageLedger:
+    """Where every stored byte of the checkpoint's weights went (bytes)."""
+
+    stored_bytes: int
+    referenced_bytes: int
+    padding_bytes: int
+
+
+class TensorIndex(Mapping[str, LogicalTensor]):
+    """A checkpoint as logical tensors by canonical name, in model order."""
+
+    def __init__(self, tensors: Mapping[str, LogicalTensor], ledger: StorageLedger) -> None:
+        self._tensors: dict[str, LogicalTensor] = dict(tensors)
+        self.ledger = ledger
+
+    def __getitem__(self, name: str) -> LogicalTensor:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    @property
+    def num_elements(self) -> int:
+        return sum(tensor.num_elements for tensor in self.values())
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(tensor.num_bytes for tensor in self.values())
+
+
+Metadata = Mapping[str, Any]

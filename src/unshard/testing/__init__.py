@@ -1,0 +1,1 @@
+"""Fakes that are part of the product: a CDN that misbehaves on demand, tiny checkpoints."""
