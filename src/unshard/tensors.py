@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from unshard.dtypes import DType
 
@@ -67,8 +66,8 @@ class Chunk:
 class LogicalTensor:
     """One whole tensor of the model; its chunks tile it exactly once.
 
-    `replicas` are further copies of the whole tensor that other tensor-parallel ranks
-    store; they must be equal to the chunk.
+    `replicas` are further copies of the whole tensor that other ranks store; they must be
+    equal to the one chunk.
     """
 
     name: str
@@ -87,18 +86,19 @@ class LogicalTensor:
 
 
 @dataclass(frozen=True, slots=True)
-class StorageLedger:
-    """Where every stored byte of the checkpoint's weights went (bytes)."""
+class Ledger:
+    """Where every stored byte of the weights belongs: stored = unique + replica + padding."""
 
     stored_bytes: int
-    referenced_bytes: int
+    unique_bytes: int
+    replica_bytes: int
     padding_bytes: int
 
 
 class TensorIndex(Mapping[str, LogicalTensor]):
     """A checkpoint as logical tensors by canonical name, in model order."""
 
-    def __init__(self, tensors: Mapping[str, LogicalTensor], ledger: StorageLedger) -> None:
+    def __init__(self, tensors: Mapping[str, LogicalTensor], ledger: Ledger) -> None:
         self._tensors: dict[str, LogicalTensor] = dict(tensors)
         self.ledger = ledger
 
@@ -118,6 +118,3 @@ class TensorIndex(Mapping[str, LogicalTensor]):
     @property
     def num_bytes(self) -> int:
         return sum(tensor.num_bytes for tensor in self.values())
-
-
-Metadata = Mapping[str, Any]

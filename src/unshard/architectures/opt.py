@@ -7,7 +7,11 @@ tensor of the model. Source: metaseq's transformer decoder; docs of OPT (arXiv:2
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+
+from unshard.placement import Placement, Replicate, Shard
+from unshard.tensors import Shape
 
 BOS_TOKEN_ID = 2
 """`</s>` goes in front of every prompt; OPT never saw `<s>`."""
@@ -15,6 +19,13 @@ PAD_TOKEN_ID = 1
 EOS_TOKEN_ID = 2
 POSITION_OFFSET = 2
 """Position p (0-based) uses row p + 2 of `embed_positions`."""
+
+VERSION_BUFFER = "decoder.version"
+"""A buffer, always 3, that metaseq's loaders insist on (metaseq#136: without it, the last
+layer norm was silently not applied). It is no weight."""
+
+FUSED_ORDER = ("k_proj", "v_proj", "q_proj")
+"""What a fused `qkv_proj` holds, in this order whatever its name says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +44,85 @@ class OPTConfig:
     pre_norm: bool = True
     """Layer norms before attention and FFN; OPT-350M has them after, and no last norm."""
     tied_embeddings: bool = True
+    activation: str = "relu"
 
     @property
     def head_dim(self) -> int:
         return self.hidden_size // self.num_heads
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRule:
+    """One row of the table: a tensor's whole shape, its placement, its Hugging Face name."""
+
+    name: str
+    shape: Shape
+    placement: Placement
+    hugging_face_name: str | None
+    """None for what Hugging Face's OPT does not store."""
+
+
+ROWS, COLUMNS, WHOLE = Shard(0), Shard(1), Replicate()
+"""Megatron's column-parallel linears split the rows of their weight, and the other way round."""
+
+
+def tensor_rules(config: OPTConfig) -> dict[str, TensorRule]:
+    """Every tensor that a model of this shape has, by canonical name, in metaseq's order."""
+    rows = [*_root_rows(config)]
+    for layer in range(config.num_layers):
+        for name, shape, placement in _layer_rows(config):
+            name = f"layers.{layer}.{name}"
+            rows.append((name, shape, placement, name))
+    rules = {
+        f"decoder.{name}": TensorRule(
+            f"decoder.{name}", shape, placement, theirs and f"model.decoder.{theirs}"
+        )
+        for name, shape, placement, theirs in rows
+    }
+    if not config.tied_embeddings:
+        name = "decoder.output_projection.weight"
+        shape = (config.vocab_size, config.embedding_size)
+        rules[name] = TensorRule(name, shape, ROWS, "lm_head.weight")
+    return rules
+
+
+_Row = tuple[str, Shape, Placement, str | None]
+
+
+def _root_rows(config: OPTConfig) -> Iterator[_Row]:
+    hidden, narrow = config.hidden_size, config.embedding_size
+    positions = (config.max_positions + POSITION_OFFSET, hidden)
+    yield "embed_tokens.weight", (config.vocab_size, narrow), ROWS, "embed_tokens.weight"
+    if narrow != hidden:
+        yield "project_in_dim.weight", (hidden, narrow), WHOLE, "project_in.weight"
+    yield "embed_positions.weight", positions, WHOLE, "embed_positions.weight"
+    if config.pre_norm:
+        yield "layer_norm.weight", (hidden,), WHOLE, "final_layer_norm.weight"
+        yield "layer_norm.bias", (hidden,), WHOLE, "final_layer_norm.bias"
+    if narrow != hidden:
+        yield "project_out_dim.weight", (narrow, hidden), WHOLE, "project_out.weight"
+    yield "version", (1,), WHOLE, None
+
+
+def _layer_rows(config: OPTConfig) -> Iterator[tuple[str, Shape, Placement]]:
+    hidden, ffn = config.hidden_size, config.ffn_dim
+    for projection in FUSED_ORDER:
+        yield f"self_attn.{projection}.weight", (hidden, hidden), ROWS
+        yield f"self_attn.{projection}.bias", (hidden,), ROWS
+    yield "self_attn.out_proj.weight", (hidden, hidden), COLUMNS
+    yield "self_attn.out_proj.bias", (hidden,), WHOLE
+    yield "self_attn_layer_norm.weight", (hidden,), WHOLE
+    yield "self_attn_layer_norm.bias", (hidden,), WHOLE
+    yield "fc1.weight", (ffn, hidden), ROWS
+    yield "fc1.bias", (ffn,), ROWS
+    yield "fc2.weight", (hidden, ffn), COLUMNS
+    yield "fc2.bias", (hidden,), WHOLE
+    yield "final_layer_norm.weight", (hidden,), WHOLE
+    yield "final_layer_norm.bias", (hidden,), WHOLE
+
+
+KNOWN_HEADS = {
+    (12, 768): 12, (24, 1024): 16, (24, 2048): 32, (32, 2560): 32, (32, 4096): 32,
+    (40, 5120): 40, (48, 7168): 56, (64, 9216): 72, (96, 12288): 96,
+}  # fmt: skip
+"""Attention heads of the published models by (layers, hidden size): shapes do not say it."""

@@ -42,7 +42,9 @@ EXACT = {
     } | set(BY_TORCH_STORAGE),
 }  # fmt: skip
 
-PACKAGES = frozenset({"omegaconf", "metaseq", "metaseq_internal", "fairseq", "fairscale", "megatron"})
+PACKAGES = frozenset(
+    {"omegaconf", "metaseq", "metaseq_internal", "fairseq", "fairscale", "megatron"}
+)
 """Packages whose classes appear in a trainer's own state (cfg, train_iterator)."""
 
 

@@ -20,7 +20,7 @@ HIGHEST_PROTOCOL = 5
 MAX_INTEGER_BYTES = 64
 
 
-class _Malformed(Exception):
+class _MalformedError(Exception):
     """The pickle breaks its own rules; the text says how. Becomes a `FormatError`."""
 
 
@@ -41,7 +41,7 @@ def decode_pickle(data: bytes, path: str) -> Any:
     machine = _Machine(data)
     try:
         return machine.run()
-    except _Malformed as problem:
+    except _MalformedError as problem:
         raise FormatError(path, f"pickle at byte {machine.at}: {problem}") from None
     except (IndexError, KeyError, struct.error, UnicodeDecodeError, TypeError) as problem:
         raise FormatError(
@@ -68,10 +68,10 @@ class _Machine:
                 break
             operation = operations.get(opcode)
             if operation is None:
-                raise _Malformed(f"opcode 0x{opcode:02x} has no place in a checkpoint")
+                raise _MalformedError(f"opcode 0x{opcode:02x} has no place in a checkpoint")
             operation(self)
         if len(self.stack) != 1:
-            raise _Malformed("ends with more or less than one object")
+            raise _MalformedError("ends with more or less than one object")
         return self.pop()
 
     # Reading operands.
@@ -79,7 +79,7 @@ class _Machine:
     def take(self, count: int) -> bytes:
         piece = self.data[self.at : self.at + count]
         if len(piece) != count:
-            raise _Malformed("ends in the middle of a value")
+            raise _MalformedError("ends in the middle of a value")
         self.at += count
         return piece
 
@@ -89,7 +89,7 @@ class _Machine:
     def line(self) -> str:
         end = self.data.index(b"\n", self.at) if b"\n" in self.data[self.at : self.at + 512] else -1
         if end < 0:
-            raise _Malformed("a name does not end")
+            raise _MalformedError("a name does not end")
         text = self.data[self.at : end].decode("utf-8")
         self.at = end + 1
         return text
@@ -102,13 +102,13 @@ class _Machine:
     def pop(self) -> Any:
         value = self.stack.pop()
         if value is _MARK:
-            raise _Malformed("a mark stands where a value belongs")
+            raise _MalformedError("a mark stands where a value belongs")
         return value
 
     def top(self) -> Any:
         value = self.stack[-1]
         if value is _MARK:
-            raise _Malformed("a mark stands where a value belongs")
+            raise _MalformedError("a mark stands where a value belongs")
         return value
 
     def pop_to_mark(self) -> list[Any]:
@@ -118,7 +118,7 @@ class _Machine:
                 values = stack[at + 1 :]
                 del stack[at:]
                 return values
-        raise _Malformed("no mark to go back to")
+        raise _MalformedError("no mark to go back to")
 
     # Operations that need more than a line.
 
@@ -127,7 +127,7 @@ class _Machine:
         if found is None:
             found = Global(module, name)
             if not is_allowed(found):
-                raise _Malformed(
+                raise _MalformedError(
                     f"mentions {module}.{name}, which no checkpoint needs: the file may be hostile "
                     "(nothing of it was executed)"
                 )
@@ -137,19 +137,19 @@ class _Machine:
     def stack_global(self) -> None:
         name, module = self.pop(), self.pop()
         if not (isinstance(module, str) and isinstance(name, str)):
-            raise _Malformed("a global has no name")
+            raise _MalformedError("a global has no name")
         self.push_global(module, name)
 
     def construct(self, by_new: bool) -> None:
         args, constructor = self.pop(), self.pop()
         if not isinstance(constructor, Global) or not isinstance(args, tuple):
-            raise _Malformed("calls something that is not a name")
+            raise _MalformedError("calls something that is not a name")
         self.push(PickledObject(constructor, args, by_new=by_new))
 
     def build(self) -> None:
         state, target = self.pop(), self.top()
         if not isinstance(target, PickledObject) or target.has_state:
-            raise _Malformed("gives state to a value that takes none")
+            raise _MalformedError("gives state to a value that takes none")
         target.state, target.has_state = state, True
 
     def append(self, values: list[Any]) -> None:
@@ -159,24 +159,24 @@ class _Machine:
         elif isinstance(target, list):
             target.extend(values)
         else:
-            raise _Malformed("appends to a value that is no list")
+            raise _MalformedError("appends to a value that is no list")
 
     def set_items(self, values: list[Any]) -> None:
         target = self.top()
         entries = target.entries if isinstance(target, PickledObject) else target
         if not isinstance(entries, dict) or len(values) % 2:
-            raise _Malformed("sets items of a value that is no dict")
+            raise _MalformedError("sets items of a value that is no dict")
         entries.update(zip(values[::2], values[1::2], strict=True))
 
     def add_items(self, values: list[Any]) -> None:
         target = self.top()
         if not isinstance(target, set):
-            raise _Malformed("adds to a value that is no set")
+            raise _MalformedError("adds to a value that is no set")
         target.update(values)
 
     def integer(self, size: int) -> None:
         if size > MAX_INTEGER_BYTES:
-            raise _Malformed(f"holds an integer of {size} bytes")
+            raise _MalformedError(f"holds an integer of {size} bytes")
         self.push(int.from_bytes(self.take(size), "little", signed=True))
 
     def tuple_of(self, count: int) -> None:
@@ -185,7 +185,7 @@ class _Machine:
 
     def protocol(self) -> None:
         if self.number(1) > HIGHEST_PROTOCOL:
-            raise _Malformed("is of an unknown protocol")
+            raise _MalformedError("is of an unknown protocol")
 
     def discard(self) -> None:
         self.stack.pop()

@@ -161,7 +161,9 @@ def _widen(
     while at + 4 <= len(extra):
         kind, size = struct.unpack_from("<2H", extra, at)
         if kind == 1:
-            wide = iter(struct.unpack_from(f"<{min(size, len(extra) - at - 4) // 8}Q", extra, at + 4))
+            wide = iter(
+                struct.unpack_from(f"<{min(size, len(extra) - at - 4) // 8}Q", extra, at + 4)
+            )
             values = [next(wide, -1) if value == LIMIT_32 else value for value in values]
             break
         at += 4 + size

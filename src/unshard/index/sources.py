@@ -1,0 +1,107 @@
+"""From what the user names to the checkpoint's files, with their coordinates.
+
+Names follow metaseq: stem + `-model_part-{tp_rank}` + `-shard{fsdp_rank}` + `.pt`.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from unshard.errors import CheckpointError, UsageError
+
+NAME = re.compile(r"^(?P<stem>.+?)(?:-model_part-(?P<part>\d+))?(?:-shard(?P<shard>\d+))?\.pt$")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFile:
+    """One file of a checkpoint and where it belongs; a rank is None where the name has none."""
+
+    path: Path
+    stem: str
+    tp_rank: int | None
+    fsdp_rank: int | None
+
+
+def find_files(source: str) -> tuple[Path, ...]:
+    """The checkpoint files that `source` (a folder, a glob or a file) means.
+
+    A folder's safetensors come before its `.pt` files only where it has no `.pt` files.
+
+    Raises:
+        UsageError: nothing is there, or the folder holds no checkpoint.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return (path,)
+    if path.is_dir():
+        found = sorted(path.glob("*.pt")) or sorted(path.glob("*.safetensors"))
+        if not found:
+            raise UsageError(
+                f"{source}: no checkpoint in this folder (no *.pt, no *.safetensors)",
+                hint="name the folder that holds the checkpoint files themselves",
+            )
+        return tuple(found)
+    if glob.has_magic(source):
+        found = sorted(Path(match) for match in glob.glob(source))  # noqa: PTH207  (the pattern may be absolute)
+        if not found:
+            raise UsageError(f"{source}: no file matches this pattern")
+        return tuple(found)
+    raise UsageError(f"{source}: no such file or folder")
+
+
+def place_files(source: str, paths: tuple[Path, ...]) -> dict[int, dict[int, CheckpointFile]]:
+    """metaseq files by tensor-parallel rank, then FSDP rank; both counts from 0 without gaps.
+
+    Raises:
+        UsageError: the files belong to several checkpoints.
+        CheckpointError: a file of the grid is missing; the message names it.
+    """
+    files = [_parse(path) for path in paths]
+    stems = sorted({file.stem for file in files})
+    if len(stems) > 1:
+        raise UsageError(
+            f"{source}: holds several checkpoints: {', '.join(stems)}",
+            hint=f"choose one with a pattern, such as '{stems[0]}*'",
+        )
+    grid: dict[int, dict[int, CheckpointFile]] = {}
+    for file in files:
+        row = grid.setdefault(file.tp_rank or 0, {})
+        if (file.fsdp_rank or 0) in row:
+            raise UsageError(f"{source}: {file.path.name} and another file claim the same rank")
+        row[file.fsdp_rank or 0] = file
+    _refuse_gaps(source, grid)
+    return {rank: dict(sorted(grid[rank].items())) for rank in sorted(grid)}
+
+
+def _parse(path: Path) -> CheckpointFile:
+    match = NAME.match(path.name)
+    if match is None:
+        return CheckpointFile(path, path.stem, None, None)
+    part, shard = (int(rank) if rank else None for rank in match.group("part", "shard"))
+    return CheckpointFile(path, match["stem"], part, shard)
+
+
+def _refuse_gaps(source: str, grid: dict[int, dict[int, CheckpointFile]]) -> None:
+    shards = range(1 + max(max(row) for row in grid.values()))
+    example = next(iter(next(iter(grid.values())).values()))
+    missing = [
+        _name(example, part, shard)
+        for part in range(1 + max(grid))
+        for shard in shards
+        if shard not in grid.get(part, {})
+    ]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise CheckpointError(
+            f"{source}: missing {missing[0]}{more}",
+            hint="finish the download; `unshard verify` lists what is missing",
+        )
+
+
+def _name(example: CheckpointFile, part: int, shard: int) -> str:
+    in_part = f"-model_part-{part}" if example.tp_rank is not None else ""
+    in_shard = f"-shard{shard}" if example.fsdp_rank is not None else ""
+    return f"{example.stem}{in_part}{in_shard}.pt"

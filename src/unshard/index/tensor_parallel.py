@@ -1,0 +1,105 @@
+"""From the local tensors of every tensor-parallel rank to whole logical tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from unshard.architectures.opt import (
+    FUSED_ORDER,
+    VERSION_BUFFER,
+    OPTConfig,
+    TensorRule,
+    tensor_rules,
+)
+from unshard.errors import CheckpointError
+from unshard.index.fsdp import PartTensors
+from unshard.index.slices import slice_elements
+from unshard.placement import Replicate, local_box
+from unshard.tensors import Chunk, Ledger, LogicalTensor, TensorIndex, TensorRef
+
+FUSED = "qkv_proj"
+
+
+def split_fused(ref: TensorRef) -> Iterator[TensorRef]:
+    """`ref` itself, or the three tensors that a fused [K; V; Q] weight or bias holds.
+
+    Raises:
+        CheckpointError: a fused tensor's rows are no multiple of three.
+    """
+    if f".{FUSED}." not in ref.name:
+        yield ref
+        return
+    rows, remainder = divmod(ref.shape[0], len(FUSED_ORDER))
+    if remainder:
+        raise CheckpointError(f"{ref.name}: {ref.shape[0]} rows are not three equal blocks K, V, Q")
+    shape = (rows, *ref.shape[1:])
+    for number, projection in enumerate(FUSED_ORDER):
+        name = ref.name.replace(FUSED, projection)
+        yield slice_elements(ref, name, number * (ref.num_elements // 3), shape)
+
+
+def split_part(part: PartTensors) -> PartTensors:
+    """The same part with every fused tensor as its three logical ones."""
+    split = {ref.name: ref for stored in part.tensors.values() for ref in split_fused(stored)}
+    return replace(part, tensors=split)
+
+
+def build_index(source: str, parts: Sequence[PartTensors], config: OPTConfig) -> TensorIndex:
+    """The index over all parts (fused tensors already split), complete both ways.
+
+    Raises:
+        CheckpointError: a tensor without a rule, a rule without a tensor, or a wrong shape.
+    """
+    rules = tensor_rules(config)
+    for rank, part in enumerate(parts):
+        where = f"{source}: part {rank}" if len(parts) > 1 else source
+        for name in sorted(rules.keys() - part.tensors.keys() - {VERSION_BUFFER}):
+            raise CheckpointError(f"{where}: tensor {name} is missing")
+        for name in sorted(part.tensors.keys() - rules.keys()):
+            raise CheckpointError(f"{where}: tensor {name} is not part of an OPT model")
+    present = [rule for name, rule in rules.items() if name in parts[0].tensors]
+    tensors = {rule.name: _assemble(source, rule, parts) for rule in present}
+    index = TensorIndex(tensors, _ledger(tensors.values(), parts))
+    _refuse_lost_bytes(source, index.ledger)
+    return index
+
+
+def _assemble(source: str, rule: TensorRule, parts: Sequence[PartTensors]) -> LogicalTensor:
+    chunks = []
+    for rank, part in enumerate(parts):
+        ref = part.tensors.get(rule.name)
+        offsets, sizes = local_box(rule.name, rule.shape, rule.placement, rank, len(parts))
+        if ref is None or ref.shape != sizes or ref.dtype != parts[0].tensors[rule.name].dtype:
+            found = f"{ref.dtype.name} {ref.shape}" if ref else "nothing"
+            raise CheckpointError(
+                f"{source}: tensor {rule.name} of part {rank} is {found}, "
+                f"not {parts[0].tensors[rule.name].dtype.name} {sizes}"
+            )
+        chunks.append(Chunk(offsets, ref))
+    dtype = chunks[0].ref.dtype
+    copies = [ref for part in parts for ref in part.copies.get(rule.name, ())]
+    if isinstance(rule.placement, Replicate):
+        replicas = (*(chunk.ref for chunk in chunks[1:]), *copies)
+        return LogicalTensor(rule.name, dtype, rule.shape, (chunks[0],), replicas)
+    return LogicalTensor(rule.name, dtype, rule.shape, tuple(chunks), tuple(copies))
+
+
+def _ledger(tensors: Iterable[LogicalTensor], parts: Sequence[PartTensors]) -> Ledger:
+    known = list(tensors)
+    return Ledger(
+        stored_bytes=sum(part.stored_bytes for part in parts),
+        unique_bytes=sum(tensor.num_bytes for tensor in known),
+        replica_bytes=sum(ref.num_bytes for tensor in known for ref in tensor.replicas),
+        padding_bytes=sum(part.padding_bytes for part in parts),
+    )
+
+
+def _refuse_lost_bytes(source: str, ledger: Ledger) -> None:
+    """The accounts must balance: nothing stored may be left over or counted twice."""
+    known = ledger.unique_bytes + ledger.replica_bytes + ledger.padding_bytes
+    if known != ledger.stored_bytes:
+        raise CheckpointError(
+            f"{source}: {ledger.stored_bytes} bytes are stored, but tensors, copies and padding "
+            f"make {known}"
+        )

@@ -1,0 +1,54 @@
+"""How a logical tensor is spread over tensor-parallel ranks.
+
+Same words as torch's DTensor placements, for one mesh dimension.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unshard.errors import CheckpointError
+from unshard.tensors import Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Rank t of T holds the t-th of T equal slices along `dim`."""
+
+    dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replicate:
+    """Every rank holds the whole tensor."""
+
+
+Placement = Shard | Replicate
+
+
+def local_box(
+    name: str, shape: Shape, placement: Placement, tp_rank: int, tp_size: int
+) -> tuple[Shape, Shape]:
+    """Offsets and sizes of the box of `shape` that rank `tp_rank` of `tp_size` holds.
+
+    Raises:
+        CheckpointError: the sharded dimension does not divide by `tp_size`.
+    """
+    offsets, sizes = [0] * len(shape), list(shape)
+    if isinstance(placement, Shard):
+        size, remainder = divmod(shape[placement.dim], tp_size)
+        if remainder:
+            raise CheckpointError(
+                f"{name}: dimension {placement.dim} of {shape} does not divide by {tp_size} "
+                "tensor-parallel ranks"
+            )
+        offsets[placement.dim], sizes[placement.dim] = tp_rank * size, size
+    return tuple(offsets), tuple(sizes)
+
+
+def global_shape(local: Shape, placement: Placement, tp_size: int) -> Shape:
+    """Shape of the logical tensor whose equal slice on each of `tp_size` ranks is `local`."""
+    if isinstance(placement, Replicate):
+        return local
+    dim = placement.dim
+    return (*local[:dim], local[dim] * tp_size, *local[dim + 1 :])
