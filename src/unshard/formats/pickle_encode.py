@@ -7,6 +7,7 @@ the same order, by identity, so that decoding and encoding a file gives its byte
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Any
 
 from unshard.errors import UsageError
@@ -16,13 +17,18 @@ BATCH = 1000
 """The C pickler writes dict items and list elements in groups of this many."""
 
 
-def encode_pickle(value: Any) -> bytes:
+def encode_pickle(
+    value: Any, persistent_id: Callable[[PersistentId], Any] = lambda record: record.value
+) -> bytes:
     """The protocol-2 pickle of plain data and inert records.
+
+    `persistent_id` says, in pickling order, what to write for a reference out of the
+    pickle; by default what it held.
 
     Raises:
         UsageError: `value` holds an object that is neither.
     """
-    encoder = _Encoder()
+    encoder = _Encoder(persistent_id)
     encoder.out += b"\x80\x02"
     encoder.save(value)
     encoder.out += b"."
@@ -30,9 +36,11 @@ def encode_pickle(value: Any) -> bytes:
 
 
 class _Encoder:
-    def __init__(self) -> None:
+    def __init__(self, persistent_id: Callable[[PersistentId], Any]) -> None:
+        self.persistent_id = persistent_id
         self.out = bytearray()
         self.memo: dict[int, int] = {}
+        self.globals: dict[Global, Global] = {}
         self.alive: list[Any] = []
         """Keeps memoized values alive, because the memo knows them by `id` only."""
 
@@ -44,10 +52,12 @@ class _Encoder:
         elif isinstance(value, float):
             self.out += b"G" + struct.pack(">d", value)
         elif isinstance(value, PersistentId):
-            self.save(value.value)
+            self.save(self.persistent_id(value))
             self.out += b"Q"
         elif isinstance(value, tuple) and not value:
             self.out += b")"  # the empty tuple is never memoized
+        elif isinstance(value, Global):
+            self.save_global(value)
         elif id(value) in self.memo:
             self.recall(value)
         else:
@@ -69,9 +79,6 @@ class _Encoder:
                 self.out += b"}"
                 self.memoize(value)
                 self.save_entries(value)
-            case Global():
-                self.out += f"c{value.module}\n{value.name}\n".encode()
-                self.memoize(value)
             case PickledObject():
                 self.save_object(value)
             case _:
@@ -90,6 +97,15 @@ class _Encoder:
         self.out += b"h" + bytes([index]) if index < 256 else b"j" + struct.pack("<I", index)
 
     # Values of several parts.
+
+    def save_global(self, value: Global) -> None:
+        """A class is one object however often it is named, so its name stands for it."""
+        value = self.globals.setdefault(value, value)
+        if id(value) in self.memo:
+            self.recall(value)
+            return
+        self.out += f"c{value.module}\n{value.name}\n".encode()
+        self.memoize(value)
 
     def save_int(self, value: int) -> None:
         if 0 <= value < 1 << 8:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unshard.dtypes import BY_TORCH_STORAGE, DType
+from unshard.dtypes import BY_TORCH_STORAGE, UINT8, DType
 from unshard.errors import FormatError
 from unshard.formats.records import Global, PersistentId, PickledObject, as_mapping, as_shape
 from unshard.formats.unpickle import decode_pickle
@@ -77,6 +77,16 @@ def read_torch_file(path: str | Path) -> TorchFile:
 def _read(path: str, member: Member) -> bytes:
     with Path(path).open("rb") as file:
         return os.pread(file.fileno(), member.length, member.offset)
+
+
+def storage_refs(file: TorchFile) -> dict[str, TensorRef]:
+    """Each storage as raw bytes, by its key."""
+    return {
+        key: TensorRef(
+            key, UINT8, (member.length,), (ByteRange(file.path, member.offset, member.length),)
+        )
+        for key, member in file.storages.items()
+    }
 
 
 def tensors_of(file: TorchFile, state_dict: object, where: str) -> Iterator[TensorRef]:

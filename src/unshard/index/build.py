@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from unshard.errors import CheckpointError
 from unshard.formats.records import as_mapping
-from unshard.formats.torch_zip import TorchFile, read_torch_file
-from unshard.index.checkpoint import Checkpoint, Layout
+from unshard.formats.torch_zip import TorchFile, read_torch_file, storage_refs
+from unshard.index.checkpoint import Checkpoint, Layout, PartMetadata
+from unshard.index.companions import find_companions
 from unshard.index.fsdp import PartTensors, read_part
 from unshard.index.hugging_face import read_hugging_face
 from unshard.index.shape import derive_config, training_arguments
@@ -34,44 +35,46 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
 
 def _open_metaseq(source: str, paths: tuple[Path, ...]) -> Checkpoint:
     grid = place_files(source, paths)
-    metadata: Mapping[str, Any] = {}
+    metadata: list[PartMetadata] = []
     parts: list[PartTensors] = []
     for row in grid.values():
-        files = _read_row(row)
-        metadata = metadata or _metadata(files[0])
+        files = [read_torch_file(file.path) for file in row.values()]
+        metadata.append(_metadata(files[0]))
         parts.append(read_part(files))
     split = [split_part(part) for part in parts]
     shapes = {name: ref.shape for name, ref in split[0].tensors.items()}
-    config = derive_config(source, shapes, len(parts), training_arguments(metadata))
+    config = derive_config(source, shapes, len(parts), training_arguments(metadata[0].entries))
     index = build_index(source, split, config)
     fsdp_size = len(next(iter(grid.values())))
     layout = Layout(
-        kind="metaseq-raw"
-        if index.ledger.padding_bytes or fsdp_size > 1
-        else "metaseq-consolidated",
+        kind="metaseq-raw" if parts[0].flat else "metaseq-consolidated",
         tp_size=len(parts),
         fsdp_size=fsdp_size,
         fused_qkv=any(f".{FUSED}." in name for name in parts[0].tensors),
         files=paths,
-        evidence=_evidence(grid, parts[0], metadata),
+        evidence=_evidence(grid, parts[0], metadata[0].entries),
     )
     return Checkpoint(
-        source, paths[0].parent, layout, config, index, metadata, units=parts[0].units
+        source=source,
+        folder=paths[0].parent,
+        layout=layout,
+        config=config,
+        index=index,
+        metadata=tuple(metadata),
+        units=parts[0].units,
+        companions=find_companions(paths[0].parent),
     )
 
 
-def _read_row(row: Mapping[int, CheckpointFile]) -> Sequence[TorchFile]:
-    return [read_torch_file(file.path) for file in row.values()]
-
-
-def _metadata(file: TorchFile) -> Mapping[str, Any]:
+def _metadata(file: TorchFile) -> PartMetadata:
     content = as_mapping(file.content)
     if content is None:
         raise CheckpointError(
             f"{file.path}: holds no dict, so it is no metaseq checkpoint",
             hint="is this the right folder?",
         )
-    return {key: value for key, value in content.items() if key != "model"}
+    entries = {key: value for key, value in content.items() if key != "model"}
+    return PartMetadata(entries, storage_refs(file))
 
 
 def _evidence(
@@ -96,5 +99,13 @@ def _open_hugging_face(source: str, paths: tuple[Path, ...]) -> Checkpoint:
         files=paths,
         evidence=("safetensors with a config.json of model_type opt",),
     )
-    units = tuple((name,) for name in index)
-    return Checkpoint(source, paths[0].parent, layout, config, index, {}, units)
+    return Checkpoint(
+        source=source,
+        folder=paths[0].parent,
+        layout=layout,
+        config=config,
+        index=index,
+        metadata=(),
+        units=tuple((name,) for name in index),
+        companions=find_companions(paths[0].parent),
+    )

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unshard.architectures.opt import OPTConfig
-from unshard.tensors import TensorIndex
+from unshard.index.companions import Companion
+from unshard.tensors import ByteRange, TensorIndex, TensorRef
 
 LayoutKind = Literal["metaseq-raw", "metaseq-consolidated", "huggingface"]
 
@@ -27,6 +28,16 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class PartMetadata:
+    """What one tensor-parallel part's first file pickles beside its weights."""
+
+    entries: Mapping[str, Any]
+    """The top level without `model`: cfg, shard_metadata, … as plain data and inert records."""
+    storages: Mapping[str, TensorRef]
+    """The file's storages by key, which tensors in `entries` (random states, meters) use."""
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """An opened checkpoint: the index of its tensors and what came with them."""
 
@@ -37,9 +48,10 @@ class Checkpoint:
     layout: Layout
     config: OPTConfig
     index: TensorIndex
-    metadata: Mapping[str, Any]
-    """Top level of the first file's pickle without its weights: cfg, shard_metadata, …
-    Values are plain data or inert records; empty for safetensors."""
+    metadata: tuple[PartMetadata, ...]
+    """One per tensor-parallel part; none for safetensors."""
     units: tuple[tuple[str, ...], ...]
-    """Stored tensor names by FSDP unit, root first, as the raw files group them (fused
-    names where the files fuse). One unit per tensor where the layout knows no units."""
+    """Stored tensor names by FSDP unit, root first, as the files group them (with fused
+    names where the files fuse). One tensor per unit where the layout knows no units."""
+    companions: Mapping[Companion, ByteRange]
+    """The tokenizer's files found beside the weights, each as all of its bytes."""

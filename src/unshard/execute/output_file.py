@@ -1,0 +1,103 @@
+"""One output file: invisible until it is whole, synced and renamed."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from unshard.errors import DestinationError, NoSpaceError, UnshardError
+from unshard.formats.torch_zip_layout import descriptor, directory, lay_out, local_header
+from unshard.plan.copy_plan import PlannedFile
+
+
+def write_error(path: Path, error: OSError) -> UnshardError:
+    """The error that a failed write to `path` means to the user."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpaceError(
+            f"{path}: no space left", hint="free some and run the same command again: it continues"
+        )
+    return DestinationError(f"{path}: cannot be written ({error.strerror})")
+
+
+class OutputFile:
+    """The file `directory/plan.name` being made, as `.NAME.partial` until `commit`.
+
+    Several threads may write at once, to disjoint offsets.
+    """
+
+    def __init__(self, plan: PlannedFile, directory: Path) -> None:
+        self._plan = plan
+        self._path = directory / plan.name
+        self._partial = directory / f".{plan.name}.partial"
+        self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            self._descriptor = os.open(self._partial, flags, 0o666)
+            if self._plan.num_bytes:
+                os.posix_fallocate(self._descriptor, 0, self._plan.num_bytes)
+        except OSError as error:
+            self._discard()
+            raise write_error(self._path, error) from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._descriptor >= 0:
+            self._discard()
+
+    def _discard(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        self._partial.unlink(missing_ok=True)
+
+    def write(self, data: bytes | memoryview, offset: int) -> None:
+        """Writes all of `data` at `offset`.
+
+        Raises:
+            NoSpaceError, DestinationError: the system refuses.
+        """
+        view = memoryview(data)
+        try:
+            while view:
+                count = os.pwrite(self._descriptor, view, offset)
+                view, offset = view[count:], offset + count
+        except OSError as error:
+            raise write_error(self._path, error) from error
+
+    def commit(self, checksums: Mapping[str, int]) -> None:
+        """Writes the framing around the records, syncs and gives the file its name.
+
+        `checksums` are the CRC-32s of the records by name, for framings that need them.
+        """
+        if self._plan.framing == "torch-zip":
+            self._write_zip_framing(checksums)
+        try:
+            os.fsync(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = -1
+            self._partial.replace(self._path)
+        except OSError as error:
+            raise write_error(self._path, error) from error
+
+    def _write_zip_framing(self, checksums: Mapping[str, int]) -> None:
+        laid_out, _ = lay_out([(record.name, record.num_bytes) for record in self._plan.records])
+        entries = [replace(entry, crc32=checksums[entry.name]) for entry in laid_out]
+        for entry in entries:
+            header = local_header(entry)
+            self.write(header, entry.header_offset)
+            self.write(descriptor(entry), entry.header_offset + len(header) + entry.num_bytes)
+        last = entries[-1]
+        end = last.header_offset + len(local_header(last)) + last.num_bytes + len(descriptor(last))
+        self.write(directory(entries, end), end)

@@ -1,0 +1,112 @@
+"""The consolidated metaseq layout: `reshard-model_part-{tp_rank}.pt`.
+
+With as many parts as the source, a file holds what metaseq's `reshard_fsdp` writes: one
+storage per FSDP unit, tensors as views of it. With another number, what `reshard_mp`
+writes: one storage per tensor, six top-level keys.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from unshard.architectures.opt import FUSED_ORDER, tensor_rules
+from unshard.errors import UsageError
+from unshard.formats.records import PickledObject, as_mapping
+from unshard.index.checkpoint import Checkpoint
+from unshard.index.companions import Companion
+from unshard.index.tensor_parallel import FUSED
+from unshard.placement import local_box
+from unshard.plan.boxes import Box
+from unshard.plan.copy_plan import CopyPlan, PlannedFile, PlannedTensor
+from unshard.plan.lower import Piece, lower
+from unshard.plan.safetensors_target import copied_companions
+from unshard.plan.torch_archive import Storage, pickled_model, torch_archive
+from unshard.tensors import Shape
+
+COMPANION_NAMES: Mapping[Companion, str] = {"vocab": "gpt2-vocab.json", "merges": "gpt2-merges.txt"}
+RESHARD_MP_KEYS = ("model", "cfg", "extra_state", "optimizer_history", "args", "shard_metadata")
+
+
+def plan_metaseq(checkpoint: Checkpoint, tp_size: int | None = None) -> CopyPlan:
+    """The plan that writes `checkpoint` as `tp_size` consolidated parts (default: as many as
+    it has).
+
+    Raises:
+        UsageError: the source has no metaseq metadata to carry, or the sizes do not divide.
+        CheckpointError: a sharded dimension does not divide by `tp_size`.
+    """
+    if not checkpoint.metadata:
+        raise UsageError(
+            f"{checkpoint.source}: writing metaseq files from {checkpoint.layout.kind} is not "
+            "supported yet",
+            hint="start from the raw or consolidated metaseq files",
+        )
+    same = tp_size is None or tp_size == checkpoint.layout.tp_size
+    count = checkpoint.layout.tp_size if tp_size is None else tp_size
+    if count < 1:
+        raise UsageError(f"the number of tensor-parallel parts must be positive, not {count}")
+    files = [_part(checkpoint, rank, count, same) for rank in range(count)]
+    files += copied_companions(checkpoint, COMPANION_NAMES)
+    return CopyPlan(checkpoint.source, f"{count} consolidated metaseq parts", tuple(files))
+
+
+def _part(checkpoint: Checkpoint, tp_rank: int, tp_size: int, same: bool) -> PlannedFile:
+    units: list[Storage] = [
+        tuple(_local(checkpoint, name, tp_rank, tp_size) for name in unit)
+        for unit in checkpoint.units
+    ]
+    if same:
+        metadata = checkpoint.metadata[tp_rank]
+        content = _reshard_fsdp_content(metadata.entries, units)
+    else:
+        units = [(tensor,) for unit in units for tensor in unit]
+        metadata = checkpoint.metadata[0]
+        content = _reshard_mp_content(metadata.entries, units, tp_size)
+    return torch_archive(f"reshard-model_part-{tp_rank}.pt", content, metadata.storages)
+
+
+def _local(checkpoint: Checkpoint, name: str, tp_rank: int, tp_size: int) -> PlannedTensor:
+    """The stored tensor `name` (perhaps a fused one) of one rank."""
+    rules, pieces, rows = tensor_rules(checkpoint.config), [], 0
+    shape: Shape = ()
+    for part in _parts_of(name):
+        rule = rules[part]
+        offsets, sizes = local_box(part, rule.shape, rule.placement, tp_rank, tp_size)
+        at = (rows, *(0 for _ in sizes[1:]))
+        pieces.append(Piece(checkpoint.index[part], Box(offsets, sizes), at))
+        rows += sizes[0]
+        shape = (rows, *sizes[1:])
+    return lower(name, shape, pieces, check_replicas=tp_rank == 0)
+
+
+def _parts_of(name: str) -> Iterator[str]:
+    if f".{FUSED}." not in name:
+        yield name
+        return
+    for projection in FUSED_ORDER:
+        yield name.replace(FUSED, projection)
+
+
+def _reshard_fsdp_content(metadata: Mapping[str, Any], units: Sequence[Storage]) -> dict[str, Any]:
+    first = {"model": pickled_model(units), "shard_metadata": metadata.get("shard_metadata")}
+    if "shard_metadata" not in metadata:
+        del first["shard_metadata"]
+    skipped = {*first, "last_optimizer_state"}
+    return first | {key: value for key, value in metadata.items() if key not in skipped}
+
+
+def _reshard_mp_content(
+    metadata: Mapping[str, Any], units: Sequence[Storage], tp_size: int
+) -> dict[str, Any]:
+    kept = copy.deepcopy(dict(metadata))
+    arguments = as_mapping((as_mapping(kept.get("cfg")) or {}).get("model"))
+    if isinstance(arguments, dict) and "model_parallel_size" in arguments:
+        node = arguments["model_parallel_size"]
+        if isinstance(node, PickledObject):
+            node.state["_val"] = tp_size
+        else:
+            arguments["model_parallel_size"] = tp_size
+    model = pickled_model(units)
+    return {key: model if key == "model" else kept.get(key) for key in RESHARD_MP_KEYS}

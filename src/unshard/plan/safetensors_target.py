@@ -1,0 +1,165 @@
+"""The Hugging Face layout: safetensors, config.json and the tokenizer's files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from unshard.architectures.opt import (
+    BOS_TOKEN_ID,
+    EOS_TOKEN_ID,
+    PAD_TOKEN_ID,
+    OPTConfig,
+    tensor_rules,
+)
+from unshard.dtypes import BFLOAT16, FLOAT16, FLOAT32, UINT8, DType
+from unshard.errors import UsageError
+from unshard.formats.safetensors import safetensors_header
+from unshard.index.checkpoint import Checkpoint
+from unshard.index.companions import Companion
+from unshard.plan.boxes import whole
+from unshard.plan.copy_plan import CopyItem, CopyPlan, Omission, PlannedFile, PlannedTensor, Record
+from unshard.plan.lower import lower_whole
+from unshard.tensors import TensorRef
+
+DEFAULT_MAX_FILE_BYTES = 5_000_000_000
+TORCH_NAMES = {FLOAT16: "float16", BFLOAT16: "bfloat16", FLOAT32: "float32"}
+TOKENIZER_NAMES: Mapping[Companion, str] = {"vocab": "vocab.json", "merges": "merges.txt"}
+
+
+def plan_safetensors(
+    checkpoint: Checkpoint, max_file_bytes: int = DEFAULT_MAX_FILE_BYTES
+) -> CopyPlan:
+    """The plan that writes `checkpoint` as Hugging Face's OPT, at most `max_file_bytes` of
+    tensors per file (a larger tensor gets a file of its own).
+
+    Raises:
+        UsageError: `max_file_bytes` is not positive.
+    """
+    if max_file_bytes <= 0:
+        raise UsageError(f"the largest file size must be positive, not {max_file_bytes}")
+    rules = tensor_rules(checkpoint.config)
+    named = [(rules[name].hugging_face_name, tensor) for name, tensor in checkpoint.index.items()]
+    tensors = [lower_whole(tensor, name) for name, tensor in named if name is not None]
+    omissions = [
+        Omission(tensor.name, "a metaseq buffer, always 3; Hugging Face's OPT does not store it")
+        for name, tensor in named
+        if name is None
+    ]
+    files = [*_weight_files(tensors, max_file_bytes), *_companions(checkpoint)]
+    target = "Hugging Face safetensors"
+    return CopyPlan(checkpoint.source, target, tuple(files), tuple(omissions))
+
+
+def _weight_files(tensors: Sequence[PlannedTensor], max_file_bytes: int) -> Iterator[PlannedFile]:
+    groups = _grouped(tensors, max_file_bytes)
+    weight_map: dict[str, str] = {}
+    for number, group in enumerate(groups, start=1):
+        suffix = f"-{number:05d}-of-{len(groups):05d}" if len(groups) > 1 else ""
+        file = _weight_file(f"model{suffix}.safetensors", group)
+        weight_map |= {tensor.name: file.name for tensor in group}
+        yield file
+    if len(groups) > 1:
+        total = sum(tensor.num_bytes for tensor in tensors)
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        yield json_file("model.safetensors.index.json", index)
+
+
+def _grouped(tensors: Sequence[PlannedTensor], max_file_bytes: int) -> list[list[PlannedTensor]]:
+    groups: list[list[PlannedTensor]] = [[]]
+    size = 0
+    for tensor in tensors:
+        if groups[-1] and size + tensor.num_bytes > max_file_bytes:
+            groups.append([])
+            size = 0
+        groups[-1].append(tensor)
+        size += tensor.num_bytes
+    return groups
+
+
+def _weight_file(name: str, tensors: Sequence[PlannedTensor]) -> PlannedFile:
+    header = safetensors_header(
+        ((tensor.name, tensor.dtype, tensor.shape) for tensor in tensors), {"format": "pt"}
+    )
+    records = [Record("header", 0, literal=header)]
+    offset = len(header)
+    for tensor in tensors:
+        records.append(Record(tensor.name, offset, tensors=(tensor,)))
+        offset += tensor.num_bytes
+    return PlannedFile(name, "plain", tuple(records), offset)
+
+
+def _companions(checkpoint: Checkpoint) -> Iterator[PlannedFile]:
+    dtype = next(iter(checkpoint.index.values())).dtype
+    yield json_file("config.json", hugging_face_config(checkpoint.config, dtype))
+    generation = {"bos_token_id": 2, "eos_token_id": 2, "pad_token_id": 1}
+    yield json_file("generation_config.json", generation)
+    yield from copied_companions(checkpoint, TOKENIZER_NAMES)
+    if checkpoint.companions:
+        yield json_file("tokenizer_config.json", tokenizer_config(checkpoint.config))
+        yield json_file("special_tokens_map.json", SPECIAL_TOKENS)
+
+
+def copied_companions(
+    checkpoint: Checkpoint, names: Mapping[Companion, str]
+) -> Iterator[PlannedFile]:
+    """The checkpoint's tokenizer files, copied under the target layout's names."""
+    for companion, content in checkpoint.companions.items():
+        ref = TensorRef(names[companion], UINT8, (content.length,), (content,))
+        item = CopyItem(whole(ref.shape), ref, whole(ref.shape))
+        record = Record(ref.name, 0, tensors=(PlannedTensor(ref.name, UINT8, ref.shape, (item,)),))
+        yield PlannedFile(ref.name, "plain", (record,), content.length)
+
+
+def json_file(name: str, content: Mapping[str, Any]) -> PlannedFile:
+    """A small JSON file with literal content."""
+    raw = (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+    return PlannedFile(name, "plain", (Record(name, 0, literal=raw),), len(raw))
+
+
+def hugging_face_config(config: OPTConfig, dtype: DType) -> dict[str, Any]:
+    """`config.json` of transformers' `OPTForCausalLM`."""
+    return {
+        "architectures": ["OPTForCausalLM"],
+        "model_type": "opt",
+        "activation_function": config.activation,
+        "attention_dropout": 0.0,
+        "bos_token_id": BOS_TOKEN_ID,
+        "do_layer_norm_before": config.pre_norm,
+        "dropout": 0.1,
+        "enable_bias": True,
+        "eos_token_id": EOS_TOKEN_ID,
+        "ffn_dim": config.ffn_dim,
+        "hidden_size": config.hidden_size,
+        "layer_norm_elementwise_affine": True,
+        "max_position_embeddings": config.max_positions,
+        "num_attention_heads": config.num_heads,
+        "num_hidden_layers": config.num_layers,
+        "pad_token_id": PAD_TOKEN_ID,
+        "prefix": "</s>",
+        "tie_word_embeddings": config.tied_embeddings,
+        "torch_dtype": TORCH_NAMES.get(dtype, "float32"),
+        "vocab_size": config.vocab_size,
+        "word_embed_proj_dim": config.embedding_size,
+    }
+
+
+SPECIAL_TOKENS = {
+    "bos_token": "</s>",
+    "eos_token": "</s>",
+    "pad_token": "<pad>",
+    "unk_token": "</s>",
+}
+
+
+def tokenizer_config(config: OPTConfig) -> dict[str, Any]:
+    """`tokenizer_config.json`: GPT-2's byte-level BPE with `</s>` in front of every text."""
+    return {
+        "tokenizer_class": "GPT2Tokenizer",
+        "add_bos_token": True,
+        "add_prefix_space": False,
+        "errors": "replace",
+        "model_max_length": config.max_positions,
+        **SPECIAL_TOKENS,
+    }
