@@ -1,0 +1,67 @@
+"""Filling a live model's tensors straight from a checkpoint's files, whatever its layout."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+from unshard.dtypes import BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64, INT64, DType
+from unshard.errors import CheckpointError
+from unshard.execute.blocks import Buffers, stream
+from unshard.execute.reader import Reader
+from unshard.plan.copy_plan import PlannedTensor
+from unshard.plan.lower import lower_whole
+from unshard.progress import Progress, Silent
+from unshard.tensors import TensorIndex
+
+TORCH_DTYPES: Mapping[DType, torch.dtype] = {
+    FLOAT16: torch.float16,
+    BFLOAT16: torch.bfloat16,
+    FLOAT32: torch.float32,
+    FLOAT64: torch.float64,
+    INT64: torch.int64,
+    BOOL: torch.bool,
+}
+
+
+def fill_tensors(
+    index: TensorIndex, targets: Mapping[str, torch.Tensor], progress: Progress | None = None
+) -> None:
+    """Copies logical tensor `name` into `targets[name]`, in any dtype and on any device.
+
+    Targets may be views, such as the K rows of a fused weight. Memory beyond the targets is
+    a block per thread.
+
+    Raises:
+        CheckpointError: the checkpoint has no such tensor, or it has another shape.
+        FormatError: a file is shorter than its headers said.
+    """
+    progress = progress or Silent()
+    for name, target in targets.items():
+        found = index[name].shape if name in index else None
+        if found != tuple(target.shape):
+            raise CheckpointError(
+                f"tensor {name}: the model needs {tuple(target.shape)}, the checkpoint has {found}"
+            )
+    planned = {name: lower_whole(index[name]) for name in targets}
+    progress.start("load", sum(tensor.num_bytes for tensor in planned.values()))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        fills = [pool.submit(_fill, planned[name], targets[name], progress) for name in targets]
+        for fill in fills:
+            fill.result()
+
+
+def _fill(planned: PlannedTensor, target: torch.Tensor, progress: Progress) -> None:
+    buffers, row = Buffers(), 0
+    dtype = TORCH_DTYPES.get(planned.dtype)
+    if dtype is None:
+        raise CheckpointError(f"tensor {planned.name}: cannot compute with {planned.dtype.name}")
+    with Reader() as reader, torch.inference_mode():
+        for block in stream(planned, reader, buffers):
+            rows = torch.frombuffer(block, dtype=dtype).reshape(-1, *planned.shape[1:])
+            target[row : row + len(rows)].copy_(rows)
+            row += len(rows)
+            progress.advance(len(block))
