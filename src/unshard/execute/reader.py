@@ -47,7 +47,7 @@ class Reader:
                 count = os.preadv(self._descriptor(piece.path), [part], offset)
                 if count == 0:
                     raise FormatError(
-                        piece.path, f"ends at byte {offset}, inside tensor {ref.name}"
+                        piece.path, f"ends before byte {offset}, inside tensor {ref.name}"
                     )
                 part, offset = part[count:], offset + count
             at += piece.length

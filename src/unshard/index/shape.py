@@ -37,6 +37,13 @@ def derive_config(
 
     layers = {int(match[1]) for match in map(LAYER.match, local) if match}
     hidden = size("decoder.layers.0.self_attn_layer_norm.weight", 0)
+    rows = size("decoder.layers.0.self_attn.k_proj.weight", 0)
+    if rows * tp_size != hidden:
+        raise CheckpointError(
+            f"{source}: its tensors are split over {hidden / max(rows, 1):g} tensor-parallel parts, "
+            f"but {tp_size} are here",
+            hint="are all parts in this folder?",
+        )
     num_layers = max(layers, default=0) + 1
     heads = as_scalar(arguments.get("decoder_attention_heads"))
     if heads is None:

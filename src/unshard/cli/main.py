@@ -1,0 +1,91 @@
+"""The command `unshard`: finds the subcommand, and renders every error once."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+import click
+
+from unshard import __version__
+from unshard.errors import UnshardError, UsageError
+
+INTERRUPTED = 130
+"""What a shell expects of a program that ended on Ctrl-C."""
+
+COMMANDS: Mapping[str, str] = {
+    "download": "Fetch a release from a presigned URL: parallel, resumable, verified.",
+    "verify": "Compare files with a manifest of md5s.",
+    "inspect": "Say what a checkpoint is: layout, model, tensors, bytes.",
+    "reshard": "Write a checkpoint in another layout.",
+    "fingerprint": "Digest the weights: the same in every layout.",
+    "diff": "Compare two checkpoints tensor by tensor.",
+    "generate": "Continue a prompt.",
+    "serve": "Serve the OpenAI completions API.",
+    "demo": "Try the whole way on the bundled model.",
+}
+"""Each is `unshard.cli.NAME:command`, imported only when it is the one that was asked for."""
+
+
+class LazyGroup(click.Group):
+    """Lists all commands without importing them, so that `--help` answers at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  (click's signature)
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        try:
+            module = importlib.import_module(f"unshard.cli.{cmd_name}")
+        except ModuleNotFoundError as error:
+            extra = "demo" if error.name == "openai" else "serve"
+            raise UsageError(
+                f"`unshard {cmd_name}` needs the package {error.name}, which is not installed",
+                hint=f"pip install 'unshard[{extra}]'",
+            ) from error
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="unshard")
+def unshard() -> None:
+    """From a presigned URL of sharded metaseq/OPT weights to a running API.
+
+    SRC is always a folder, a file or a quoted pattern of a checkpoint in any layout.
+    Exit codes: 0 done, 1 failed, 2 usage, 3 integrity, 4 needs a person.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command line; returns its exit code. Errors go to stderr in one line."""
+    try:
+        result = unshard.main(args=arguments, prog_name="unshard", standalone_mode=False)
+    except UnshardError as error:
+        return _fail(error.message, error.hint, error.exit_code)
+    except click.Abort:
+        return INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the exit flush fails
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}", None, 1)
+    return result if isinstance(result, int) else 0
+
+
+def _fail(message: str, hint: str | None, exit_code: int) -> int:
+    click.echo(f"error: {message}", err=True)
+    if hint:
+        click.echo(f"hint: {hint}", err=True)
+    return exit_code

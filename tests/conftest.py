@@ -1,0 +1,22 @@
+"""Fixtures that every area uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from unshard.testing.tiny_checkpoint import Array, write_tiny_checkpoint
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> tuple[Path, dict[str, Array]]:
+    """A raw 2 x 3 checkpoint and the whole tensors it must give back."""
+    folder = tmp_path / "raw"
+    return folder, write_tiny_checkpoint(folder)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)

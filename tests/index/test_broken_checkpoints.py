@@ -1,0 +1,88 @@
+"""Files that do not fit together are refused with the file or tensor named."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from unshard.dtypes import FLOAT32
+from unshard.errors import CheckpointError, UsageError
+from unshard.index.build import open_checkpoint
+from unshard.testing.tiny_checkpoint import TINY, Array, write_tiny_checkpoint
+
+Raw = tuple[Path, dict[str, Array]]
+
+
+def part(tp_rank: int, fsdp_rank: int) -> str:
+    return f"checkpoint_last-model_part-{tp_rank}-shard{fsdp_rank}.pt"
+
+
+@pytest.mark.parametrize(("tp_rank", "fsdp_rank"), [(0, 0), (1, 1), (0, 2)])
+def test_missing_file_is_named(raw: Raw, tp_rank: int, fsdp_rank: int) -> None:
+    (raw[0] / part(tp_rank, fsdp_rank)).unlink()
+    with pytest.raises(CheckpointError, match=part(tp_rank, fsdp_rank)):
+        open_checkpoint(raw[0])
+
+
+def test_last_shard_missing_everywhere(raw: Raw) -> None:
+    for rank in range(2):
+        (raw[0] / part(rank, 2)).unlink()
+    with pytest.raises(CheckpointError, match=r"shard0\.pt: .*flat_param_0"):
+        open_checkpoint(raw[0])
+
+
+def test_last_part_missing(raw: Raw) -> None:
+    """Half a model looks whole by its names; its shapes say otherwise."""
+    for rank in range(3):
+        (raw[0] / part(1, rank)).unlink()
+    with pytest.raises(CheckpointError, match="split over 2 tensor-parallel parts, but 1"):
+        open_checkpoint(raw[0])
+
+
+def test_shards_swapped_between_ranks(raw: Raw) -> None:
+    """Their padding gives away that they are in the wrong place."""
+    first, last = raw[0] / part(0, 0), raw[0] / part(0, 2)
+    first.rename(raw[0] / "aside")
+    last.rename(first)
+    (raw[0] / "aside").rename(last)
+    with pytest.raises(CheckpointError, match="padding"):
+        open_checkpoint(raw[0])
+
+
+def test_shard_of_another_model(raw: Raw, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    write_tiny_checkpoint(other, replace(TINY, ffn_dim=32))
+    shutil.copy(other / part(1, 1), raw[0] / part(1, 1))
+    with pytest.raises(CheckpointError, match=part(1, 1)):
+        open_checkpoint(raw[0])
+
+
+def test_part_of_another_dtype(raw: Raw, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    write_tiny_checkpoint(other, dtype=FLOAT32)
+    for rank in range(3):
+        shutil.copy(other / part(1, rank), raw[0] / part(1, rank))
+    with pytest.raises(CheckpointError, match="part 1 is fp32"):
+        open_checkpoint(raw[0])
+
+
+def test_two_checkpoints_in_one_folder(raw: Raw) -> None:
+    shutil.copy(raw[0] / part(0, 0), raw[0] / "checkpoint_best-model_part-0-shard0.pt")
+    with pytest.raises(UsageError, match="several checkpoints"):
+        open_checkpoint(raw[0])
+
+
+def test_folder_without_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("nothing here")
+    with pytest.raises(UsageError, match="no checkpoint in this folder"):
+        open_checkpoint(tmp_path)
+
+
+def test_no_such_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file or folder"):
+        open_checkpoint(tmp_path / "absent")
+    with pytest.raises(UsageError, match="no file matches"):
+        open_checkpoint(tmp_path / "*.pt")
