@@ -1,0 +1,46 @@
+# Every target does its own set-up in .venv; nothing outside this folder is touched.
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test slow lint bench demo-model clean
+
+help: ## What can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+demo: .venv/demo ## The whole way on the bundled model: download to completion (ARGS=--once ends there)
+	$(BIN)/unshard demo $(ARGS)
+
+test: .venv/dev ## The unit tests
+	$(BIN)/pytest $(ARGS)
+
+slow: .venv/dev ## The slower tests
+	$(BIN)/pytest -m slow $(ARGS)
+
+lint: .venv/dev ## Style, types and the direction of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/dev ## The benchmarks: reshard against cp, generate against transformers
+	$(BIN)/python benchmarks/reshard.py
+	$(BIN)/python benchmarks/generate.py
+
+demo-model: .venv/dev ## Train the bundled model anew (under an hour on 2 cores)
+	$(BIN)/python -m tools.demo_model --out src/unshard/demo_model
+
+.venv/demo: pyproject.toml constraints.txt
+	@echo "Setting up .venv: unshard with what serving needs"
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]'
+	@touch $@
+
+.venv/dev: .venv/demo
+	@echo "Adding what the tests need"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean: ## Remove the virtual environment and every cache
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,144 @@
+"""The command line as a user meets it: every mistake one line, every exit code as documented."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from unshard.cli.main import main
+from unshard.testing.tiny_checkpoint import Array, write_tiny_checkpoint
+
+Raw = tuple[Path, dict[str, Array]]
+SHARD = "checkpoint_last-model_part-0-shard0.pt"
+
+
+def truncated(folder: Path) -> None:
+    os.truncate(folder / SHARD, 3000)
+
+
+def text(folder: Path) -> None:
+    (folder / SHARD).write_text("this is a note, not a checkpoint\n")
+
+
+def web_page(folder: Path) -> None:
+    (folder / SHARD).write_text("<!DOCTYPE html><html>log in</html>")
+
+
+def hostile(folder: Path) -> None:
+    with zipfile.ZipFile(folder / SHARD, "w") as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02cos\nsystem\nX\x05\x00\x00\x00touch\x85R.")
+
+
+def missing(folder: Path) -> None:
+    (folder / SHARD).unlink()
+
+
+def other_content(folder: Path) -> None:
+    with zipfile.ZipFile(folder / SHARD, "w") as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02}.")
+
+
+BAD = {truncated: 3, text: 3, web_page: 3, hostile: 3, missing: 3, other_content: 3}
+
+
+@pytest.mark.parametrize("damage", BAD, ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize(
+    "arguments", [["inspect"], ["fingerprint"], ["reshard", "--to", "safetensors"]]
+)
+def test_bad_checkpoint_is_one_line(
+    raw: Raw,
+    tmp_path: Path,
+    damage: object,
+    arguments: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    damage(raw[0])
+    command, *options = arguments
+    more = [str(tmp_path / "out")] if command == "reshard" else []
+    assert main([command, str(raw[0]), *more, *options]) == BAD[damage]
+    captured = capsys.readouterr()
+    error, *hints = captured.err.splitlines()
+    assert captured.out == ""
+    assert error.startswith("error: ")
+    assert SHARD in error
+    assert all(line.startswith("hint: ") for line in hints)
+    assert len(hints) <= 1
+
+
+def test_usage_errors_exit_2(raw: Raw, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(tmp_path / "absent")]) == 2
+    assert main(["inspect", str(tmp_path)]) == 2
+    assert main(["reshard", str(raw[0]), str(tmp_path / "o"), "--to", "gguf"]) == 2
+    assert main(["no-such-command"]) == 2
+    assert (
+        main(["reshard", str(raw[0]), str(tmp_path / "o"), "--to", "safetensors", "--tp", "2"]) == 2
+    )
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_inspect(raw: Raw, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(raw[0])]) == 0
+    out = capsys.readouterr().out
+    assert "2 tensor-parallel x 3 FSDP, 6 files" in out
+    assert "fused, in the order K, V, Q" in out
+    assert main(["inspect", str(raw[0]), "--json"]) == 0
+    described = json.loads(capsys.readouterr().out)
+    assert described["config"]["num_heads"] == 4
+    assert {tensor["name"] for tensor in described["tensors"]} == raw[1].keys()
+    assert main(["inspect", str(raw[0]), "--tensors"]) == 0
+    assert "decoder.layers.1.fc2.weight" in capsys.readouterr().out
+
+
+def test_reshard_fingerprint_diff(
+    raw: Raw, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "hf"
+    assert main(["reshard", str(raw[0]), str(out), "--to", "safetensors", "--dry-run"]) == 0
+    assert "model.safetensors" in capsys.readouterr().out
+    assert not out.exists()
+    assert main(["reshard", str(raw[0]), str(out), "--to", "safetensors"]) == 0
+    assert str(out / "model.safetensors") in capsys.readouterr().out
+    assert main(["diff", str(raw[0]), str(out)]) == 0
+    assert "identical: 36 tensors" in capsys.readouterr().out
+    assert main(["fingerprint", str(raw[0])]) == main(["fingerprint", str(out)]) == 0
+    first, second = capsys.readouterr().out.split()
+    assert first == second
+    write_tiny_checkpoint(tmp_path / "other", seed=1)
+    assert main(["diff", str(raw[0]), str(tmp_path / "other")]) == 3
+    captured = capsys.readouterr()
+    assert "first at index" in captured.out
+    assert "tensors differ" in captured.err
+
+
+BASE_COMMANDS = ("inspect", "reshard", "fingerprint", "diff", "verify", "download")
+
+
+@pytest.mark.parametrize("name", BASE_COMMANDS)
+def test_base_commands_import_no_torch(name: str) -> None:
+    code = f"import sys, unshard.cli.main, unshard.cli.{name}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_help_imports_next_to_nothing() -> None:
+    """What keeps `unshard --help` under 0.2 s: no numpy, no rich, no command of its own."""
+    code = (
+        "import sys; from unshard.cli.main import main; main(['--help']);"
+        "print([m for m in ('numpy', 'rich', 'urllib3', 'torch') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "download" in done.stdout
+
+
+def test_module_is_the_command(raw: Raw) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "unshard", "inspect", str(raw[0])], capture_output=True, check=False
+    )
+    assert done.returncode == 0
