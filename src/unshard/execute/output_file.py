@@ -62,6 +62,11 @@ class OutputFile:
             self._descriptor = -1
         self._partial.unlink(missing_ok=True)
 
+    @property
+    def needs_checksums(self) -> bool:
+        """Whether `commit` uses the records' CRC-32s."""
+        return self._plan.framing == "torch-zip"
+
     def write(self, data: bytes | memoryview, offset: int) -> None:
         """Writes all of `data` at `offset`.
 
@@ -81,7 +86,7 @@ class OutputFile:
 
         `checksums` are the CRC-32s of the records by name, for framings that need them.
         """
-        if self._plan.framing == "torch-zip":
+        if self.needs_checksums:
             self._write_zip_framing(checksums)
         try:
             os.fsync(self._descriptor)
