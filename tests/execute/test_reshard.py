@@ -54,10 +54,12 @@ def load_parts(paths: list[Path]) -> dict[str, Array]:
 def test_metaseq_parts_read_by_torch_are_the_model(raw: Raw, tmp_path: Path, tp_size: int) -> None:
     folder, truth = raw
     paths = run_plan(plan_metaseq(open_checkpoint(folder), tp_size), tmp_path / "out")
-    assert [path.name for path in paths] == [
+    weights, files = [p for p in paths if p.suffix == ".pt"], paths[-1:]
+    assert files[0].name == "dict.txt"
+    assert [path.name for path in weights] == [
         f"reshard-model_part-{rank}.pt" for rank in range(tp_size or 2)
     ]
-    found: dict[str, Any] = load_parts(paths)
+    found: dict[str, Any] = load_parts(weights)
     assert found.keys() == truth.keys()
     for name, whole in truth.items():
         np.testing.assert_array_equal(merge(found[name], whole), whole, err_msg=name)
@@ -161,7 +163,7 @@ def test_a_second_run_writes_only_what_is_missing(
     raw: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = plan_metaseq(open_checkpoint(raw[0]))
-    first, second = run_plan(plan, tmp_path / "out")
+    first, second, _ = run_plan(plan, tmp_path / "out")
     kept = first.stat().st_mtime_ns
     content = second.read_bytes()
     second.unlink()

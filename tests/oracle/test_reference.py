@@ -114,7 +114,7 @@ def test_consolidated_parts_hold_what_the_originals_hold(
 ) -> None:
     cfg = generator.get_cfg(preset)
     generator.write(cfg, str(tmp_path / "raw"))
-    parts = run_plan(plan_metaseq(open_checkpoint(tmp_path / "raw")), tmp_path / "parts")
+    *parts, _dict = run_plan(plan_metaseq(open_checkpoint(tmp_path / "raw")), tmp_path / "parts")
     for rank, path in enumerate(parts):
         expected = digests[f"{preset}/fsdp-t{rank}-n1-u1-s1-None/{path.name}"]
         assert storages_digest(path) == expected
@@ -126,7 +126,7 @@ def test_consolidated_parts_hold_what_the_originals_hold(
         }
         if not expected_rows or count == cfg["tp"] or (preset == "tp3" and count > 1):
             continue  # the original crashes, copies, or writes unequal parts (57 rows -> 29, 28)
-        merged = run_plan(
+        *merged, _dict = run_plan(
             plan_metaseq(open_checkpoint(tmp_path / "parts"), count), tmp_path / f"mp{count}"
         )
         same = [

@@ -21,8 +21,9 @@ from unshard.placement import local_box
 from unshard.plan.boxes import Box
 from unshard.plan.copy_plan import CopyPlan, PlannedFile, PlannedTensor
 from unshard.plan.lower import Piece, lower
-from unshard.plan.safetensors_target import copied_companions
+from unshard.plan.small_files import copied_companions, literal_file
 from unshard.plan.torch_archive import Storage, pickled_model, torch_archive
+from unshard.releases import dict_txt
 from unshard.tensors import Shape
 
 COMPANION_NAMES: Mapping[Companion, str] = {"vocab": "gpt2-vocab.json", "merges": "gpt2-merges.txt"}
@@ -49,6 +50,7 @@ def plan_metaseq(checkpoint: Checkpoint, tp_size: int | None = None) -> CopyPlan
         raise UsageError(f"the number of tensor-parallel parts must be positive, not {count}")
     files = [_part(checkpoint, rank, count, same) for rank in range(count)]
     files += copied_companions(checkpoint, COMPANION_NAMES)
+    files.append(literal_file("dict.txt", dict_txt(checkpoint.config.vocab_size)))
     return CopyPlan(checkpoint.source, f"{count} consolidated metaseq parts", tuple(files))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,15 +12,14 @@ from unshard.architectures.opt import (
     OPTConfig,
     tensor_rules,
 )
-from unshard.dtypes import BFLOAT16, FLOAT16, FLOAT32, UINT8, DType
+from unshard.dtypes import BFLOAT16, FLOAT16, FLOAT32, DType
 from unshard.errors import UsageError
 from unshard.formats.safetensors import safetensors_header
 from unshard.index.checkpoint import Checkpoint
 from unshard.index.companions import Companion
-from unshard.plan.boxes import whole
-from unshard.plan.copy_plan import CopyItem, CopyPlan, Omission, PlannedFile, PlannedTensor, Record
+from unshard.plan.copy_plan import CopyPlan, Omission, PlannedFile, PlannedTensor, Record
 from unshard.plan.lower import lower_whole
-from unshard.tensors import TensorRef
+from unshard.plan.small_files import copied_companions, json_file
 
 DEFAULT_MAX_FILE_BYTES = 5_000_000_000
 TORCH_NAMES = {FLOAT16: "float16", BFLOAT16: "bfloat16", FLOAT32: "float32"}
@@ -99,23 +97,6 @@ def _companions(checkpoint: Checkpoint) -> Iterator[PlannedFile]:
     if checkpoint.companions:
         yield json_file("tokenizer_config.json", tokenizer_config(checkpoint.config))
         yield json_file("special_tokens_map.json", SPECIAL_TOKENS)
-
-
-def copied_companions(
-    checkpoint: Checkpoint, names: Mapping[Companion, str]
-) -> Iterator[PlannedFile]:
-    """The checkpoint's tokenizer files, copied under the target layout's names."""
-    for companion, content in checkpoint.companions.items():
-        ref = TensorRef(names[companion], UINT8, (content.length,), (content,))
-        item = CopyItem(whole(ref.shape), ref, whole(ref.shape))
-        record = Record(ref.name, 0, tensors=(PlannedTensor(ref.name, UINT8, ref.shape, (item,)),))
-        yield PlannedFile(ref.name, "plain", (record,), content.length)
-
-
-def json_file(name: str, content: Mapping[str, Any]) -> PlannedFile:
-    """A small JSON file with literal content."""
-    raw = (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
-    return PlannedFile(name, "plain", (Record(name, 0, literal=raw),), len(raw))
 
 
 def hugging_face_config(config: OPTConfig, dtype: DType) -> dict[str, Any]:
