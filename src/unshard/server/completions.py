@@ -1,0 +1,125 @@
+"""One completions call: prompts × n requests to the engine, and its choices as they grow."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import AsyncGenerator
+from typing import TypeVar
+
+from unshard.engine.request import GenerationRequest, SamplingParams
+from unshard.errors import RequestError
+from unshard.server.choice import ChoiceWriter, join_choices
+from unshard.server.generation import Generations
+from unshard.server.prompt import parse_prompts
+from unshard.server.protocol import Choice, Completion, CompletionRequest, Usage
+from unshard.server.served import ServedModel
+
+T = TypeVar("T")
+_DEFAULTS = SamplingParams()
+"""OpenAI's defaults and the engine's are the same."""
+
+
+class CompletionCall:
+    """One call under way: its prompts, its choices, what they have cost."""
+
+    def __init__(self, body: CompletionRequest, served: ServedModel) -> None:
+        """Encodes the prompts, which may take a while.
+
+        Raises:
+            RequestError: the body asks for another model.
+        """
+        if body.model is not None and body.model != served.name:
+            raise no_such_model(body.model, served)
+        self._id = f"cmpl-{uuid.uuid4().hex}"
+        self._created = int(time.time())
+        self._model = served.name
+        self._params = sampling_params(body)
+        self._prompts = parse_prompts(body.prompt, served.tokenizer)
+        self._num_choices = body.n or 1
+        self._writers = [
+            ChoiceWriter(index, prompt, body, served.tokenizer)
+            for index, prompt in enumerate(
+                prompt for prompt in self._prompts for _ in range(self._num_choices)
+            )
+        ]
+
+    def requests(self) -> list[GenerationRequest]:
+        """One request per choice, in the order of the choices."""
+        return [
+            GenerationRequest(
+                request_id=self._request_id(writer.index),
+                prompt_ids=writer.prompt.ids,
+                params=self._params,
+                choice=writer.index % self._num_choices,
+            )
+            for writer in self._writers
+        ]
+
+    async def deltas(self, generations: Generations) -> AsyncGenerator[Choice, None]:
+        """What is new in each choice, as it comes. Close it to cancel the rest of the call.
+
+        Raises: as `Generations.run`.
+        """
+        writers = {self._request_id(writer.index): writer for writer in self._writers}
+        async with contextlib.aclosing(generations.run(self.requests())) as outputs:
+            async for output in outputs:
+                delta = writers[output.request_id].advance(output)
+                if delta is not None:
+                    yield delta
+
+    async def complete(self, generations: Generations) -> Completion:
+        """The whole answer. Raises: as `Generations.run`."""
+        parts: list[list[Choice]] = [[] for _ in self._writers]
+        async with contextlib.aclosing(self.deltas(generations)) as deltas:
+            async for delta in deltas:
+                parts[delta.index].append(delta)
+        return self.completion([join_choices(each) for each in parts], self.usage())
+
+    def completion(self, choices: list[Choice], usage: Usage | None = None) -> Completion:
+        """An answer of this call, or one event of its stream."""
+        return Completion(
+            id=self._id, created=self._created, model=self._model, choices=choices, usage=usage
+        )
+
+    def usage(self) -> Usage:
+        """The cost up to now. A prompt counts once whatever `n`, and with its `</s>`."""
+        prompt_tokens = sum(len(prompt.ids) for prompt in self._prompts)
+        completion_tokens = sum(writer.num_tokens for writer in self._writers)
+        return Usage(
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            total_tokens=prompt_tokens + completion_tokens,
+        )
+
+    def _request_id(self, index: int) -> str:
+        return f"{self._id}-{index}"
+
+
+def sampling_params(body: CompletionRequest) -> SamplingParams:
+    """What `body` asks of the sampler; a field that is null has its default."""
+    stop = [body.stop] if isinstance(body.stop, str) else body.stop or []
+    return SamplingParams(
+        max_tokens=_given(body.max_tokens, _DEFAULTS.max_tokens),
+        temperature=_given(body.temperature, _DEFAULTS.temperature),
+        top_p=_given(body.top_p, _DEFAULTS.top_p),
+        stop=tuple(stop),
+        seed=body.seed,
+        logprobs=body.logprobs,
+        score_prompt=bool(body.echo) and body.logprobs is not None,
+    )
+
+
+def no_such_model(name: str, served: ServedModel) -> RequestError:
+    """The error for a model that is not served here."""
+    return RequestError(
+        f"the model {name!r} is not served here",
+        param="model",
+        code="model_not_found",
+        hint=f"use {served.name!r} or leave the field out",
+    )
+
+
+def _given(value: T | None, default: T) -> T:
+    return default if value is None else value

@@ -1,0 +1,103 @@
+"""From the event loop into the engine's thread and back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+from starlette.exceptions import HTTPException
+from starlette.types import Receive
+
+from unshard.engine.request import GenerationOutput, GenerationRequest
+from unshard.server.served import Engine
+
+T = TypeVar("T")
+_Inbox = asyncio.Queue[GenerationOutput | HTTPException]
+
+
+class Generations:
+    """The calls that the engine is working on. Belongs to one event loop."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._inboxes: set[_Inbox] = set()
+        self._aborted = False
+
+    async def run(
+        self, requests: Sequence[GenerationRequest]
+    ) -> AsyncGenerator[GenerationOutput, None]:
+        """The outputs of `requests` as they come, until all are finished. Whoever stops
+        iterating must close the iterator: that cancels in the engine what is not finished.
+
+        Raises:
+            RequestError: a request can never run; none of the others goes on.
+            UnshardError: a request failed; none of the others goes on.
+            HTTPException: 503, the server is shutting down.
+        """
+        if self._aborted:
+            raise _shutting_down()
+        inbox: _Inbox = asyncio.Queue()
+        unfinished: set[str] = set()
+        self._inboxes.add(inbox)
+        try:
+            deliver = _deliverer(inbox)
+            for request in requests:
+                self._engine.submit(request, deliver)
+                unfinished.add(request.request_id)
+            while unfinished:
+                output = await inbox.get()
+                if isinstance(output, HTTPException):
+                    raise output
+                if output.finished:
+                    unfinished.discard(output.request_id)
+                if output.error is not None:
+                    raise output.error
+                yield output
+        finally:
+            self._inboxes.discard(inbox)
+            for request_id in unfinished:
+                self._engine.cancel(request_id)
+
+    def abort(self) -> None:
+        """Ends all calls with 503, now and from now on. Call it in the event loop."""
+        self._aborted = True
+        for inbox in self._inboxes:
+            inbox.put_nowait(_shutting_down())
+
+
+async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T | None:
+    """The result of `work`, or None when the client went away first, which cancels it.
+
+    `receive` must have given the whole request body before.
+    """
+    working = asyncio.create_task(work)
+    watching = asyncio.create_task(_disconnected(receive))
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        for task in (working, watching):
+            task.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _deliverer(inbox: _Inbox) -> Callable[[GenerationOutput], None]:
+    loop = asyncio.get_running_loop()
+
+    def deliver(output: GenerationOutput) -> None:
+        # The engine may outlive the loop by a moment; then nobody waits for the output.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(inbox.put_nowait, output)
+
+    return deliver
+
+
+def _shutting_down() -> HTTPException:
+    return HTTPException(503, "the server is shutting down")

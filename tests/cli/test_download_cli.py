@@ -1,0 +1,212 @@
+"""The two commands: what they print where, and what they raise."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from unshard.cli import display
+from unshard.cli.download import command as download_command
+from unshard.cli.verify import command as verify_command
+from unshard.errors import IntegrityError, LinkRefusedError, UsageError
+from unshard.testing.object_store import FakeObjectStore, Fault
+
+CONTENTS = {f"reshard-model_part-{i}.pt": b"PK%d" % i * 1000 for i in range(3)}
+
+
+@pytest.fixture
+def store(tmp_path):
+    (tmp_path / "objects").mkdir()
+    with FakeObjectStore(tmp_path / "objects") as store:
+        for name, content in CONTENTS.items():
+            store.put(name, content)
+        yield store
+
+
+@pytest.fixture
+def csv(tmp_path):
+    rows = [f"{name},{hashlib.md5(content).hexdigest()}" for name, content in CONTENTS.items()]
+    path = tmp_path / "md5sum.csv"
+    path.write_text("\n".join(["shard,md5sum", *rows]))
+    return path
+
+
+def run(command, *arguments, stdin=None, env=None):
+    result = CliRunner().invoke(
+        command, [str(a) for a in arguments], input=stdin, env={"UNSHARD_URL": None, **(env or {})}
+    )
+    if result.exception and not isinstance(result.exception, SystemExit):
+        result.exception.stdout = result.stdout
+        raise result.exception
+    return result
+
+
+def contents(directory):
+    return {path.name: path.read_bytes() for path in directory.glob("*.pt")}
+
+
+@pytest.mark.parametrize("way", ["argument", "stdin", "environment"])
+def test_the_url_comes_by_argument_stdin_or_environment(store, csv, tmp_path, way):
+    target, url = tmp_path / "target", store.presigned_url()
+    if way == "argument":
+        result = run(download_command, url, target, "--manifest", csv)
+    elif way == "stdin":
+        result = run(download_command, "-", target, "--manifest", csv, stdin=url + "\n")
+    else:
+        result = run(download_command, target, "--manifest", csv, env={"UNSHARD_URL": url})
+    assert contents(target) == CONTENTS
+    assert "3 files fetched, 0 were there; all verified" in result.stdout
+    assert "Signature" not in result.output
+
+
+def test_the_report_as_json(store, csv, tmp_path):
+    arguments = [store.presigned_url(), tmp_path / "target", "--manifest", csv, "--json"]
+    report = json.loads(run(download_command, *arguments).stdout)
+    assert report["fetched"] == list(CONTENTS)
+    assert report["received_bytes"] == sum(map(len, CONTENTS.values()))
+    again = json.loads(run(download_command, *arguments).stdout)
+    assert (again["fetched"], again["kept"], again["received_bytes"]) == ([], list(CONTENTS), 0)
+
+
+def test_parts_of_a_pattern_need_no_manifest(store, tmp_path):
+    url = store.presigned_url("reshard-model_part-*.pt")
+    result = run(download_command, url, tmp_path / "target", "--parts", 3)
+    assert contents(tmp_path / "target") == CONTENTS
+    assert "no digests to verify" in result.stdout
+
+
+def test_a_known_release_needs_neither(store, tmp_path):
+    for part in range(16):
+        store.put(f"checkpoint_1_8000-model_part-{part}.pt", b"PK" * 100)
+    url = store.presigned_url("checkpoint_1_8000-model_part-*.pt")
+    result = run(download_command, url, tmp_path / "target")
+    assert len(contents(tmp_path / "target")) == 16
+    assert "the 16 files of OPT-IML-175B, with nothing to verify" in result.stderr
+
+
+def test_one_public_file(tmp_path):
+    (tmp_path / "reshard.pt").write_bytes(b"PK" * 100)
+    with FakeObjectStore(tmp_path, is_public=True) as store:
+        run(download_command, store.presigned_url("reshard.pt"), tmp_path / "target")
+    assert contents(tmp_path / "target") == {"reshard.pt": b"PK" * 100}
+
+
+def test_a_refused_link_ends_with_4_and_says_no_secret(store, csv, tmp_path):
+    store.inject(Fault(status=403), times=None)
+    with pytest.raises(LinkRefusedError) as e:
+        run(download_command, store.presigned_url(), tmp_path / "target", "--manifest", csv)
+    assert e.value.exit_code == 4
+    assert "Signature" not in f"{e.value} {e.value.hint} {e.value.stdout}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "no URL"),
+        (["-"], "does not begin with https://"),
+        (["somewhere"], "does not begin with https://"),
+        (["https://cdn.example/a/stubbed.pt?"], "lost part of its query"),
+        (["https://cdn.example/a/part-*.pt?k=v"], "how many files"),
+        (["https://cdn.example/a/part-1.pt?k=v", "--parts", 2], "no `[*]` in the URL"),
+        (["https://cdn.example/a/part-*.pt?k=v", "--parts", 2, "--manifest", "m"], "leave --parts"),
+        (["https://cdn.example/a/part-*.pt?k=v", "--manifest", "none.csv"], "none.csv"),
+    ],
+)
+def test_an_impossible_request_is_a_usage_error(arguments, words):
+    with pytest.raises(UsageError, match=words):
+        run(download_command, *arguments)
+
+
+def test_help_tells_how_to_keep_the_url_out_of_the_list_of_processes():
+    text = run(download_command, "--help").stdout
+    assert "UNSHARD_URL" in text
+    assert "list of processes" in " ".join(text.split())
+
+
+@pytest.fixture
+def folder(tmp_path, csv):
+    directory = tmp_path / "folder"
+    directory.mkdir()
+    for name, content in CONTENTS.items():
+        (directory / name).write_bytes(content)
+    csv.rename(directory / "opt_md5sum_shards.csv")
+    return directory
+
+
+def test_verify_finds_the_manifest_and_confirms(folder):
+    assert run(verify_command, folder).stdout.startswith("3 files match ")
+
+
+def test_verify_names_every_bad_file_and_ends_with_3(folder):
+    (folder / "reshard-model_part-0.pt").write_bytes(b"x")
+    (folder / "reshard-model_part-1.pt").unlink()
+    (folder / "more.pt").touch()
+    with pytest.raises(IntegrityError, match="1 files differ and 1 are missing, of 3") as e:
+        run(verify_command, folder, "--workers", 1)
+    assert e.value.exit_code == 3
+    lines = e.value.stdout.splitlines()
+    assert lines[0].startswith("different  reshard-model_part-0.pt  has md5 ")
+    assert lines[1:3] == ["missing    reshard-model_part-1.pt", "extra      more.pt"]
+    with pytest.raises(IntegrityError) as e:
+        run(verify_command, folder, "--json")
+    report = json.loads(e.value.stdout)
+    assert (report["is_right"], report["missing"]) == (False, ["reshard-model_part-1.pt"])
+    assert report["different"][0]["name"] == "reshard-model_part-0.pt"
+
+
+def test_verify_wants_exactly_one_manifest(folder):
+    (folder / "other.md5").touch()
+    with pytest.raises(UsageError, match=r"opt_md5sum_shards.csv, other.md5") as e:
+        run(verify_command, folder)
+    assert "--manifest" in e.value.hint
+    assert (
+        run(verify_command, folder, "--manifest", folder / "opt_md5sum_shards.csv").exit_code == 0
+    )
+    for path in (folder / "other.md5", folder / "opt_md5sum_shards.csv"):
+        path.unlink()
+    with pytest.raises(UsageError, match="has no"):
+        run(verify_command, folder)
+
+
+def test_lines_are_rare_and_notes_come_at_once():
+    now, stream = [0.0], io.StringIO()
+    lines = display.LineProgress(stream, clock=lambda: now[0])
+    lines.start("download", 2 * 2**30)
+    for second in range(1, 12):
+        now[0] = second
+        lines.advance(2**26)
+    lines.note("a.pt: again")
+    lines.start("download", 4 * 2**30)  # a better estimate of the same work
+    now[0] = 20
+    lines.advance(0)
+    assert stream.getvalue().splitlines() == [
+        "download: 0.31 of 2.00 GiB (15 %), 67 MB/s, 0 min left",
+        "download: 0.62 of 2.00 GiB (31 %), 67 MB/s, 0 min left",
+        "a.pt: again",
+        "download: 0.69 of 4.00 GiB (17 %), 37 MB/s, 2 min left",
+    ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_gets_a_bar_and_whole_notes(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    terminal = Terminal()
+    with display.progress(terminal) as progress:
+        progress.advance(1)  # before the work has a size
+        progress.start("download", 1000)
+        progress.advance(900)
+        progress.note("[bold]a.pt[/bold]: " + "x" * 200)
+        progress.start("download", 2000)
+        progress.advance(-400)
+    text = terminal.getvalue()
+    assert "[bold]a.pt[/bold]: " + "x" * 200 in text
+    assert "0.5/2.0 KiB" in text

@@ -1,0 +1,85 @@
+"""From files to text: the shipped model says what its trainer's own code said."""
+
+import json
+import math
+
+import pytest
+
+from unshard.dtypes import BFLOAT16, FLOAT16, FLOAT32, INT8
+from unshard.engine.load import load_engine
+from unshard.engine.request import GenerationRequest, SamplingParams
+from unshard.errors import UsageError
+from unshard.index.build import open_checkpoint
+from unshard.progress import Silent
+
+
+@pytest.fixture(scope="session")
+def checkpoint(demo_model):
+    return open_checkpoint(demo_model)
+
+
+@pytest.fixture(scope="session")
+def golden(demo_model):
+    return json.loads((demo_model / "golden.json").read_text())["cases"]
+
+
+def load(checkpoint, **changes):
+    options = {"dtype": FLOAT32, "device": "cpu", "max_batch": 4, "progress": Silent()}
+    folder = changes.pop("tokenizer_dir", checkpoint.folder)
+    return load_engine(checkpoint.index, checkpoint.config, folder, **options | changes)
+
+
+def test_the_shipped_model_continues_as_its_trainer_did(checkpoint, golden, run):
+    engine = load(checkpoint)
+    requests = [
+        GenerationRequest(
+            str(number),
+            engine.tokenizer.prompt_ids(case["prompt"]),
+            SamplingParams(len(case["greedy_ids"]), temperature=0, logprobs=1),
+        )
+        for number, case in enumerate(golden)
+    ]
+    outputs = run(engine, requests)
+    for request, case in zip(requests, golden, strict=True):
+        tokens = [token for output in outputs[request.request_id] for token in output.tokens]
+        text = "".join(output.text for output in outputs[request.request_id])
+        assert list(request.prompt_ids) == case["prompt_ids"]
+        assert [token.token_id for token in tokens] == case["greedy_ids"]
+        assert text == case["greedy_text"]
+        assert tokens[0].logprob == pytest.approx(case["first_logprob"], abs=1e-3)
+
+
+def test_bf16_scores_near_fp32(checkpoint, golden, run):
+    ids = tuple(golden[-1]["prompt_ids"] + golden[-1]["greedy_ids"])
+    request = GenerationRequest("a", ids, SamplingParams(0, score_prompt=True))
+    sums = []
+    for dtype in (FLOAT32, BFLOAT16):
+        (output,) = run(load(checkpoint, dtype=dtype), [request])["a"]
+        sums.append(math.fsum(token.logprob for token in output.prompt_tokens[1:]) / len(ids))
+    assert sums[1] == pytest.approx(sums[0], abs=0.02)
+    assert sums[1] != sums[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dtype": FLOAT16}, "fp16 does not compute on a CPU"),
+        ({"dtype": INT8}, "int8"),
+        ({"device": "abacus"}, "unknown device 'abacus'"),
+        ({"device": "cuda:99"}, "no device 'cuda:99'"),
+        ({"device": "meta"}, "does not run on device 'meta'"),
+    ],
+)
+def test_what_cannot_compute_is_said_before_a_weight_is_read(checkpoint, changes, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        load(checkpoint, **changes)
+    assert caught.value.hint
+
+
+def test_a_tokenizer_of_a_larger_model_is_refused(checkpoint, tmp_path):
+    size = checkpoint.config.vocab_size + 1
+    vocab = {f"madeupword{i:04}": i for i in range(size)}
+    (tmp_path / "gpt2-vocab.json").write_text(json.dumps(vocab))
+    (tmp_path / "gpt2-merges.txt").write_text("#version: 0.2\n")
+    with pytest.raises(UsageError, match="vocabulary of"):
+        load(checkpoint, tokenizer_dir=tmp_path)

@@ -1,0 +1,129 @@
+"""Laws of sampling: the distribution is the oracle's, the draw is the request's own."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unshard.engine.request import SamplingParams
+from unshard.engine.sampler import Draw, nucleus, sample, uniform
+from unshard.engine.scoring import score_tokens
+from unshard.errors import UnshardError
+
+LOGITS = np.array([0.3, 2.0, -1.0, 1.2, 0.9, -3.0, 1.9, 0.0], dtype=np.float32)
+
+
+def oracle(logits, temperature, top_p):
+    """Probabilities after temperature and nucleus, in numpy."""
+    scaled = logits.astype(np.float64) / temperature
+    p = np.exp(scaled - scaled.max())
+    p /= p.sum()
+    kept, mass = np.zeros_like(p), 0.0
+    for token in sorted(range(len(p)), key=lambda i: -p[i]):
+        if mass >= top_p and mass > 0:
+            break
+        kept[token] = p[token]
+        mass += p[token]
+    return kept / kept.sum()
+
+
+@pytest.mark.parametrize("temperature", [0.4, 2.5])
+@pytest.mark.parametrize("top_p", [1.0, 0.7, 0.05])
+def test_frequencies_are_the_oracles(temperature, top_p):
+    num_draws = 1500
+    params = SamplingParams(temperature=temperature, top_p=top_p)
+    draws = [Draw(params, 11, 0, position) for position in range(num_draws)]
+    tokens = sample(torch.from_numpy(LOGITS).repeat(num_draws, 1), draws)
+    wanted = oracle(LOGITS, temperature, top_p)
+    found = np.bincount(tokens, minlength=len(LOGITS)) / num_draws
+    assert (found[wanted == 0] == 0).all()
+    assert (np.abs(found - wanted) <= 4 * np.sqrt(wanted * (1 - wanted) / num_draws) + 1e-9).all()
+
+
+@given(
+    st.lists(st.floats(-8, 8, width=32), min_size=1, max_size=12),
+    st.floats(0.01, 1.0),
+    st.sampled_from([1, 3, 4096]),
+)
+def test_the_nucleus_is_the_smallest_that_reaches_top_p(values, top_p, guess):
+    p = torch.tensor(values).softmax(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unshard.engine.sampler.NUCLEUS_GUESS", guess)
+        masses, ids = nucleus(p, top_p)
+    assert torch.equal(masses, p[ids])
+    assert torch.equal(masses, p.sort(descending=True).values[: len(ids)])
+    assert len(set(ids.tolist())) == len(ids)
+    assert masses.double().sum() >= top_p - 1e-6 or len(ids) == len(values)
+    assert len(ids) == 1 or masses[:-1].double().sum() < top_p
+
+
+def test_rows_do_not_depend_on_their_neighbours():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(40, 50, generator=generator) * 3
+    rng = np.random.default_rng(0)
+    draws = [
+        Draw(
+            SamplingParams(
+                temperature=float(rng.choice([0.0, 0.3, 1.0])),
+                top_p=float(rng.choice([0.0, 0.5, 0.95, 1.0])),
+            ),
+            seed=int(rng.integers(5)),
+            choice=row % 2,
+            position=row,
+        )
+        for row in range(40)
+    ]
+    together = sample(logits, draws)
+    assert together == [sample(logits[i : i + 1], [d])[0] for i, d in enumerate(draws)]
+    assert together != logits.argmax(1).tolist()
+
+
+@pytest.mark.parametrize("params", [SamplingParams(temperature=0), SamplingParams(top_p=0)])
+def test_greedy_takes_the_best(params):
+    assert sample(torch.from_numpy(LOGITS)[None], [Draw(params, 1, 0, 0)]) == [1]
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-3, 1e9])
+def test_extreme_temperatures_draw_a_token(temperature):
+    draws = [Draw(SamplingParams(temperature=temperature), 5, 0, i) for i in range(200)]
+    tokens = set(sample(torch.from_numpy(LOGITS).repeat(200, 1), draws))
+    assert tokens == ({1} if temperature < 1 else set(range(8)))
+
+
+def test_the_largest_number_draws_a_kept_token(monkeypatch):
+    monkeypatch.setattr("unshard.engine.sampler.uniform", lambda *_: 1 - 2**-53)
+    draw = Draw(SamplingParams(top_p=0.9), 0, 0, 0)
+    (token,) = sample(torch.from_numpy(LOGITS)[None], [draw])
+    kept = oracle(LOGITS, 1.0, 0.9)
+    assert kept[token] == kept[kept > 0].min()
+
+
+@given(st.integers(-(2**70), 2**70), st.integers(0, 100), st.integers(0, 2048))
+def test_a_draw_is_a_function_of_seed_choice_and_position(seed, choice, position):
+    value = uniform(seed, choice, position)
+    assert 0 <= value < 1
+    assert value == uniform(seed, choice, position)
+    others = {
+        uniform(seed + 1, choice, position),
+        uniform(seed, choice + 1, position),
+        uniform(seed, choice, position + 1),
+    }
+    assert len(others | {value}) == 4
+
+
+def test_nan_is_an_error():
+    with pytest.raises(UnshardError, match="NaN"):
+        sample(torch.tensor([[0.0, float("nan")]]), [Draw(SamplingParams(), 0, 0, 0)])
+
+
+def test_logprobs_are_a_log_softmax_best_first():
+    logits = torch.from_numpy(np.stack([LOGITS, LOGITS[::-1]]))
+    scored = score_tokens(logits, [0, 3], num_alternatives=8)
+    for row, token in zip(logits.numpy(), scored, strict=True):
+        wanted = row - np.log(np.exp(row.astype(np.float64)).sum())
+        assert token.logprob == pytest.approx(wanted[token.token_id], abs=1e-6)
+        ids, values = zip(*token.alternatives, strict=True)
+        assert list(ids) == np.argsort(-row).tolist()
+        assert np.exp(values).sum() == pytest.approx(1, abs=1e-6)
+        assert list(values) == sorted(values, reverse=True)

@@ -1,0 +1,120 @@
+"""Laws of the tokenizer: lossless, without specials in text, equal to plain byte BPE."""
+
+import json
+from itertools import pairwise
+
+import pytest
+import regex
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unshard.engine.bpe_files import MERGES_FILE, VOCAB_FILE
+from unshard.engine.tokenizer import Tokenizer
+from unshard.errors import FormatError, UsageError
+
+GPT2_WORDS = regex.compile(
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+)
+TINY_VOCAB = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "a": 4, "b": 5, "ab": 6}
+
+
+def plain_bpe(text, ranks):
+    """Byte BPE in its simplest form: join the best-ranked neighbours until none is ranked."""
+    for word in GPT2_WORDS.findall(text):
+        parts = [bytes([byte]) for byte in word.encode()]
+        while True:
+            pairs = list(pairwise(parts))
+            best = min(pairs, key=lambda pair: ranks.get(pair, len(ranks)), default=None)
+            if best not in ranks:
+                break
+            joined, i = [], 0
+            while i < len(parts):
+                if tuple(parts[i : i + 2]) == best:
+                    joined.append(parts[i] + parts[i + 1])
+                    i += 2
+                else:
+                    joined.append(parts[i])
+                    i += 1
+            parts = joined
+        yield from parts
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+
+
+@given(text=texts)
+def test_text_survives(tokenizer, text):
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@given(text=texts | st.text("the and 'll\n12", max_size=40))
+def test_tokens_are_those_of_plain_byte_bpe(tokenizer, merges, text):
+    assert list(map(tokenizer.token_bytes, tokenizer.encode(text))) == list(plain_bpe(text, merges))
+
+
+def write(folder, vocab, merges):
+    (folder / VOCAB_FILE).write_text(vocab if isinstance(vocab, str) else json.dumps(vocab))
+    (folder / MERGES_FILE).write_text(merges)
+    return folder
+
+
+def test_special_tokens_in_text_are_plain_characters(tokenizer):
+    for special in ("<s>", "<pad>", "</s>", "<unk>", "madeupword0000"):
+        ids = tokenizer.encode(special)
+        assert len(ids) > 1
+        assert tokenizer.decode(ids) == special
+
+
+def test_a_prompt_begins_with_eos_and_has_unix_line_ends(tokenizer):
+    assert tokenizer.prompt_ids("") == (2,)
+    assert tokenizer.prompt_ids("a\r\nb\rc\n") == (2, *tokenizer.encode("a\nb\nc\n"))
+
+
+def test_ids_without_text_decode_to_nothing_and_have_names(tmp_path):
+    vocab = {**TINY_VOCAB, "madeupword0000": 7}
+    tokenizer = Tokenizer.from_folder(write(tmp_path, vocab, "#version: 0.2\na b\n"))
+    assert tokenizer.vocab_size == 8
+    assert tokenizer.encode("abab") == [6, 6]
+    assert tokenizer.decode([0, 1, 2, 6, 3, 7, 4, 1234]) == "aba"
+    assert [tokenizer.display(i) for i in (2, 6, 7, 1234)] == [
+        "</s>",
+        "ab",
+        "madeupword0000",
+        "<id 1234>",
+    ]
+
+
+def test_half_characters_are_bytes_and_show_as_replacement(tokenizer):
+    ids = tokenizer.encode("\U0001f389")
+    assert len(ids) > 1
+    assert tokenizer.decode_bytes(ids) == "\U0001f389".encode()
+    assert "\ufffd" in tokenizer.display(ids[0])
+
+
+@pytest.mark.parametrize("missing", [VOCAB_FILE, MERGES_FILE])
+def test_a_missing_file_names_the_folder(tmp_path, missing):
+    (write(tmp_path, TINY_VOCAB, "a b\n") / missing).unlink()
+    with pytest.raises(UsageError, match=missing) as caught:
+        Tokenizer.from_folder(tmp_path)
+    assert str(tmp_path) in caught.value.message
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("vocab", "merges", "name"),
+    [
+        ("{", "a b\n", VOCAB_FILE),
+        ("[]", "a b\n", VOCAB_FILE),
+        ({"a": "0"}, "", VOCAB_FILE),
+        ({"a": True}, "", VOCAB_FILE),
+        ({"a": -1}, "", VOCAB_FILE),
+        ({"a": 1, "b": 1}, "", VOCAB_FILE),
+        (TINY_VOCAB, "a b c\n", MERGES_FILE),
+        (TINY_VOCAB, "a\n", MERGES_FILE),
+        (TINY_VOCAB, "b a\n", MERGES_FILE),
+        (TINY_VOCAB, "a z\n", MERGES_FILE),
+    ],
+)
+def test_files_that_do_not_fit_are_named(tmp_path, vocab, merges, name):
+    with pytest.raises(FormatError, match=name):
+        Tokenizer.from_folder(write(tmp_path, vocab, merges))

@@ -1,0 +1,110 @@
+"""The law of the model: transformers' OPTForCausalLM with the same weights says the same."""
+
+import pytest
+import torch
+from transformers import OPTConfig as HFConfig
+from transformers import OPTForCausalLM
+
+from unshard.architectures.opt import OPTConfig
+from unshard.errors import UsageError
+from unshard.models.attention import CausalAttention
+from unshard.models.opt import OPTModel
+
+PRE_NORM = OPTConfig(3, 64, 4, 160, 200, 96, 64)
+LIKE_350M = OPTConfig(3, 64, 4, 160, 200, 96, 32, pre_norm=False)
+UNTIED = OPTConfig(2, 64, 8, 96, 120, 96, 64, tied_embeddings=False)
+VARIANTS = [
+    pytest.param(PRE_NORM, id="pre-norm"),
+    pytest.param(LIKE_350M, id="350m"),
+    pytest.param(UNTIED, id="untied"),
+]
+
+
+def hugging_face_name(name: str) -> str:
+    if name == "decoder.output_projection.weight":
+        return "lm_head.weight"
+    rest = name.removeprefix("decoder.")
+    rest = rest.replace("project_in_dim", "project_in").replace("project_out_dim", "project_out")
+    if rest.startswith("layer_norm."):
+        rest = f"final_{rest}"
+    return f"model.decoder.{rest}"
+
+
+def random_peer(config: OPTConfig) -> OPTForCausalLM:
+    torch.manual_seed(0)
+    peer = OPTForCausalLM(
+        HFConfig(
+            num_hidden_layers=config.num_layers,
+            hidden_size=config.hidden_size,
+            num_attention_heads=config.num_heads,
+            ffn_dim=config.ffn_dim,
+            vocab_size=config.vocab_size,
+            max_position_embeddings=config.max_positions,
+            word_embed_proj_dim=config.embedding_size,
+            do_layer_norm_before=config.pre_norm,
+            tie_word_embeddings=config.tied_embeddings,
+            dropout=0.0,
+        )
+    ).eval()
+    for tensor in peer.state_dict().values():
+        tensor.copy_(torch.randn(tensor.shape) * 0.15)
+    return peer
+
+
+def filled(config: OPTConfig, peer: OPTForCausalLM, dtype: torch.dtype) -> OPTModel:
+    model = OPTModel(config, dtype)
+    state = peer.state_dict()
+    for name, target in model.weight_targets().items():
+        target.copy_(state[hugging_face_name(name)])
+    model.finalize()
+    return model
+
+
+def logits(model: OPTModel, ids: torch.Tensor) -> torch.Tensor:
+    rows, length = ids.shape
+    positions = torch.arange(length).repeat(rows)
+    attention = CausalAttention(model.config.num_heads, [length] * rows)
+    with torch.inference_mode():
+        hidden = model.hidden_states(ids.flatten(), positions, attention)
+        return model.logits(hidden).view(rows, length, -1)
+
+
+@pytest.mark.parametrize("config", VARIANTS)
+def test_logits_equal_those_of_transformers(config):
+    peer = random_peer(config)
+    ids = torch.randint(0, config.vocab_size, (4, 64))
+    ours = logits(filled(config, peer, torch.float32), ids)
+    with torch.inference_mode():
+        theirs = peer(ids).logits
+    assert theirs.std() > 0.1
+    assert (ours - theirs).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("config", VARIANTS)
+def test_bf16_is_near_fp32(config):
+    peer = random_peer(config)
+    ids = torch.randint(0, config.vocab_size, (2, 32))
+    exact = logits(filled(config, peer, torch.float32), ids)
+    ours = logits(filled(config, peer, torch.bfloat16), ids)
+    assert ours.dtype == torch.float32
+    # bf16 keeps 8 bits: 2**-8 of relative error an operation, over some tens of them.
+    assert (ours - exact).std() < 0.05 * exact.std()
+
+
+@pytest.mark.parametrize("config", VARIANTS)
+def test_targets_name_every_weight_once(config):
+    peer = random_peer(config)
+    targets = OPTModel(config, torch.float32).weight_targets()
+    names = {hugging_face_name(name) for name in targets}
+    tied = {"lm_head.weight"} if config.tied_embeddings else set()
+    assert names == set(peer.state_dict()) - tied
+    assert sum(t.numel() for t in targets.values()) == sum(p.numel() for p in peer.parameters())
+    for name, target in targets.items():
+        assert target.shape == peer.state_dict()[hugging_face_name(name)].shape
+
+
+def test_a_final_model_cannot_be_filled():
+    model = filled(PRE_NORM, random_peer(PRE_NORM), torch.float32)
+    model.finalize()
+    with pytest.raises(UsageError, match="filled again"):
+        model.weight_targets()
