@@ -7,6 +7,7 @@ and nobody else prints it.
 
     UnshardError                 1  something failed
     ├── UsageError               2  the command was asked for something impossible
+    │   └── RequestError            one generation request is invalid (HTTP 400)
     ├── IntegrityError           3  something is not what it claims to be
     │   ├── FormatError             a file breaks its own format (or is hostile)
     │   ├── CheckpointError         files, ranks or tensors do not fit together
@@ -15,8 +16,7 @@ and nobody else prints it.
     │   ├── LinkRefusedError        the link is expired or refused
     │   └── NoSpaceError            the disk is full
     ├── TransferError            1  the network or the server misbehaved
-    ├── DestinationError         1  the output cannot be written there
-    └── RequestError             1  one generation request is invalid (HTTP 400)
+    └── DestinationError         1  the output cannot be written there
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class DestinationError(UnshardError):
     """The output cannot be written where it was asked for."""
 
 
-class RequestError(UnshardError):
+class RequestError(UsageError):
     """One generation request is invalid; `param` names the field at fault."""
 
     def __init__(

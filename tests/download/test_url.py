@@ -102,20 +102,6 @@ def test_neither_str_nor_repr_shows_the_query():
     assert repr(template) == f"PresignedTemplate({shown!r})"
 
 
-@given(st.text(max_size=20), st.text(max_size=20))
-def test_scrubbing_leaves_no_secret(before, after):
-    template = PresignedTemplate.parse(META)
-    for secret in (QUERY, "AbC~dEf-123_xyz%2fq", "AbC~dEf-123_xyz/q", "APKAEXAMPLE"):
-        scrubbed = template.scrub(f"{before}{secret}{after}")
-        assert secret not in scrubbed
-        assert scrubbed.startswith(before)
-        assert scrubbed.endswith(after)
-
-
-def test_scrubbing_leaves_plain_words_alone():
-    assert PresignedTemplate.parse(META).scrub("timed out: a=1") == "timed out: a=1"
-
-
 @pytest.mark.parametrize(
     "query",
     [

@@ -9,7 +9,6 @@ import torch
 
 import unshard
 from unshard.architectures.opt import OPTConfig
-from unshard.engine.bpe_files import MERGES_FILE, VOCAB_FILE
 from unshard.engine.engine import Engine
 from unshard.engine.request import GenerationOutput
 from unshard.engine.runner import Runner
@@ -35,14 +34,14 @@ def demo_model() -> Path:
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
-    return Tokenizer.from_folder(DEMO_MODEL)
+    return Tokenizer.from_files(DEMO_MODEL / "gpt2-vocab.json", DEMO_MODEL / "gpt2-merges.txt")
 
 
 @pytest.fixture(scope="session")
 def merges(tokenizer) -> dict[tuple[bytes, bytes], int]:
     """Pair of byte strings -> its rank among the demo tokenizer's merges."""
-    vocab = json.loads((DEMO_MODEL / VOCAB_FILE).read_text())
-    lines = (DEMO_MODEL / MERGES_FILE).read_text().splitlines()
+    vocab = json.loads((DEMO_MODEL / "gpt2-vocab.json").read_text())
+    lines = (DEMO_MODEL / "gpt2-merges.txt").read_text().splitlines()
     pairs = [line.split(" ") for line in lines if not line.startswith("#version")]
     in_bytes = [tuple(tokenizer.token_bytes(vocab[piece]) for piece in pair) for pair in pairs]
     return {pair: rank for rank, pair in enumerate(in_bytes)}

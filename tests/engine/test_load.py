@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,7 @@ from unshard.engine.load import load_engine
 from unshard.engine.request import GenerationRequest, SamplingParams
 from unshard.errors import UsageError
 from unshard.index.build import open_checkpoint
+from unshard.index.companions import find_companions
 from unshard.progress import Silent
 
 
@@ -25,8 +27,7 @@ def golden(demo_model):
 
 def load(checkpoint, **changes):
     options = {"dtype": FLOAT32, "device": "cpu", "max_batch": 4, "progress": Silent()}
-    folder = changes.pop("tokenizer_dir", checkpoint.folder)
-    return load_engine(checkpoint.index, checkpoint.config, folder, **options | changes)
+    return load_engine(checkpoint, **options | changes)
 
 
 def test_the_shipped_model_continues_as_its_trainer_did(checkpoint, golden, run):
@@ -81,5 +82,12 @@ def test_a_tokenizer_of_a_larger_model_is_refused(checkpoint, tmp_path):
     vocab = {f"madeupword{i:04}": i for i in range(size)}
     (tmp_path / "gpt2-vocab.json").write_text(json.dumps(vocab))
     (tmp_path / "gpt2-merges.txt").write_text("#version: 0.2\n")
+    other = replace(checkpoint, companions=find_companions(tmp_path))
     with pytest.raises(UsageError, match="vocabulary of"):
-        load(checkpoint, tokenizer_dir=tmp_path)
+        load(other)
+
+
+def test_a_checkpoint_without_a_tokenizer_is_refused(checkpoint):
+    with pytest.raises(UsageError, match="has no tokenizer") as caught:
+        load(replace(checkpoint, companions={}))
+    assert "gpt2-vocab.json" in caught.value.hint

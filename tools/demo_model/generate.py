@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from tokenizers.implementations import ByteLevelBPETokenizer
+from tokenizers import ByteLevelBPETokenizer
 from torch import Tensor
 
 from .network import Network
@@ -26,6 +26,16 @@ class Golden:
 def prompt_ids(tokenizer: ByteLevelBPETokenizer, prompt: str) -> list[int]:
     """A prompt's tokens with `</s>` in front."""
     return [SpecialTokens().end, *tokenizer.encode(prompt).ids]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the samples are drawn."""
+
+    seed: int
+    count: int = 200
+    temperature: float = 0.8
+    top_k: int = 40
 
 
 @torch.no_grad()
@@ -52,19 +62,13 @@ def golden(
 
 
 def sample(
-    network: Network,
-    tokenizer: ByteLevelBPETokenizer,
-    prompt: str,
-    seed: int,
-    count: int = 160,
-    temperature: float = 0.8,
-    top_k: int = 40,
+    network: Network, tokenizer: ByteLevelBPETokenizer, prompt: str, sampling: Sampling
 ) -> str:
-    """Samples a continuation until `</s>` or `count` tokens; returns prompt and continuation."""
-    generator = torch.Generator().manual_seed(seed)
+    """Samples until `</s>` or `count` tokens; returns prompt and continuation."""
+    generator = torch.Generator().manual_seed(sampling.seed)
     ids = prompt_ids(tokenizer, prompt)
-    for _ in range(count):
-        best = (next_logits(network, ids) / temperature).topk(top_k)
+    for _ in range(sampling.count):
+        best = (next_logits(network, ids) / sampling.temperature).topk(sampling.top_k)
         drawn = torch.multinomial(best.values.softmax(-1), 1, generator=generator)
         token = int(best.indices[drawn])
         if token == SpecialTokens().end:

@@ -33,7 +33,7 @@ def model_namespace(architecture: Architecture, recipe: Recipe, parts: int) -> N
         adam_betas=str(recipe.adam_betas),
         clip_norm=recipe.clip_norm,
         weight_decay=recipe.weight_decay,
-        lr=[recipe.peak_learning_rate],
+        lr=[recipe.adam_learning_rate],
         seed=recipe.seed,
     )
 
@@ -74,7 +74,7 @@ def configuration(architecture: Architecture, recipe: Recipe, grid: ShardGrid) -
         },
         "optimization": {
             "max_update": recipe.steps,
-            "lr": [recipe.peak_learning_rate],
+            "lr": [recipe.adam_learning_rate],
             "clip_norm": recipe.clip_norm,
         },
         "bpe": None,

@@ -44,7 +44,8 @@ class Layer(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         hidden = hidden + self.dropout(self.self_attn(self.self_attn_layer_norm(hidden)))
         inner = functional.relu(self.fc1(self.final_layer_norm(hidden)))
-        return hidden + self.dropout(self.fc2(inner))
+        result: Tensor = hidden + self.dropout(self.fc2(inner))
+        return result
 
 
 class Decoder(nn.Module):

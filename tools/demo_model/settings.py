@@ -42,19 +42,29 @@ class Recipe:
     """How the model is trained."""
 
     seed: int = 1616
-    steps: int = 3200
-    long_window_fraction: float = 0.35
+    steps: int = 2200
+    decay_fraction: float = 0.3
     tokens_per_step: int = 2048
     short_window: int = 256
-    peak_learning_rate: float = 2.5e-3
-    final_learning_rate: float = 2.5e-5
-    warmup_steps: int = 150
+    muon_learning_rate: float = 0.02
+    muon_momentum: float = 0.95
+    adam_learning_rate: float = 2e-3
+    final_rate_factor: float = 0.01
+    warmup_steps: int = 40
     adam_betas: tuple[float, float] = (0.9, 0.97)
     weight_decay: float = 0.1
     clip_norm: float = 1.0
-    dropout: float = 0.05
-    validations: int = 20
+    dropout: float = 0.0
+    validation_interval: int = 200
     threads: int = 2
+
+    def stable_steps(self) -> int:
+        """Steps before the learning rate decays."""
+        return round(self.steps * (1 - self.decay_fraction))
+
+    def decay_steps(self, stable_steps: int) -> int:
+        """Steps of decay that belong to so many steps before."""
+        return round(stable_steps * self.decay_fraction / (1 - self.decay_fraction))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from tokenizers.implementations import ByteLevelBPETokenizer
+from tokenizers import ByteLevelBPETokenizer
 
 from .settings import Architecture, SpecialTokens
 
@@ -12,10 +12,10 @@ def train(texts: list[str], architecture: Architecture) -> ByteLevelBPETokenizer
     """Learns merges from `texts`, with GPT-2's pre-tokenisation and no prefix space."""
     tokenizer = ByteLevelBPETokenizer(add_prefix_space=False)
     tokenizer.train_from_iterator(
-        texts,
+        iter(texts),
         vocab_size=architecture.vocabulary_size,
         min_frequency=2,
-        special_tokens=SpecialTokens().names(),
+        special_tokens=[*SpecialTokens().names()],
         show_progress=False,
     )
     return tokenizer
@@ -45,7 +45,4 @@ def write(tokenizer: ByteLevelBPETokenizer, folder: Path, size: int) -> None:
 def load(folder: Path) -> ByteLevelBPETokenizer:
     """The tokenizer as its files describe it."""
     vocabulary, merges = str(folder / "gpt2-vocab.json"), str(folder / "gpt2-merges.txt")
-    tokenizer: ByteLevelBPETokenizer = ByteLevelBPETokenizer.from_file(
-        vocabulary, merges, add_prefix_space=False
-    )
-    return tokenizer
+    return ByteLevelBPETokenizer.from_file(vocabulary, merges, add_prefix_space=False)

@@ -3,15 +3,15 @@
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.random import Generator
 from torch import Tensor, nn
 
 from .evaluate import count_targets, loss, total_nats
 from .network import Network, from_half, half_weights
+from .optimizer import Optimizer
 from .settings import Architecture, Recipe
 from .windows import Batch, Tokens, evaluation_batches, training_batches
 
@@ -34,58 +34,7 @@ class Trained:
     validation_nats: float
     trained_tokens: int
     seconds: float
-
-
-def learning_rate(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then a cosine down to the final rate."""
-    if step < recipe.warmup_steps:
-        return recipe.peak_learning_rate * (step + 1) / recipe.warmup_steps
-    progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
-    span = recipe.peak_learning_rate - recipe.final_learning_rate
-    return recipe.final_learning_rate + span * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def optimizer_for(network: Network, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW that decays the matrices of the layers, not embeddings, biases and norms."""
-    decayed: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for name, parameter in network.named_parameters():
-        matrix = parameter.dim() == 2 and ".layers." in name
-        (decayed if matrix else others).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        groups, lr=recipe.peak_learning_rate, betas=recipe.adam_betas, fused=True
-    )
-
-
-def schedule(
-    material: Material, architecture: Architecture, recipe: Recipe, rng: Generator
-) -> Iterator[Batch]:
-    """Short windows first, then windows of the full length."""
-    long_steps = round(recipe.steps * recipe.long_window_fraction)
-    stages = [
-        (recipe.short_window, recipe.steps - long_steps),
-        (architecture.max_positions, long_steps),
-    ]
-    for length, steps in stages:
-        rows = recipe.tokens_per_step // length
-        batches = training_batches(material.training, material.line_ends, length, rows, rng)
-        for _ in range(steps):
-            yield next(batches)
-
-
-def update(network: Network, optimizer: torch.optim.AdamW, batch: Batch, recipe: Recipe) -> float:
-    """One optimisation step; returns the training loss."""
-    network.train()
-    value = loss(network(batch.inputs), batch.targets)
-    optimizer.zero_grad(set_to_none=True)
-    value.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
-    optimizer.step()
-    return value.item()
+    total_steps: int = 0
 
 
 def validate(network: Network, material: Material, architecture: Architecture) -> float:
@@ -95,31 +44,77 @@ def validate(network: Network, material: Material, architecture: Architecture) -
     return total_nats(rounded, batches) / count_targets(batches)
 
 
-def train(material: Material, architecture: Architecture, recipe: Recipe) -> Trained:
+class Run:
+    """A training run under way."""
+
+    def __init__(self, material: Material, architecture: Architecture, recipe: Recipe) -> None:
+        self.material, self.architecture, self.recipe = material, architecture, recipe
+        self.network = Network(architecture, recipe.dropout)
+        self.optimizer = Optimizer(self.network, recipe)
+        self.rng = np.random.default_rng(recipe.seed)
+        self.start = time.monotonic()
+        self.step, self.tokens = 0, 0
+        self.losses: list[float] = []
+        self.best = Trained({}, 0, math.inf, 0, 0.0)
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.start
+
+    def batches(self, length: int) -> Iterator[Batch]:
+        rows, material = self.recipe.tokens_per_step // length, self.material
+        return training_batches(material.training, material.line_ends, length, rows, self.rng)
+
+    def advance(self, batch: Batch, factor: float) -> None:
+        """One optimisation step with the peak learning rates times `factor`."""
+        self.network.train()
+        value = loss(self.network(batch.inputs), batch.targets)
+        self.network.zero_grad(set_to_none=True)
+        value.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
+        self.optimizer.step(factor)
+        self.losses.append(value.item())
+        self.tokens += count_targets([batch])
+        self.step += 1
+        if self.step % self.recipe.validation_interval == 0:
+            self.validate()
+
+    def validate(self) -> None:
+        """Reports, and keeps the weights if they are the best so far."""
+        nats, seconds = validate(self.network, self.material, self.architecture), self.seconds()
+        mean = sum(self.losses) / max(1, len(self.losses))
+        report = f"training {mean:.4f}, validation {nats:.4f}, {seconds:.0f} s"
+        print(f"step {self.step}: {report}", flush=True)
+        self.losses.clear()
+        if nats < self.best.validation_nats:
+            weights = half_weights(self.network)
+            self.best = Trained(weights, self.step, nats, self.tokens, seconds)
+
+
+def train_stable(run: Run, seconds: float) -> None:
+    """Short windows at the full learning rate, until the steps are done or the time is up."""
+    warmup = run.recipe.warmup_steps
+    batches = run.batches(run.recipe.short_window)
+    while run.step < run.recipe.stable_steps() and run.seconds() < seconds:
+        run.advance(next(batches), min(1.0, (run.step + 1) / warmup))
+
+
+def train_decay(run: Run) -> None:
+    """Windows of the full length while the learning rate falls linearly."""
+    count = run.recipe.decay_steps(run.step)
+    batches = run.batches(run.architecture.max_positions)
+    for done in range(count):
+        run.advance(next(batches), 1 - (1 - run.recipe.final_rate_factor) * done / count)
+    run.validate()
+
+
+def train(
+    material: Material, architecture: Architecture, recipe: Recipe, stable_seconds: float
+) -> Trained:
     """The whole run; prints one line per validation."""
     torch.set_num_threads(recipe.threads)
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(recipe.seed)
-    network = Network(architecture, recipe.dropout)
-    optimizer = optimizer_for(network, recipe)
-    batches = schedule(material, architecture, recipe, np.random.default_rng(recipe.seed))
-    interval = max(1, recipe.steps // recipe.validations)
-    best = Trained({}, 0, math.inf, 0, 0.0)
-    losses: list[float] = []
-    tokens, start = 0, time.monotonic()
-    for step, batch in enumerate(batches):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, recipe)
-        losses.append(update(network, optimizer, batch, recipe))
-        tokens += count_targets([batch])
-        if (step + 1) % interval and step + 1 < recipe.steps:
-            continue
-        nats, seconds = validate(network, material, architecture), time.monotonic() - start
-        mean = sum(losses) / len(losses)
-        losses.clear()
-        report = f"training {mean:.4f}, validation {nats:.4f}, {seconds:.0f} s"
-        print(f"step {step + 1}/{recipe.steps}: {report}", flush=True)
-        if nats < best.validation_nats:
-            best = Trained(half_weights(network), step + 1, nats, tokens, seconds)
-    whole = time.monotonic() - start
-    return Trained(best.weights, best.step, best.validation_nats, best.trained_tokens, whole)
+    run = Run(material, architecture, recipe)
+    train_stable(run, stable_seconds)
+    train_decay(run)
+    return replace(run.best, seconds=run.seconds(), total_steps=run.step)

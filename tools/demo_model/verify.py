@@ -21,7 +21,7 @@ def read_part(folder: Path, part: int, grid: ShardGrid) -> dict[str, Tensor]:
         key = ".".join(filter(None, [unit["fsdp_path"], "flat_param_0"]))
         flat = torch.cat([unpadded(file, index, key) for file in files])
         names, shapes, numels, _ = unit["params"]["flat_param_0"].values()
-        for name, shape, piece in zip(names, shapes, flat.split(numels), strict=True):
+        for name, shape, piece in zip(names, shapes, torch.split(flat, numels), strict=True):
             tensors[".".join(filter(None, [unit["fsdp_path"], name]))] = piece.view(shape)
     return tensors
 

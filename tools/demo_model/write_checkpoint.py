@@ -11,6 +11,7 @@ from torch import Tensor
 from .layout import Unit, part_of, units
 from .metaseq_config import configuration
 from .settings import Architecture, Recipe, ShardGrid
+from .train import Trained
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,7 @@ def trainer_state(step: int) -> dict[str, Any]:
 
 
 def write(
-    weights: dict[str, Tensor],
-    step: int,
+    trained: Trained,
     folder: Path,
     architecture: Architecture,
     recipe: Recipe,
@@ -97,12 +97,12 @@ def write(
     """Writes every shard file and their checksums; the same weights give the same bytes."""
     all_units = units(architecture.layers)
     for part in range(grid.parts):
-        by_unit = [shards_of(unit, weights, part, grid) for unit in all_units]
+        by_unit = [shards_of(unit, trained.weights, part, grid) for unit in all_units]
         for rank, shards in enumerate(zip(*by_unit, strict=True)):
             content = {
                 "cfg": configuration(architecture, recipe, grid),
                 "model": model_state(all_units, list(shards)),
-                **trainer_state(step),
+                **trainer_state(trained.step),
                 "shard_metadata": {
                     "param_metadata": [shard.metadata for shard in shards],
                     "buffer_names": ["decoder.version"],

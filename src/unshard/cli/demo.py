@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
@@ -167,4 +168,6 @@ def _stay(address: str) -> None:
     click.echo(f"The API stays up on {address} until Ctrl-C. Try:\n")
     body = '{"prompt": "ROMEO.\\n", "max_tokens": 40, "temperature": 0.7}'
     click.echo(f"  curl {address}/v1/completions -H 'Content-Type: application/json' -d '{body}'\n")
-    signal.pause()
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.pause()
+    click.echo("stopping")

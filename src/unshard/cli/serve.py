@@ -9,14 +9,13 @@ import click
 from unshard.cli.display import progress
 from unshard.dtypes import parse_dtype
 from unshard.engine.engine_thread import EngineThread
-from unshard.engine.load import load_engine
+from unshard.engine.load import DEFAULT_MAX_BATCH, load_engine
 from unshard.index.build import open_checkpoint
 from unshard.server.run import bind, run, url_of
 from unshard.server.served import ServedModel
 
 DEFAULT_PORT = 6010
 """The port of the original API."""
-DEFAULT_MAX_BATCH = 8
 
 
 @click.command(
@@ -63,9 +62,7 @@ def command(
     with bind(host, port) as bound:
         with progress() as reporter:
             engine = load_engine(
-                checkpoint.index,
-                checkpoint.config,
-                checkpoint.folder,
+                checkpoint,
                 dtype=parse_dtype(dtype),
                 device=device,
                 max_batch=max_batch,

@@ -2,39 +2,135 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
+from unshard.architectures.opt import OPTConfig
+from unshard.engine.engine import Engine
 from unshard.engine.request import GenerationOutput, GenerationRequest
-
-if TYPE_CHECKING:
-    from unshard.engine.engine import Engine
+from unshard.engine.tokenizer import Tokenizer
+from unshard.errors import RequestError, UnshardError
 
 OutputCallback = Callable[[GenerationOutput], None]
-"""Called in the engine's thread: be quick, never block, never raise."""
+"""Called in the engine's thread: be quick and never block."""
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cancel:
+    request_id: str
 
 
 class EngineThread:
-    """Owns an `Engine` and steps it in a background thread while it has work.
+    """Owns an `Engine` and steps it in a background thread while it has work. Thread-safe."""
 
-    Thread-safe. `config` and `tokenizer` are the engine's.
-    """
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._changed = threading.Condition()
+        # All three guarded by `_changed`; the engine itself is touched by the thread alone.
+        self._inbox: deque[GenerationRequest | _Cancel] = deque()
+        self._callbacks: dict[str, OutputCallback | None] = {}
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="unshard-engine", daemon=True)
+        self._thread.start()
 
-    def __init__(self, engine: Engine) -> None: ...
+    @property
+    def config(self) -> OPTConfig:
+        return self._engine.config
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._engine.tokenizer
 
     def submit(self, request: GenerationRequest, on_output: OutputCallback) -> None:
-        """Queue `request`; every `GenerationOutput` of it goes to `on_output` in order, the
-        last one with `finished` true. Returns at once.
+        """Queue `request` and return at once. Every output of it goes to `on_output` in order,
+        the last one with `finished` true. A callback that raises cancels its request.
 
         Raises:
-            RequestError: the request can never run (too long, unknown token id, a bad
-                parameter, an id in use); raised here, `on_output` is never called.
-            UsageError: the thread is closed.
+            RequestError: the request can never run (too long, an unknown token id, a bad
+                parameter) or its id is in use; `on_output` is never called.
+            UnshardError: the thread is closed.
         """
+        self._engine.validate(request)
+        with self._changed:
+            if self._closing:
+                raise UnshardError("the engine is closed")
+            if request.request_id in self._callbacks:
+                raise RequestError(
+                    f"request id {request.request_id!r} is in use", param="request_id"
+                )
+            self._callbacks[request.request_id] = on_output
+            self._inbox.append(request)
+            self._changed.notify()
 
     def cancel(self, request_id: str) -> None:
-        """Forget a request; its slot is free before the next step and no output of it follows
-        that step. Unknown or finished ids are ignored."""
+        """Forget a request: its slot is free before the next step, and no output follows once
+        this returns, except one that is being delivered. Other ids are ignored."""
+        with self._changed:
+            if self._callbacks.get(request_id) is not None:
+                # The id stays taken until the engine has forgotten it, so that no output of
+                # this request can reach a later one of the same id.
+                self._callbacks[request_id] = None
+                self._inbox.append(_Cancel(request_id))
+                self._changed.notify()
 
     def close(self) -> None:
         """Fail what is still running with an error output, stop and join. Idempotent."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while self._take_messages():
+            for output in self._step():
+                self._deliver(output)
+        error = UnshardError("the engine was closed before the request was finished")
+        with self._changed:
+            unfinished = list(self._callbacks)
+        for request_id in unfinished:
+            self._deliver(GenerationOutput(request_id, error=error))
+
+    def _take_messages(self) -> bool:
+        """Wait for work, pass arrivals and cancellations on in order; False when closing."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing or self._inbox or self._engine.has_work)
+            while self._inbox:
+                message = self._inbox.popleft()
+                if isinstance(message, GenerationRequest):
+                    self._engine.add(message)
+                else:
+                    self._engine.cancel(message.request_id)
+                    del self._callbacks[message.request_id]
+            return not self._closing
+
+    def _step(self) -> list[GenerationOutput]:
+        try:
+            return self._engine.step()
+        except UnshardError as error:
+            return self._engine.fail_step(error)
+        # Outermost guard of the thread: whatever a kernel raises (out of memory, an internal
+        # error) must end the requests of the step and never the engine for all others.
+        except Exception as error:  # noqa: BLE001
+            _LOG.error("a step of the engine failed", exc_info=error)
+            return self._engine.fail_step(
+                UnshardError(f"the engine failed: {type(error).__name__}: {error}")
+            )
+
+    def _deliver(self, output: GenerationOutput) -> None:
+        with self._changed:
+            callback = self._callbacks.get(output.request_id)
+            if callback is None:
+                return
+            if output.finished:
+                del self._callbacks[output.request_id]
+        try:
+            callback(output)
+        # The callback is foreign code: its failure is its request's alone.
+        except Exception as error:  # noqa: BLE001
+            _LOG.error("a request's callback failed", exc_info=error)
+            self.cancel(output.request_id)

@@ -1,79 +1,57 @@
 """Text to token ids and back, exactly as OPT was trained: GPT-2 byte BPE without specials.
 
-metaseq encodes with fairseq's GPT-2 BPE: no space in front, and `</s>` in a text is four
-plain characters, never the token. Only `prompt_ids` brings in a special token: id 2.
+metaseq encodes with no space in front, and `</s>` in a text is four plain characters, never
+the token. Only `prompt_ids` brings in a special token: id 2, in front.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer as BPETokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
 from unshard.architectures.opt import BOS_TOKEN_ID
-from unshard.errors import UsageError
-
-VOCAB_FILE = "gpt2-vocab.json"
-MERGES_FILE = "gpt2-merges.txt"
-
-SPECIAL_TOKENS = frozenset({"<s>", "<pad>", "</s>", "<unk>", "<|endoftext|>", "<mask>"})
-MADEUP_PREFIX = "madeupword"
-
-
-def _bytes_of_characters() -> dict[str, int]:
-    """GPT-2's alphabet: printable bytes stand for themselves, the others follow from U+0100."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in set(printable)]
-    alphabet = {chr(byte): byte for byte in printable}
-    alphabet.update({chr(0x100 + i): byte for i, byte in enumerate(others)})
-    return alphabet
+from unshard.engine.bpe_files import read_merges, read_vocab
 
 
 class Tokenizer:
-    """GPT-2 byte BPE over a folder with `gpt2-vocab.json` and `gpt2-merges.txt`.
+    """GPT-2 byte BPE. Safe to use from several threads at once.
 
-    Safe to use from several threads at once.
+    Ids that no text can reach have no text either: everything of `vocab` that is neither a
+    byte nor the result of a merge (`<s>`, `<pad>`, `</s>`, `<unk>`, `<mask>`, `madeupword…`).
     """
 
-    def __init__(self, bpe: BPETokenizer) -> None:
-        self._bpe = bpe
-        byte_of = _bytes_of_characters()
-        self._bytes_of_id: dict[int, bytes] = {}
-        self._special: dict[int, str] = {}
-        for piece, token_id in bpe.get_vocab().items():
-            if piece in SPECIAL_TOKENS or piece.startswith(MADEUP_PREFIX):
-                self._special[token_id] = piece
-            elif all(character in byte_of for character in piece):
-                self._bytes_of_id[token_id] = bytes(byte_of[character] for character in piece)
+    def __init__(self, vocab: Mapping[str, int], merges: Sequence[tuple[str, str]]) -> None:
+        """`vocab` maps pieces in GPT-2's alphabet to ids; `merges`, best first, join two of them.
+        Every merge's parts and result are in `vocab`."""
+        self._bpe = BPETokenizer(BPE(dict(vocab), list(merges)))
+        self._bpe.pre_tokenizer = ByteLevel(add_prefix_space=False)
+        byte_of = _byte_of_character()
+        with_text = {*byte_of, *(left + right for left, right in merges)}
+        self._pieces = {token_id: piece for piece, token_id in vocab.items()}
+        self._bytes = {
+            token_id: bytes(byte_of[character] for character in piece)
+            for token_id, piece in self._pieces.items()
+            if piece in with_text
+        }
 
     @classmethod
-    def from_folder(cls, folder: Path) -> Tokenizer:
-        """The tokenizer of `folder`.
+    def from_files(cls, vocab_path: Path, merges_path: Path) -> Tokenizer:
+        """The tokenizer of a `gpt2-vocab.json` and a `gpt2-merges.txt`.
 
         Raises:
-            UsageError: a file is missing there, or is not a vocabulary or a list of merges.
+            FormatError: a file is not a vocabulary or not a list of merges of it.
         """
-        vocab, merges = folder / VOCAB_FILE, folder / MERGES_FILE
-        for path in (vocab, merges):
-            if not path.is_file():
-                raise UsageError(
-                    f"{folder}: no {path.name} there",
-                    hint=f"name a folder with {VOCAB_FILE} and {MERGES_FILE}; metaseq publishes"
-                    " both under projects/OPT/assets",
-                )
-        bpe = BPETokenizer(_read_model(folder, vocab, merges))
-        # transformers and metaseq both leave the text as it is: no space in front.
-        bpe.pre_tokenizer = ByteLevel(add_prefix_space=False)
-        return cls(bpe)
+        vocab = read_vocab(vocab_path)
+        return cls(vocab, read_merges(merges_path, vocab))
 
     @property
     def vocab_size(self) -> int:
         """One more than the largest id with a piece; a model may have more rows (padding)."""
-        return 1 + max([*self._bytes_of_id, *self._special], default=-1)
+        return 1 + max(self._pieces, default=-1)
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text` as it is: no id in front, `</s>` in it is plain text."""
@@ -85,9 +63,9 @@ class Tokenizer:
         return (BOS_TOKEN_ID, *self.encode(normalize_line_ends(text)))
 
     def token_bytes(self, token_id: int) -> bytes:
-        """UTF-8 bytes of one token, perhaps a part of a character; empty for an id without text
-        (`<s>`, `<pad>`, `</s>`, `<unk>`, `madeupword…`, padding rows)."""
-        return self._bytes_of_id.get(token_id, b"")
+        """UTF-8 bytes of one token, perhaps a part of a character; empty for an id without
+        text."""
+        return self._bytes.get(token_id, b"")
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """Bytes of the text of `ids`, joined."""
@@ -98,11 +76,11 @@ class Tokenizer:
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def display(self, token_id: int) -> str:
-        """One token for a person or a `logprobs` object: its text with U+FFFD for half
-        characters, or its name (`</s>`, `madeupword0003`, `<id 50270>`) when it has no text."""
-        if token_id in self._bytes_of_id:
+        """One token for a person: its text with U+FFFD for half characters, or its name
+        (`</s>`, `madeupword0001`, `<id 50270>`) when it has no text."""
+        if token_id in self._bytes:
             return self.decode([token_id])
-        return self._special.get(token_id, f"<id {token_id}>")
+        return self._pieces.get(token_id, f"<id {token_id}>")
 
 
 def normalize_line_ends(text: str) -> str:
@@ -110,8 +88,10 @@ def normalize_line_ends(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _read_model(folder: Path, vocab: Path, merges: Path) -> BPE:
-    # The library raises a plain Exception for any malformed file, so its parser cannot be
-    # told apart from other failures by type: the files are read by its own static reader,
-    # whose only failure is a malformed file.
-    raise NotImplementedError
+def _byte_of_character() -> dict[str, int]:
+    """GPT-2's alphabet: printable bytes stand for themselves, the others follow from U+0100."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = sorted(set(range(256)).difference(printable))
+    alphabet = {chr(byte): byte for byte in printable}
+    alphabet.update({chr(0x100 + number): byte for number, byte in enumerate(others)})
+    return alphabet

@@ -40,8 +40,8 @@ def derive_config(
     rows = size("decoder.layers.0.self_attn.k_proj.weight", 0)
     if rows * tp_size != hidden:
         raise CheckpointError(
-            f"{source}: its tensors are split over {hidden / max(rows, 1):g} tensor-parallel parts, "
-            f"but {tp_size} are here",
+            f"{source}: its tensors are split over {hidden / max(rows, 1):g} tensor-parallel "
+            f"parts, but {tp_size} are here",
             hint="are all parts in this folder?",
         )
     num_layers = max(layers, default=0) + 1

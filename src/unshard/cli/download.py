@@ -1,0 +1,120 @@
+"""`unshard download`: fetch and verify the files behind a presigned URL."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from unshard import releases
+from unshard.cli import display
+from unshard.download import DownloadReport, PresignedTemplate, download
+from unshard.download.pool import DEFAULT_MAX_CONNECTIONS
+from unshard.errors import UsageError
+from unshard.manifest import Manifest, read_manifest
+
+URL_VARIABLE = "UNSHARD_URL"
+
+
+@click.command(name="download")
+@click.argument("url", required=False)
+@click.argument("directory", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--manifest",
+    "manifest_path",
+    type=click.Path(path_type=Path),
+    help="md5 of each file: Meta's CSV or md5sum lines. Names the files and verifies them.",
+)
+@click.option("--parts", type=click.IntRange(min=1), help="Number of files of a URL with a `*`.")
+@click.option(
+    "--max-connections",
+    type=click.IntRange(min=1, max=64),
+    default=DEFAULT_MAX_CONNECTIONS,
+    show_default=True,
+    help="Files fetched at the same time.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def command(
+    url: str | None,
+    directory: Path | None,
+    manifest_path: Path | None,
+    parts: int | None,
+    max_connections: int,
+    as_json: bool,
+) -> None:
+    """Fetch the files behind URL into DIRECTORY (default: here) and verify them.
+
+    The last part of the URL stands for the file names: `stubbed.pt` for any name, or a
+    pattern such as `reshard-model_part-*.pt`.
+
+    A URL in the arguments shows in the list of processes. To keep it out, give `-` and pass
+    it on stdin, or leave it away and set UNSHARD_URL.
+
+    Run the same command again after a cut, a crash or with a fresh link: it continues where
+    it stopped, and files that are there and verified are not fetched again.
+    """
+    text, directory = _url_and_directory(url, directory)
+    template = PresignedTemplate.parse(text)
+    with display.progress() as progress:
+        report = download(
+            template,
+            _files(template, manifest_path, parts),
+            directory,
+            max_connections=max_connections,
+            progress=progress,
+        )
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(report), indent=2))
+    else:
+        click.echo(_summary(report))
+
+
+def _url_and_directory(url: str | None, directory: Path | None) -> tuple[str, Path]:
+    from_environment = os.environ.get(URL_VARIABLE)
+    if url == "-":
+        return sys.stdin.readline(), directory or Path()
+    if from_environment and directory is None and (url is None or "://" not in url):
+        return from_environment, Path(url or ".")
+    if url is None:
+        raise UsageError(
+            "no URL", hint=f"give it in single quotes, as `-` with stdin, or in {URL_VARIABLE}"
+        )
+    return url, directory or Path()
+
+
+def _files(
+    template: PresignedTemplate, manifest_path: Path | None, parts: int | None
+) -> Manifest | Sequence[str]:
+    """Which files to fetch: the manifest's, the parts asked for, or a known release's."""
+    if manifest_path and parts:
+        raise UsageError("--manifest names the files already; leave --parts away")
+    if manifest_path:
+        return read_manifest(manifest_path)
+    if parts:
+        return template.names(parts)
+    if release := releases.BY_TEMPLATE_NAME.get(template.name):
+        click.echo(
+            f"no --manifest: fetching the {len(release.file_names)} files of {release.name}, "
+            "with nothing to verify them against",
+            err=True,
+        )
+        return release.file_names
+    if template.is_pattern:
+        raise UsageError(
+            f"{template}: how many files?", hint="give --manifest FILE or --parts NUMBER"
+        )
+    return [template.name]
+
+
+def _summary(report: DownloadReport) -> str:
+    verified = "all verified" if report.is_verified else "sizes checked, no digests to verify"
+    rate = report.received_bytes / max(report.elapsed_s, 1e-9) / 1e6
+    return (
+        f"{report.directory}: {len(report.fetched)} files fetched, {len(report.kept)} were there; "
+        f"{verified} ({report.received_bytes} bytes in {report.elapsed_s:.1f} s, {rate:.0f} MB/s)"
+    )

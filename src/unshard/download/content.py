@@ -1,0 +1,117 @@
+"""Whether an answer is the file that was asked for, judged before a byte of it is kept."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+from unshard.download.transport import InterruptedTransferError, Response
+from unshard.download.url import PresignedTemplate
+from unshard.errors import LinkRefusedError, TransferError, UnshardError
+
+HEAD_BYTES = 64
+"""Enough of a body to tell a web page from a checkpoint."""
+
+_MAX_ERROR_BODY_BYTES = 4096
+_ERROR_CODE = re.compile(rb"<Code>([A-Za-z]{1,64})</Code>")
+_MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype|html|\?xml|error)", re.IGNORECASE)
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
+_STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{1,256}"')
+
+
+def strong_etag(response: Response) -> str | None:
+    """The ETag, if it promises equal bytes: a weak one (`W/`) does not."""
+    etag = response.headers.get("ETag", "")
+    return etag if _STRONG_ETAG.fullmatch(etag) else None
+
+
+def content_range(response: Response) -> tuple[int, int, int] | None:
+    """(first byte, last byte, size of the whole object) of a 206, or None."""
+    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    return (int(match[1]), int(match[2]), int(match[3])) if match else None
+
+
+def check_headers(name: str, response: Response) -> int:
+    """The length of the body in bytes.
+
+    Raises:
+        TransferError: the headers are not those of a file's bytes.
+    """
+    if response.headers.get("Content-Type", "").lower().startswith("text/html"):
+        raise web_page(name)
+    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise TransferError(f"{name}: the server sends it compressed, though asked not to")
+    if response.content_length is None:
+        raise TransferError(f"{name}: the server does not say how long it is")
+    return response.content_length
+
+
+def check_head(name: str, head: bytes) -> None:
+    """Judge the first `HEAD_BYTES` bytes of the file (all of a shorter one).
+
+    Raises:
+        TransferError: a web page, an error document, or no checkpoint under a `.pt` name.
+    """
+    if _MARKUP.match(head):
+        raise web_page(name)
+    if name.endswith(".pt") and not head.startswith(b"PK"):
+        raise TransferError(
+            f"{name}: does not begin like a checkpoint (a zip file, `PK`)",
+            hint="is the link for these weights?",
+        )
+
+
+def web_page(name: str) -> TransferError:
+    return TransferError(
+        f"{name}: the server sent a web page or an error document instead of the file",
+        hint="open the link's host in a browser: a login page, or a wrong link?",
+    )
+
+
+def refusal(name: str, response: Response, template: PresignedTemplate) -> UnshardError:
+    """The error for an answer that is neither 200, 206 nor 416."""
+    status = response.status
+    if status in (401, 403):
+        return LinkRefusedError(
+            f"{name}: the server refuses the link (HTTP {status}{_error_code(response)})"
+            f"{_expiry(template)}",
+            hint="get a fresh link and run the same command with it: it continues from here",
+        )
+    if status in (408, 429) or status >= 500:
+        wait = response.headers.get("Retry-After", "")
+        return InterruptedTransferError(
+            f"{name}: the server is busy or failing (HTTP {status})",
+            retry_after_s=float(wait) if wait.isascii() and wait.isdigit() else None,
+        )
+    if status in (404, 410):
+        return TransferError(f"{name}: the server has no such file (HTTP {status}) at {template}")
+    if 300 <= status < 400:
+        return TransferError(
+            f"{name}: the server redirects elsewhere (HTTP {status})",
+            hint="a presigned link answers with the file itself: is this one?",
+        )
+    return TransferError(f"{name}: the server answers HTTP {status}")
+
+
+def _expiry(template: PresignedTemplate) -> str:
+    end = template.expires_at()
+    if end is None:
+        return ""
+    if end <= datetime.now(UTC):
+        return f", which expired on {end:%Y-%m-%d at %H:%M} UTC"
+    return f", though it should be good until {end:%Y-%m-%d %H:%M} UTC: mangled or withdrawn"
+
+
+def _error_code(response: Response) -> str:
+    """`, AccessDenied` from an S3 or CloudFront error document. Letters only: the rest of
+    such a document may repeat the signature."""
+    body = b""
+    try:
+        for chunk in response.chunks:
+            body += chunk
+            if len(body) >= _MAX_ERROR_BODY_BYTES:
+                break
+    except InterruptedTransferError:
+        return ""  # the status alone says enough
+    match = _ERROR_CODE.search(body[:_MAX_ERROR_BODY_BYTES])
+    return f", {match[1].decode()}" if match else ""

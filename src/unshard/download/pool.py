@@ -1,0 +1,196 @@
+"""Many files at once: one thread and one connection each, all stopped together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from unshard.download.disk import disk_errors
+from unshard.download.file import FileDownload, is_remembered
+from unshard.download.journal import Journal
+from unshard.download.meter import Meter
+from unshard.download.retry import RetryPolicy
+from unshard.download.session import Session
+from unshard.download.transport import Transport
+from unshard.download.url import PresignedTemplate
+from unshard.errors import (
+    DestinationError,
+    DigestError,
+    PersonNeededError,
+    TransferError,
+    UsageError,
+)
+from unshard.manifest import Digest, Manifest, file_name_problem
+from unshard.progress import Progress, Silent
+
+DEFAULT_MAX_CONNECTIONS = 8
+DEFAULT_STALL_TIMEOUT_S = 60.0
+MAX_FAILURES_IN_A_ROW = 8
+"""So many files failing with none succeeding in between: it is not the files."""
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadReport:
+    """A finished download: every file is there in full."""
+
+    directory: str
+    fetched: tuple[str, ...]
+    kept: tuple[str, ...]
+    """Files that were whole before."""
+    received_bytes: int
+    elapsed_s: float
+    is_verified: bool
+    """Whether a manifest said what each file must hash to."""
+
+
+def download(
+    template: PresignedTemplate,
+    files: Manifest | Iterable[str],
+    directory: str | Path,
+    *,
+    max_connections: int = DEFAULT_MAX_CONNECTIONS,
+    progress: Progress | None = None,
+    retry: RetryPolicy | None = None,
+    stall_timeout_s: float = DEFAULT_STALL_TIMEOUT_S,
+) -> DownloadReport:
+    """Make `directory` hold all `files` of `template`, continuing where a run before stopped.
+
+    `files` is a manifest, whose digests every file must match, or bare file names. Files
+    that fail by themselves do not stop the others. A file has its final name only when
+    whole and verified; until then it is `NAME.partial`.
+
+    Raises:
+        UsageError: the URL cannot stand for one of the files, or a name leaves the folder.
+        LinkRefusedError: HTTP 401 or 403; a fresh link continues at the byte.
+        NoSpaceError, DestinationError: the disk is full, or the folder is in use.
+        TransferError, DigestError: files failed; all others were fetched first, unless
+            `MAX_FAILURES_IN_A_ROW` failed.
+        KeyboardInterrupt: as it came, after all threads ended.
+    """
+    started = time.monotonic()
+    progress = progress or Silent()
+    directory = Path(directory)
+    digests = _digests(template, files)
+    with disk_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    with (
+        Journal(directory) as journal,
+        Transport(
+            template, max_connections=max_connections, stall_timeout_s=stall_timeout_s
+        ) as transport,
+    ):
+        if not journal.is_locked:
+            progress.note(f"{directory}: has no file locks; run one download here at a time")
+        rest = {n: d for n, d in digests.items() if not is_remembered(journal, directory / n, d)}
+        meter = Meter(progress, len(rest), directory)
+        session = Session(template, directory, transport, journal, meter, retry or RetryPolicy())
+        pending = [FileDownload(session, name, digest) for name, digest in rest.items()]
+        fetched = _run(session, pending, len(digests), max_connections)
+    return DownloadReport(
+        str(directory),
+        tuple(name for name in digests if name in fetched),
+        tuple(name for name in digests if name not in fetched),
+        meter.received_bytes,
+        time.monotonic() - started,
+        isinstance(files, Manifest),
+    )
+
+
+def _digests(
+    template: PresignedTemplate, files: Manifest | Iterable[str]
+) -> dict[str, Digest | None]:
+    """Every file to have with its digest; all names are checked before anything is done."""
+    digests: dict[str, Digest | None] = (
+        dict(files) if isinstance(files, Manifest) else dict.fromkeys(files)
+    )
+    for name in digests:
+        if problem := file_name_problem(name):
+            raise UsageError(f"cannot download a file of this name: {problem}")
+        template.path_of(name)
+    return digests
+
+
+def _run(
+    session: Session, pending: Sequence[FileDownload], num_files: int, max_connections: int
+) -> set[str]:
+    """Run the `pending` ones of `num_files` files; the names of those that were fetched."""
+    tally = _Tally(session.meter, num_files, num_files - len(pending))
+    executor = ThreadPoolExecutor(max_connections, thread_name_prefix="download")
+    try:
+        names = {executor.submit(_run_one, session, file): file.name for file in pending}
+        for future in as_completed(names):
+            tally.settle(names[future], future)
+    except KeyboardInterrupt:
+        session.meter.note("stopped; run the same command again: it continues from here")
+        raise
+    finally:
+        session.stop()
+        executor.shutdown(cancel_futures=True)
+    tally.raise_failures()
+    return tally.fetched
+
+
+def _run_one(session: Session, file: FileDownload) -> bool:
+    """One file; what no other file would survive either stops all before another begins."""
+    session.check()
+    try:
+        return file.run()
+    except (PersonNeededError, DestinationError):
+        session.stop()
+        raise
+
+
+class _Tally:
+    """What became of the files of one download."""
+
+    def __init__(self, meter: Meter, num_files: int, num_whole: int) -> None:
+        self.fetched: set[str] = set()
+        self._meter = meter
+        self._num_files = num_files
+        self._num_whole = num_whole
+        self._failures: list[TransferError | DigestError] = []
+        self._in_a_row = 0
+
+    def settle(self, name: str, future: Future[bool]) -> None:
+        try:
+            was_fetched = future.result()
+        except CancelledError:
+            return  # stopped by the failure of another file, which comes to settle too
+        except (TransferError, DigestError) as error:
+            self._fail(error)
+            return
+        except PersonNeededError as error:
+            raise type(error)(
+                f"{error.message}; {self._num_files - self._num_whole} of "
+                f"{self._num_files} files are left",
+                hint=error.hint,
+            ) from error
+        self._in_a_row = 0
+        self._num_whole += 1
+        if was_fetched:
+            self.fetched.add(name)
+
+    def raise_failures(self) -> None:
+        """
+        Raises:
+            TransferError, DigestError: at least one file failed; all are named in notes.
+        """
+        if len(self._failures) == 1:
+            raise self._failures[0]
+        if self._failures:
+            wrong = [f for f in self._failures if isinstance(f, DigestError)]
+            first = (wrong or self._failures)[0]
+            raise type(first)(
+                f"{len(self._failures)} of {self._num_files} files failed; {first.message}",
+                hint="run the same command again: it fetches only what is missing",
+            )
+
+    def _fail(self, error: TransferError | DigestError) -> None:
+        self._failures.append(error)
+        self._in_a_row += 1
+        self._meter.note(error.message)
+        if self._in_a_row >= MAX_FAILURES_IN_A_ROW:
+            self.raise_failures()

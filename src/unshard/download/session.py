@@ -1,0 +1,57 @@
+"""What the files of one download share."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from unshard.download.journal import Journal
+from unshard.download.meter import Meter
+from unshard.download.retry import RetryPolicy
+from unshard.download.transport import Transport
+from unshard.download.url import PresignedTemplate
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One download into one folder; used by all of its threads."""
+
+    template: PresignedTemplate
+    directory: Path
+    transport: Transport
+    journal: Journal
+    meter: Meter
+    retry: RetryPolicy
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def stop(self) -> None:
+        """End all work: whoever waits, reads or hashes raises `CancelledError` soon."""
+        self._stop.set()
+        self.transport.abort()
+
+    def check(self) -> None:
+        """
+        Raises:
+            CancelledError: the session was stopped.
+        """
+        if self._stop.is_set():
+            raise CancelledError
+
+    def sleep(self, seconds: float) -> None:
+        """
+        Raises:
+            CancelledError: the session was stopped, before or during the sleep.
+        """
+        if self._stop.wait(seconds):
+            raise CancelledError
+
+    def advance(self, num_bytes: int) -> None:
+        """Count bytes that were on the disk already.
+
+        Raises:
+            CancelledError: the session was stopped.
+        """
+        self.check()
+        self.meter.advance(num_bytes)

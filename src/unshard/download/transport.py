@@ -1,0 +1,235 @@
+"""HTTP: the only module that knows the client library (urllib3).
+
+The secret query never enters urllib3's request machinery, whose exceptions and debug log
+repeat the URL: the connection appends it when it writes the request line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+import urllib.request
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import urllib3
+from urllib3 import exceptions as http_errors
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from unshard.download.url import PresignedTemplate
+from unshard.errors import TransferError
+
+CHUNK_BYTES = 2**20
+"""At most so many bytes per read; a read returns what has arrived, so a cut loses nothing."""
+CONNECT_TIMEOUT_S = 15.0
+
+
+class InterruptedTransferError(TransferError):
+    """The network or the server failed in a way that another attempt may mend.
+
+    Stays inside `unshard.download`; `retry_after_s` is the wait that the server asked for.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer whose body has not been read: `chunks` yields it as it arrives.
+
+    Header names compare without case. `chunks` raises `InterruptedTransferError` when the
+    body ends before its Content-Length.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    chunks: Iterator[bytes]
+
+    @property
+    def content_length(self) -> int | None:
+        value = self.headers.get("Content-Length", "")
+        return int(value) if value.isascii() and value.isdigit() else None
+
+
+class Transport:
+    """A pool of connections to the host of one template. Safe to use from many threads."""
+
+    def __init__(
+        self, template: PresignedTemplate, *, max_connections: int, stall_timeout_s: float
+    ) -> None:
+        self._host = urlsplit(template.origin).netloc
+        self._wire = _Wire(f"?{template.query}" if template.query else "")
+        timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=stall_timeout_s)
+        self._pool, self._prefix = _connect(
+            template.origin, timeout=timeout, maxsize=max_connections, block=True
+        )
+        self._pool.conn_kw["wire"] = self._wire
+        self._pool.ConnectionCls = _CONNECTIONS[self._pool.scheme]
+
+    @contextmanager
+    def get(self, path: str, headers: Mapping[str, str]) -> Iterator[Response]:
+        """Ask for `path` (no query) with `headers`.
+
+        Raises:
+            InterruptedTransferError: no connection, or one that broke.
+            TransferError: the host's certificate is not trusted.
+        """
+        raw = self._ask(path, {"Accept-Encoding": "identity", "User-Agent": "unshard", **headers})
+        try:
+            yield Response(raw.status, raw.headers, self._chunks(raw))
+        finally:
+            if raw.length_remaining != 0:
+                raw.close()  # the rest of the body would be read as the next answer
+            raw.release_conn()
+
+    def abort(self) -> None:
+        """End all transfers at once, from another thread; each fails as interrupted."""
+        self._wire.abort()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.close()
+
+    def _ask(self, path: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+        try:
+            return self._pool.urlopen(
+                "GET",
+                self._prefix + path,
+                headers=headers,
+                redirect=False,
+                retries=False,
+                assert_same_host=False,  # a path has no host, a plain-HTTP proxy another one
+                preload_content=False,
+                decode_content=False,
+            )
+        except (http_errors.HTTPError, OSError) as error:
+            problem, is_untrusted = _in_words(error), _is_untrusted(error)
+        # Outside the handler, so that no context of the error holds the client's own.
+        if is_untrusted:
+            raise TransferError(
+                f"{self._host}: its TLS certificate is not trusted here",
+                hint="set SSL_CERT_FILE to the certificates of your network, if it has its own",
+            )
+        raise InterruptedTransferError(f"{self._host}: {problem}")
+
+    def _chunks(self, raw: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+        expected, received = raw.length_remaining, 0
+        problem = "the connection was cut"
+        try:
+            while chunk := raw.read1(CHUNK_BYTES, decode_content=False):
+                received += len(chunk)
+                yield chunk
+            if expected is None or received == expected:
+                return
+        except (http_errors.HTTPError, OSError) as error:
+            problem = _in_words(error)
+        of_all = "" if expected is None else f" of {expected}"
+        raise InterruptedTransferError(
+            f"{self._host}: {problem} after {received}{of_all} bytes of the answer"
+        )
+
+
+@dataclass(slots=True, repr=False)
+class _Wire:
+    """What the connections of one transport share: the secret and the open sockets."""
+
+    query: str
+    sockets: weakref.WeakSet[socket.socket] = field(default_factory=weakref.WeakSet)
+    aborted: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def opened(self, sock: socket.socket) -> None:
+        with self.lock:
+            self.sockets.add(sock)
+            if self.aborted:
+                _shut_down(sock)
+
+    def abort(self) -> None:
+        with self.lock:
+            self.aborted = True
+            for sock in self.sockets:
+                _shut_down(sock)
+
+
+def _shut_down(sock: socket.socket) -> None:
+    # The plain socket's method even for TLS: SSLSocket's would first take away the state
+    # that another thread is reading with.
+    with contextlib.suppress(OSError):  # it is closed or was never connected
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+class _SignedHTTPConnection(HTTPConnection):
+    def __init__(self, *args: Any, wire: _Wire, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._wire = wire
+
+    def connect(self) -> None:
+        super().connect()
+        self._wire.opened(self.sock)
+
+    def putrequest(
+        self, method: str, url: str, skip_host: bool = False, skip_accept_encoding: bool = False
+    ) -> None:
+        super().putrequest(method, url + self._wire.query, skip_host, skip_accept_encoding)
+
+
+class _SignedHTTPSConnection(_SignedHTTPConnection, HTTPSConnection):
+    """The same over TLS: the base before this one in line is HTTPSConnection."""
+
+
+_CONNECTIONS = {"http": _SignedHTTPConnection, "https": _SignedHTTPSConnection}
+
+
+def _connect(origin: str, **settings: Any) -> tuple[urllib3.HTTPConnectionPool, str]:
+    """The pool for `origin` and what goes before each path: nothing, or the origin itself
+    for a plain-HTTP proxy. Proxies come from the usual variables (`https_proxy`, …)."""
+    parts = urlsplit(origin)
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    if not proxy or urllib.request.proxy_bypass(parts.netloc):
+        return urllib3.PoolManager(**settings).connection_from_url(origin), ""
+    login = urlsplit(proxy)
+    headers = None
+    if login.username:
+        headers = urllib3.make_headers(proxy_basic_auth=f"{login.username}:{login.password or ''}")
+    manager = urllib3.ProxyManager(proxy, proxy_headers=headers, **settings)
+    return manager.connection_from_url(origin), origin if parts.scheme == "http" else ""
+
+
+def _in_words(error: http_errors.HTTPError | OSError) -> str:
+    """What went wrong, in words of our own: the client's texts repeat the URL."""
+    match error:
+        case http_errors.NameResolutionError():
+            return "the name of the host cannot be resolved"
+        case http_errors.NewConnectionError():
+            return "cannot connect"
+        case http_errors.ConnectTimeoutError():
+            return "no connection in time"
+        case http_errors.TimeoutError():
+            return "the server went silent"
+        case http_errors.SSLError():
+            return "TLS failed"
+        case http_errors.ProxyError():
+            return "the proxy refused or failed"
+        case _:
+            return "the connection was cut"
+
+
+def _is_untrusted(error: http_errors.HTTPError | OSError) -> bool:
+    causes = (error, *error.args)
+    return any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes)

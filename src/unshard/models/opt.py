@@ -1,0 +1,184 @@
+"""OPT in PyTorch: exact arithmetic, few calls per layer, weights allocated once and unfilled.
+
+Source: metaseq's transformer decoder; arXiv:2205.01068. Plain objects, not `nn.Module`s: a
+decode step is some hundred small kernels, and a module call costs as much as the smallest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from unshard.architectures.opt import POSITION_OFFSET, OPTConfig
+from unshard.errors import UsageError
+from unshard.models.attention import Attention
+from unshard.models.linear import Linear
+
+LAYER_NORM_EPS = 1e-5
+
+
+class LayerNorm(NamedTuple):
+    """(T, D) -> (T, D), normalised over D with eps 1e-5."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.layer_norm(x, self.weight.shape, self.weight, self.bias, LAYER_NORM_EPS)
+
+
+class DecoderLayer:
+    """One layer; `kvq_proj` is the fused projection, its rows in metaseq's order K, V, Q."""
+
+    __slots__ = ("_pre_norm", "fc1", "fc2", "ffn_norm", "kvq_proj", "out_proj", "self_attn_norm")
+
+    def __init__(self, config: OPTConfig, dtype: torch.dtype, device: torch.device) -> None:
+        hidden, ffn = config.hidden_size, config.ffn_dim
+        self._pre_norm = config.pre_norm
+        self.kvq_proj = Linear.empty(hidden, 3 * hidden, bias=True, dtype=dtype, device=device)
+        self.out_proj = Linear.empty(hidden, hidden, bias=True, dtype=dtype, device=device)
+        self.fc1 = Linear.empty(hidden, ffn, bias=True, dtype=dtype, device=device)
+        self.fc2 = Linear.empty(ffn, hidden, bias=True, dtype=dtype, device=device)
+        self.self_attn_norm = _empty_norm(hidden, dtype, device)
+        self.ffn_norm = _empty_norm(hidden, dtype, device)
+
+    def __call__(self, x: Tensor, layer: int, attention: Attention) -> Tensor:
+        """(T, D) -> (T, D); adds into `x`, which the caller gives up."""
+        if self._pre_norm:
+            x += self.out_proj(attention(layer, self.kvq_proj(self.self_attn_norm(x))))
+            x += self.fc2(self.fc1.relu(self.ffn_norm(x)))
+            return x
+        x += self.out_proj(attention(layer, self.kvq_proj(x)))
+        x = self.self_attn_norm(x)
+        x += self.fc2(self.fc1.relu(x))
+        return self.ffn_norm(x)
+
+    def linears(self) -> tuple[Linear, ...]:
+        return self.kvq_proj, self.out_proj, self.fc1, self.fc2
+
+    def weight_targets(self) -> Iterator[tuple[str, Tensor]]:
+        """(name within the layer, what to fill)."""
+        kvq = self.kvq_proj
+        for part, tensor in (("weight", kvq.weight), ("bias", kvq.bias)):
+            if tensor is not None:
+                for letter, rows in zip("kvq", tensor.chunk(3), strict=True):
+                    yield f"self_attn.{letter}_proj.{part}", rows
+        named: tuple[tuple[str, Linear | LayerNorm], ...] = (
+            ("self_attn.out_proj", self.out_proj),
+            ("self_attn_layer_norm", self.self_attn_norm),
+            ("fc1", self.fc1),
+            ("fc2", self.fc2),
+            ("final_layer_norm", self.ffn_norm),
+        )
+        for name, module in named:
+            yield f"{name}.weight", module.weight
+            if module.bias is not None:
+                yield f"{name}.bias", module.bias
+
+
+class OPTModel:
+    """An OPT decoder: token ids in, hidden states and logits out.
+
+    Life: construct (weights allocated, not filled), fill `weight_targets()`, `finalize()`.
+    All methods that compute are to be called under `torch.inference_mode()`.
+    """
+
+    def __init__(
+        self, config: OPTConfig, dtype: torch.dtype, device: torch.device | str = "cpu"
+    ) -> None:
+        self.config = config
+        self.dtype = dtype
+        self.device = torch.device(device)
+        hidden, embedding = config.hidden_size, config.embedding_size
+        self._embed_tokens = self._empty(config.vocab_size, embedding)
+        self._embed_positions = self._empty(config.max_positions + POSITION_OFFSET, hidden)
+        self._layers = [DecoderLayer(config, dtype, self.device) for _ in range(config.num_layers)]
+        self._norm = _empty_norm(hidden, dtype, self.device) if config.pre_norm else None
+        self._project_in = self._project_out = None
+        if embedding != hidden:
+            self._project_in = Linear(self._empty(hidden, embedding))
+            self._project_out = Linear(self._empty(embedding, hidden))
+        tied = config.tied_embeddings
+        self._output = Linear(
+            self._embed_tokens if tied else self._empty(config.vocab_size, embedding)
+        )
+        self._finalized = False
+
+    def weight_targets(self) -> dict[str, Tensor]:
+        """Canonical tensor name -> the tensor (often a view) that has to be filled with it.
+
+        Raises:
+            UsageError: the model was finalized; its weights are no longer in these tensors.
+        """
+        if self._finalized:
+            raise UsageError("the model's weights are final and cannot be filled again")
+        targets = {
+            "decoder.embed_tokens.weight": self._embed_tokens,
+            "decoder.embed_positions.weight": self._embed_positions,
+        }
+        if self._norm is not None:
+            targets["decoder.layer_norm.weight"] = self._norm.weight
+            targets["decoder.layer_norm.bias"] = self._norm.bias
+        if self._project_in is not None and self._project_out is not None:
+            targets["decoder.project_in_dim.weight"] = self._project_in.weight
+            targets["decoder.project_out_dim.weight"] = self._project_out.weight
+        if not self.config.tied_embeddings:
+            targets["decoder.output_projection.weight"] = self._output.weight
+        for number, layer in enumerate(self._layers):
+            for name, tensor in layer.weight_targets():
+                targets[f"decoder.layers.{number}.{name}"] = tensor
+        return targets
+
+    def finalize(self) -> None:
+        """Give the filled weights the layout that computes fastest, one by one. Idempotent."""
+        if self._finalized:
+            return
+        self._finalized = True
+        for layer in self._layers:
+            for linear in layer.linears():
+                linear.pack()
+        if self._project_in is not None and self._project_out is not None:
+            self._project_in.pack()
+            self._project_out.pack()
+        if self.config.tied_embeddings:
+            self._output.use_onednn()
+        else:
+            self._output.pack()
+
+    def hidden_states(self, token_ids: Tensor, positions: Tensor, attention: Attention) -> Tensor:
+        """Last hidden states of a step's tokens, normalised (pre-norm) and projected (350M).
+
+        Args:
+            token_ids: (T,) int64.
+            positions: (T,) int64, each token's place in its own sequence, from 0.
+            attention: which rows attend to what.
+
+        Returns:
+            (T, E) in the model's dtype, E = `embedding_size`.
+        """
+        x = torch.embedding(self._embed_tokens, token_ids)
+        if self._project_in is not None:
+            x = self._project_in(x)
+        x += torch.embedding(self._embed_positions, positions + POSITION_OFFSET)
+        for number, layer in enumerate(self._layers):
+            x = layer(x, number, attention)
+        if self._norm is not None:
+            x = self._norm(x)
+        return x if self._project_out is None else self._project_out(x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(R, E) -> (R, V) fp32, all rows of the vocabulary, padding rows too."""
+        return self._output(hidden).float()
+
+    def _empty(self, *shape: int) -> Tensor:
+        return torch.empty(shape, dtype=self.dtype, device=self.device)
+
+
+def _empty_norm(size: int, dtype: torch.dtype, device: torch.device) -> LayerNorm:
+    return LayerNorm(
+        torch.empty(size, dtype=dtype, device=device),
+        torch.empty(size, dtype=dtype, device=device),
+    )

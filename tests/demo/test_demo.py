@@ -1,0 +1,62 @@
+"""`unshard demo` and `unshard generate`, as a user runs them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+DEMO_MODEL = Path(__file__).parents[2] / "src/unshard/demo_model"
+
+
+def unshard(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "unshard", *arguments],
+        input=stdin, capture_output=True, text=True, timeout=110, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_demo_once(tmp_path: Path) -> None:
+    started = time.monotonic()
+    done = unshard("demo", "--once", "--dir", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "identical: 68 tensors" in done.stdout
+    first, second = (line for line in done.stdout.splitlines() if len(line) == 64)
+    assert first == second
+    assert "finish_reason" in done.stdout
+    assert "Signature=" not in (done.stdout + done.stderr).replace("Signature=…", "")
+    assert time.monotonic() - started < 60
+
+
+@pytest.mark.slow
+def test_generate_is_reproducible() -> None:
+    arguments = ("generate", str(DEMO_MODEL), "ROMEO.\n", "--max-tokens", "20", "--seed", "3")
+    first, second = unshard(*arguments), unshard(*arguments)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == second.stdout
+    assert first.stdout.startswith("ROMEO.\n")
+    assert "20 tokens in" in first.stderr
+
+
+@pytest.mark.slow
+def test_generate_several_from_stdin() -> None:
+    done = unshard(
+        "generate", str(DEMO_MODEL), "-", "-n", "2", "--max-tokens", "5", stdin="KING.\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--- 0\nKING.\n" in done.stdout
+    assert "--- 1\nKING.\n" in done.stdout
+
+
+@pytest.mark.slow
+def test_prompt_longer_than_the_context_is_refused() -> None:
+    done = unshard("generate", str(DEMO_MODEL), "word " * 2000)
+    assert done.returncode == 2
+    [error, *hints] = done.stderr.splitlines()
+    assert error.startswith("error: ")
+    assert "512" in error
+    assert len(hints) <= 1
