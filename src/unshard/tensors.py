@@ -112,9 +112,5 @@ class TensorIndex(Mapping[str, LogicalTensor]):
         return len(self._tensors)
 
     @property
-    def num_elements(self) -> int:
-        return sum(tensor.num_elements for tensor in self.values())
-
-    @property
     def num_bytes(self) -> int:
         return sum(tensor.num_bytes for tensor in self.values())

@@ -59,7 +59,7 @@ def test_the_url_comes_by_argument_stdin_or_environment(store, csv, tmp_path, wa
     else:
         result = run(download_command, target, "--manifest", csv, env={"UNSHARD_URL": url})
     assert contents(target) == CONTENTS
-    assert "3 files fetched, 0 were there; all verified" in result.stdout
+    assert "3 of 3 files fetched; all verified" in result.stdout
     assert "Signature" not in result.output
 
 

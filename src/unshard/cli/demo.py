@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import openai
 
 from unshard.cli.download import URL_VARIABLE
 from unshard.errors import UnshardError
+from unshard.manifest import PARTIAL_SUFFIX
 from unshard.testing.object_store import FakeObjectStore, Fault
 
 MANIFEST = "md5sum_shards.csv"
@@ -43,29 +44,24 @@ PROMPT = "KING HENRY.\nNow, lords,"
 def command(once: bool, folder: Path | None) -> None:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="unshard-demo-") as temporary:
-        work = folder or Path(temporary)
-        raw, exported = work / "raw", work / "safetensors"
+        tour = _Tour(folder or Path(temporary))
         with as_file(files("unshard") / "demo_model") as model, FakeObjectStore(model) as store:
             _title("A link arrives: presigned, and it stands for all files")
-            link = {URL_VARIABLE: store.presigned_url()}
             click.echo(f"  {store.origin}/weights/stubbed.pt?&Expires=…&Signature=…")
-            download = ["download", str(raw), "--manifest", str(model / MANIFEST)]
-            _title("Download, with Ctrl-C in the middle of a file …")
-            _interrupted(download, link, store)
-            _title("… and again: it goes on at the byte")
-            _run(download, link)
-            _run(["verify", str(raw), "--manifest", str(model / MANIFEST)])
-            for name in ("gpt2-vocab.json", "gpt2-merges.txt", "dict.txt"):
-                (raw / name).write_bytes((model / name).read_bytes())
+            click.echo("  (the md5 list and the tokenizer are public: copied from the package)")
+            tour.copy(model, ".", [MANIFEST])
+            tour.copy(model, "raw", ["gpt2-vocab.json", "gpt2-merges.txt"])
+            tour.download(store)
+        tour.run("verify", "raw", "--manifest", MANIFEST)
         _title("What is it?")
-        _run(["inspect", str(raw)])
+        tour.run("inspect", "raw")
         _title("Reshard, and prove that it is the same model")
-        _run(["reshard", str(raw), str(exported), "--to", "safetensors"])
-        _run(["diff", str(raw), str(exported)])
-        _run(["fingerprint", str(raw)])
-        _run(["fingerprint", str(exported)])
+        tour.run("reshard", "raw", "safetensors", "--to", "safetensors")
+        tour.run("diff", "raw", "safetensors")
+        tour.run("fingerprint", "raw")
+        tour.run("fingerprint", "safetensors")
         _title("Serve it straight from the raw files, and ask")
-        with _server(raw) as address:
+        with tour.server("raw") as address:
             _complete(address)
             click.echo(f"\nThe whole way took {time.monotonic() - started:.0f} s.")
             if not once:
@@ -76,62 +72,67 @@ def _title(text: str) -> None:
     click.echo(click.style(f"\n{text}", bold=True))
 
 
-def _show(arguments: list[str]) -> None:
-    click.echo(click.style(f"$ unshard {shlex.join(arguments)}", fg="cyan"))
+class _Tour:
+    """Runs `unshard` commands in one folder, showing each as a user would type it."""
 
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._folder.mkdir(parents=True, exist_ok=True)
 
-def _start(
-    arguments: list[str], environment: Mapping[str, str] | None = None
-) -> subprocess.Popen[str]:
-    _show(arguments)
-    return subprocess.Popen(  # noqa: S603  (our own program and arguments)
-        [sys.executable, "-m", "unshard", *arguments],
-        env={**os.environ, **(environment or {})},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    def copy(self, source: Path, target: str, names: Sequence[str]) -> None:
+        """Puts files of `source` into the subfolder `target`."""
+        (self._folder / target).mkdir(exist_ok=True)
+        for name in names:
+            shutil.copyfile(source / name, self._folder / target / name)
 
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        click.echo(click.style(f"$ unshard {shlex.join(arguments)}", fg="cyan"))
+        return subprocess.Popen(  # noqa: S603  (our own program and arguments)
+            [sys.executable, "-m", "unshard", *arguments],
+            cwd=self._folder,
+            env=os.environ | environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
-def _run(arguments: list[str], environment: Mapping[str, str] | None = None) -> None:
-    with _start(arguments, environment) as process:
-        errors = process.communicate(timeout=WAIT_S)[1]
-    click.echo(errors, nl=False, err=True)
-    if process.returncode != 0:
-        raise UnshardError(f"`unshard {arguments[0]}` ended with exit code {process.returncode}")
+    def run(self, *arguments: str, **environment: str) -> None:
+        """Runs one command to its end, which must be a success."""
+        with self.start(*arguments, **environment) as process:
+            errors = process.communicate(timeout=WAIT_S)[1]
+        click.echo(errors, nl=False, err=True)
+        if process.returncode != 0:
+            raise UnshardError(f"`unshard {arguments[0]}` ended with {process.returncode}")
 
+    def download(self, store: FakeObjectStore) -> None:
+        """Downloads, interrupted once in the middle of a file."""
+        link = {URL_VARIABLE: store.presigned_url()}
+        command = ("download", "raw", "--manifest", MANIFEST)
+        _title("Download, with Ctrl-C in the middle of a file …")
+        store.inject(Fault(stall_after=CUT_AFTER_BYTES), file=CUT_FILE, times=None)
+        with self.start(*command, **link) as process:
+            partial = self._folder / "raw" / (CUT_FILE + PARTIAL_SUFFIX)
+            deadline = time.monotonic() + WAIT_S
+            while process.poll() is None and time.monotonic() < deadline:
+                if partial.exists() and partial.stat().st_size >= CUT_AFTER_BYTES // 2:
+                    break
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            errors = process.communicate(timeout=WAIT_S)[1]
+        click.echo(f"^C {errors.strip()}", err=True)
+        store.heal()
+        _title("… and again: it goes on at the byte")
+        self.run(*command, **link)
 
-def _interrupted(
-    arguments: list[str], environment: Mapping[str, str], store: FakeObjectStore
-) -> None:
-    """Starts the download and interrupts it when half of one file has arrived."""
-    store.inject(Fault(stall_after=CUT_AFTER_BYTES), file=CUT_FILE, times=None)
-    partial_name = f"{CUT_FILE}.partial"
-    with _start(arguments, environment) as process:
-        folder = Path(arguments[1])
-        deadline = time.monotonic() + WAIT_S
-        while process.poll() is None and time.monotonic() < deadline:
-            found = [path for path in folder.glob("*") if path.name.endswith(partial_name)]
-            if found and found[0].stat().st_size >= CUT_AFTER_BYTES // 2:
-                break
-            time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
-        errors = process.communicate(timeout=WAIT_S)[1]
-    click.echo(f"^C {errors.strip()}", err=True)
-    store.heal()
-
-
-@contextmanager
-def _server(folder: Path) -> Iterator[str]:
-    """`unshard serve` as a process of its own; the address it says it serves on."""
-    port = PREFERRED_PORT if _is_free(PREFERRED_PORT) else 0
-    process = _start(["serve", str(folder), "--model-name", "demo", "--port", str(port)])
-    try:
-        yield _announced_address(process)
-    finally:
-        process.terminate()
-        process.wait(timeout=WAIT_S)
-        if process.stderr is not None:
-            process.stderr.close()
+    @contextlib.contextmanager
+    def server(self, source: str) -> Iterator[str]:
+        """`unshard serve` as a process of its own; the address it says it serves on."""
+        port = PREFERRED_PORT if _is_free(PREFERRED_PORT) else 0
+        process = self.start("serve", source, "--model-name", "demo", "--port", str(port))
+        try:
+            yield _announced_address(process)
+        finally:
+            process.terminate()
+            process.communicate(timeout=WAIT_S)
 
 
 def _is_free(port: int) -> bool:

@@ -113,8 +113,9 @@ def _files(
 
 def _summary(report: DownloadReport) -> str:
     verified = "all verified" if report.is_verified else "sizes checked, no digests to verify"
+    total = len(report.fetched) + len(report.kept)
     rate = report.received_bytes / max(report.elapsed_s, 1e-9) / 1e6
     return (
-        f"{report.directory}: {len(report.fetched)} files fetched, {len(report.kept)} were there; "
+        f"{report.directory}: {len(report.fetched)} of {total} files fetched; "
         f"{verified} ({report.received_bytes} bytes in {report.elapsed_s:.1f} s, {rate:.0f} MB/s)"
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from unshard.architectures.opt import VERSION_BUFFER
 from unshard.cli.quantities import format_bytes
 from unshard.index.build import open_checkpoint
 from unshard.index.checkpoint import Checkpoint
@@ -42,12 +43,19 @@ def summary(checkpoint: Checkpoint) -> list[str]:
         f"model       OPT, {norm}: {config.num_layers} layers, hidden {config.hidden_size}, "
         f"{config.num_heads} heads, ffn {config.ffn_dim}, vocabulary {config.vocab_size}, "
         f"{config.max_positions} positions",
-        f"parameters  {index.num_elements:,} in {len(index)} tensors ({_dtypes(checkpoint)})",
+        f"parameters  {_num_parameters(checkpoint):,} ({_dtypes(checkpoint)}), "
+        f"{len(index)} tensors",
         f"weights     {format_bytes(ledger.unique_bytes)} of {format_bytes(ledger.stored_bytes)} "
         f"stored; the rest is {ledger.replica_bytes:,} bytes of copies and "
         f"{ledger.padding_bytes:,} of padding",
         f"tokenizer   {', '.join(checkpoint.companions) or 'no files beside the weights'}",
     ]
+
+
+def _num_parameters(checkpoint: Checkpoint) -> int:
+    """Elements of everything that was trained, so without the version buffer."""
+    weights = (tensor for name, tensor in checkpoint.index.items() if name != VERSION_BUFFER)
+    return sum(tensor.num_elements for tensor in weights)
 
 
 def _dtypes(checkpoint: Checkpoint) -> str:
