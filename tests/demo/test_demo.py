@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -30,6 +31,23 @@ def test_demo_once(tmp_path: Path) -> None:
     assert "finish_reason" in done.stdout
     assert "Signature=" not in (done.stdout + done.stderr).replace("Signature=…", "")
     assert time.monotonic() - started < 60
+
+
+def stable(text: str) -> list[str]:
+    """The lines of a demo's output without what differs from run to run."""
+    changing = re.compile(r"127\.0\.0\.1:\d+|--port \d+|\d+ of 10|\d+ bytes in .*|took \d+ s")
+    return [changing.sub("#", line).rstrip() for line in text.strip().splitlines() if line.strip()]
+
+
+@pytest.mark.slow
+def test_the_readme_shows_what_the_demo_prints(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    shown = re.findall(r"```text\n(.*?)```", readme, re.DOTALL)[0]
+    done = subprocess.run(
+        [sys.executable, "-m", "unshard", "demo", "--once", "--dir", str(tmp_path)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=110, check=True,
+    )  # fmt: skip
+    assert stable(done.stdout) == stable(shown)
 
 
 @pytest.mark.slow

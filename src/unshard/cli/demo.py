@@ -25,6 +25,7 @@ from unshard.manifest import PARTIAL_SUFFIX
 from unshard.testing.object_store import FakeObjectStore, Fault
 
 MANIFEST = "md5sum_shards.csv"
+TOKENIZER_FILES = ("gpt2-vocab.json", "gpt2-merges.txt")
 CUT_FILE = "checkpoint_last-model_part-1-shard2.pt"
 """The file in whose middle the first download is interrupted."""
 CUT_AFTER_BYTES = 300_000
@@ -48,11 +49,11 @@ def command(once: bool, folder: Path | None) -> None:
         with as_file(files("unshard") / "demo_model") as model, FakeObjectStore(model) as store:
             _title("A link arrives: presigned, and it stands for all files")
             click.echo(f"  {store.origin}/weights/stubbed.pt?&Expires=…&Signature=…")
-            click.echo("  (the md5 list and the tokenizer are public: copied from the package)")
             tour.copy(model, ".", [MANIFEST])
-            tour.copy(model, "raw", ["gpt2-vocab.json", "gpt2-merges.txt"])
             tour.download(store)
-        tour.run("verify", "raw", "--manifest", MANIFEST)
+            tour.run("verify", "raw", "--manifest", MANIFEST)
+            click.echo("  (and the tokenizer's two files, which are public, beside the weights)")
+            tour.copy(model, "raw", TOKENIZER_FILES)
         _title("What is it?")
         tour.run("inspect", "raw")
         _title("Reshard, and prove that it is the same model")
