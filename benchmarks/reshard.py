@@ -1,5 +1,7 @@
 """`unshard reshard` against `cp` of the same bytes: wall time as a ratio, and peak memory.
 
+A reshard syncs what it writes before it says done; plain `cp` does not, so both kinds are here.
+
     python benchmarks/reshard.py [--gigabytes 2] [--runs 3] [--dir FOLDER]
 
 Interleaved on a warm page cache; each output is deleted before the next run. The last line
@@ -59,6 +61,7 @@ def contestants(raw: Path, out: Path) -> dict[str, list[str]]:
     unshard = [sys.executable, "-m", "unshard", "reshard", str(raw), str(out)]
     return {
         "cp": ["cp", "-r", str(raw), str(out)],
+        "cp, synced": ["sh", "-c", 'cp -r "$0" "$1" && sync "$1"/*', str(raw), str(out)],
         "to safetensors": [*unshard, "--to", "safetensors", "--max-file-size", "1TB"],
         "to 2 metaseq parts": [*unshard, "--to", "metaseq"],
         "to 1 metaseq part": [*unshard, "--to", "metaseq", "--tp", "1"],
