@@ -137,6 +137,28 @@ def test_help_imports_next_to_nothing() -> None:
     assert "download" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("command", "package", "extra"),
+    [("generate", "torch", "serve"), ("serve", "fastapi", "serve"), ("demo", "openai", "demo")],
+)
+def test_a_missing_extra_is_named(command: str, package: str, extra: str) -> None:
+    """Its help still works; the command itself says what to install."""
+    code = (
+        f"import sys; sys.modules[{package!r}] = None; from unshard.cli.main import main;"
+        "print(main([sys.argv[1], '--help'])); sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = {"generate": ["x", "y"], "serve": ["x"], "demo": []}[command]
+    done = subprocess.run(
+        [sys.executable, "-c", code, command, *arguments],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.endswith("\n0\n")
+    assert done.returncode == 2
+    error, hint = done.stderr.splitlines()
+    assert error == f"error: this needs the package {package}, which is not installed"
+    assert hint == f"hint: pip install 'unshard[{extra}]'"
+
+
 def test_module_is_the_command(raw: Raw) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "unshard", "inspect", str(raw[0])], capture_output=True, check=False

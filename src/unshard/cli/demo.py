@@ -1,37 +1,14 @@
-"""`unshard demo`: the whole way on the bundled model, by the real commands."""
+"""`unshard demo`."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shlex
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from importlib.resources import as_file, files
 from pathlib import Path
 
 import click
-import openai
 
-from unshard.cli.download import URL_VARIABLE
-from unshard.errors import UnshardError
-from unshard.manifest import PARTIAL_SUFFIX
-from unshard.testing.object_store import FakeObjectStore, Fault
+from unshard.cli.deferred import deferred
 
-MANIFEST = "md5sum_shards.csv"
-TOKENIZER_FILES = ("gpt2-vocab.json", "gpt2-merges.txt")
-CUT_FILE = "checkpoint_last-model_part-1-shard2.pt"
-"""The file in whose middle the first download is interrupted."""
-CUT_AFTER_BYTES = 300_000
-PREFERRED_PORT = 6010
-WAIT_S = 60.0
-PROMPT = "KING HENRY.\nNow, lords,"
+tour = deferred("unshard.cli.tour", "tour")
 
 
 @click.command(
@@ -43,133 +20,4 @@ PROMPT = "KING HENRY.\nNow, lords,"
 @click.option("--once", is_flag=True, help="End after the first completion.")
 @click.option("--dir", "folder", type=click.Path(path_type=Path), help="Keep the files here.")
 def command(once: bool, folder: Path | None) -> None:
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="unshard-demo-") as temporary:
-        tour = _Tour(folder or Path(temporary))
-        with as_file(files("unshard") / "demo_model") as model, FakeObjectStore(model) as store:
-            _title("A link arrives: presigned, and it stands for all files")
-            click.echo(f"  {store.origin}/weights/stubbed.pt?&Expires=…&Signature=…")
-            tour.copy(model, ".", [MANIFEST])
-            tour.download(store)
-            tour.run("verify", "raw", "--manifest", MANIFEST)
-            click.echo("  (and the tokenizer's two files, which are public, beside the weights)")
-            tour.copy(model, "raw", TOKENIZER_FILES)
-        _title("What is it?")
-        tour.run("inspect", "raw")
-        _title("Reshard, and prove that it is the same model")
-        tour.run("reshard", "raw", "safetensors", "--to", "safetensors")
-        tour.run("diff", "raw", "safetensors")
-        tour.run("fingerprint", "raw")
-        tour.run("fingerprint", "safetensors")
-        _title("Serve it straight from the raw files, and ask")
-        with tour.server("raw") as address:
-            _complete(address)
-            click.echo(f"\nThe whole way took {time.monotonic() - started:.0f} s.")
-            if not once:
-                _stay(address)
-
-
-def _title(text: str) -> None:
-    click.echo(click.style(f"\n{text}", bold=True))
-
-
-class _Tour:
-    """Runs `unshard` commands in one folder, showing each as a user would type it."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._folder.mkdir(parents=True, exist_ok=True)
-
-    def copy(self, source: Path, target: str, names: Sequence[str]) -> None:
-        """Puts files of `source` into the subfolder `target`."""
-        (self._folder / target).mkdir(exist_ok=True)
-        for name in names:
-            shutil.copyfile(source / name, self._folder / target / name)
-
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        click.echo(click.style(f"$ unshard {shlex.join(arguments)}", fg="cyan"))
-        return subprocess.Popen(  # noqa: S603  (our own program and arguments)
-            [sys.executable, "-m", "unshard", *arguments],
-            cwd=self._folder,
-            env=os.environ | environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, *arguments: str, **environment: str) -> None:
-        """Runs one command to its end, which must be a success."""
-        with self.start(*arguments, **environment) as process:
-            errors = process.communicate(timeout=WAIT_S)[1]
-        click.echo(errors, nl=False, err=True)
-        if process.returncode != 0:
-            raise UnshardError(f"`unshard {arguments[0]}` ended with {process.returncode}")
-
-    def download(self, store: FakeObjectStore) -> None:
-        """Downloads, interrupted once in the middle of a file."""
-        link = {URL_VARIABLE: store.presigned_url()}
-        command = ("download", "raw", "--manifest", MANIFEST)
-        _title("Download, with Ctrl-C in the middle of a file …")
-        store.inject(Fault(stall_after=CUT_AFTER_BYTES), file=CUT_FILE, times=None)
-        with self.start(*command, **link) as process:
-            partial = self._folder / "raw" / (CUT_FILE + PARTIAL_SUFFIX)
-            deadline = time.monotonic() + WAIT_S
-            while process.poll() is None and time.monotonic() < deadline:
-                if partial.exists() and partial.stat().st_size >= CUT_AFTER_BYTES // 2:
-                    break
-                time.sleep(0.02)
-            process.send_signal(signal.SIGINT)
-            errors = process.communicate(timeout=WAIT_S)[1]
-        click.echo(f"^C {errors.strip()}", err=True)
-        store.heal()
-        _title("… and again: it goes on at the byte")
-        self.run(*command, **link)
-
-    @contextlib.contextmanager
-    def server(self, source: str) -> Iterator[str]:
-        """`unshard serve` as a process of its own; the address it says it serves on."""
-        port = PREFERRED_PORT if _is_free(PREFERRED_PORT) else 0
-        process = self.start("serve", source, "--model-name", "demo", "--port", str(port))
-        try:
-            yield _announced_address(process)
-        finally:
-            process.terminate()
-            process.communicate(timeout=WAIT_S)
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
-
-
-def _announced_address(process: subprocess.Popen[str]) -> str:
-    lines = process.stderr or ()
-    for line in lines:
-        click.echo(line, nl=False, err=True)
-        if "http://" in line:
-            return "http://" + line.split("http://", 1)[1].split()[0].rstrip(",;)")
-    raise UnshardError("`unshard serve` ended before it was ready")
-
-
-def _complete(address: str) -> None:
-    click.echo(f"\n>>> client = openai.OpenAI(base_url='{address}/v1', api_key='none')")
-    click.echo(
-        f">>> client.completions.create(model='demo', prompt={PROMPT!r}, max_tokens=64, …)\n"
-    )
-    with openai.OpenAI(base_url=f"{address}/v1", api_key="none") as client:
-        answer = client.completions.create(
-            model="demo", prompt=PROMPT, max_tokens=64, temperature=0.7, top_p=0.9, seed=7
-        )
-    choice = answer.choices[0]
-    click.echo(click.style(PROMPT, dim=True) + choice.text)
-    usage = answer.usage
-    tokens = f"{usage.prompt_tokens} + {usage.completion_tokens} tokens" if usage else "no usage"
-    click.echo(f"\n[finish_reason {choice.finish_reason}, {tokens}]")
-
-
-def _stay(address: str) -> None:
-    click.echo(f"The API stays up on {address} until Ctrl-C. Try:\n")
-    body = '{"prompt": "ROMEO.\\n", "max_tokens": 40, "temperature": 0.7}'
-    click.echo(f"  curl {address}/v1/completions -H 'Content-Type: application/json' -d '{body}'\n")
-    with contextlib.suppress(KeyboardInterrupt):
-        signal.pause()
-    click.echo("stopping")
+    tour(folder, once=once)

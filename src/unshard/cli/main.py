@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import click
 
 from unshard import __version__
-from unshard.errors import UnshardError, UsageError
+from unshard.errors import UnshardError
 
 INTERRUPTED = 130
 """What a shell expects of a program that ended on Ctrl-C."""
@@ -38,15 +38,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        try:
-            module = importlib.import_module(f"unshard.cli.{cmd_name}")
-        except ModuleNotFoundError as error:
-            extra = "demo" if error.name == "openai" else "serve"
-            raise UsageError(
-                f"`unshard {cmd_name}` needs the package {error.name}, which is not installed",
-                hint=f"pip install 'unshard[{extra}]'",
-            ) from error
-        command: click.Command = module.command
+        command: click.Command = importlib.import_module(f"unshard.cli.{cmd_name}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import time
-
 import click
 
-from unshard.cli.display import progress
-from unshard.dtypes import parse_dtype
-from unshard.engine.engine_thread import EngineThread
-from unshard.engine.load import DEFAULT_MAX_BATCH, load_engine
-from unshard.index.build import open_checkpoint
-from unshard.server.run import bind, run, url_of
-from unshard.server.served import ServedModel
+from unshard.cli.deferred import deferred
+
+serve = deferred("unshard.cli.serving", "serve")
 
 DEFAULT_PORT = 6010
 """The port of the original API."""
+DEFAULT_MAX_BATCH = 8
 
 
 @click.command(
@@ -56,22 +51,12 @@ def command(
     max_batch: int,
     model_name: str | None,
 ) -> None:
-    checkpoint = open_checkpoint(source)
-    name = model_name or checkpoint.folder.resolve().name
-    # Bound before the weights are read: a taken port is said now and not in ten minutes.
-    with bind(host, port) as bound:
-        with progress() as reporter:
-            engine = load_engine(
-                checkpoint,
-                dtype=parse_dtype(dtype),
-                device=device,
-                max_batch=max_batch,
-                progress=reporter,
-            )
-        url = url_of(bound)
-        served = ServedModel(name, EngineThread(engine), engine.tokenizer, int(time.time()))
-
-        def say_ready() -> None:
-            click.echo(f"serving {name} on {url} (Ctrl-C ends it)", err=True)
-
-        run(served, bound, on_ready=say_ready)
+    serve(
+        source,
+        host=host,
+        port=port,
+        dtype=dtype,
+        device=device,
+        max_batch=max_batch,
+        model_name=model_name,
+    )

@@ -23,15 +23,12 @@ _TORCH_DTYPES = {
 }
 
 
-DEFAULT_MAX_BATCH = 8
-
-
 def load_engine(
     checkpoint: Checkpoint,
     *,
     dtype: DType = FLOAT32,
     device: str = "cpu",
-    max_batch: int = DEFAULT_MAX_BATCH,
+    max_batch: int = 8,
     progress: Progress | None = None,
 ) -> Engine:
     """An engine with the weights of `checkpoint`, computing in `dtype` on `device`.

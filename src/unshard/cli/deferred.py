@@ -1,0 +1,38 @@
+"""Calling a function whose module is imported only then.
+
+`serve`, `generate` and `demo` need torch, which takes seconds to import and belongs to an
+extra: their `--help`, and their complaints about arguments, must not wait for it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+
+from unshard.errors import UsageError
+
+EXTRAS = {"openai": "demo"}
+"""Which extra brings a package; all others come with `serve`."""
+
+
+def deferred(module: str, function: str) -> Callable[..., None]:
+    """`function` of `module`, imported at the first call.
+
+    The call raises:
+        UsageError: a package of an extra is not installed.
+    """
+
+    def call(*arguments: object, **options: object) -> None:
+        try:
+            found = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            package = (error.name or "").split(".")[0]
+            if package == "unshard":
+                raise
+            raise UsageError(
+                f"this needs the package {package}, which is not installed",
+                hint=f"pip install 'unshard[{EXTRAS.get(package, 'serve')}]'",
+            ) from error
+        getattr(found, function)(*arguments, **options)
+
+    return call

@@ -1,0 +1,96 @@
+"""Generation on the terminal: the work of `unshard generate`."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+
+import click
+
+from unshard.cli.display import progress
+from unshard.dtypes import parse_dtype
+from unshard.engine.engine import Engine
+from unshard.engine.load import load_engine
+from unshard.engine.request import GenerationRequest, SamplingParams
+from unshard.index.build import open_checkpoint
+
+
+def generate(
+    source: str,
+    prompt: str,
+    *,
+    max_tokens: int,
+    temperature: float,
+    top_p: float,
+    seed: int | None,
+    stop: tuple[str, ...],
+    choices: int,
+    dtype: str,
+    device: str,
+) -> None:
+    """Prints `choices` continuations of `prompt`; a single one as it is written.
+
+    Raises:
+        RequestError: the prompt and its continuation do not fit the context.
+        UsageError, FormatError, CheckpointError: as from opening and loading `source`.
+    """
+    checkpoint = open_checkpoint(source)
+    with progress() as reporter:
+        engine = load_engine(
+            checkpoint,
+            dtype=parse_dtype(dtype),
+            device=device,
+            max_batch=choices,
+            progress=reporter,
+        )
+    params = SamplingParams(
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        stop=stop,
+        seed=secrets.randbits(32) if seed is None else seed,
+    )
+    prompt_ids = engine.tokenizer.prompt_ids(prompt)
+    for choice in range(choices):
+        engine.add(GenerationRequest(str(choice), prompt_ids, params, choice))
+    started = time.perf_counter()
+    count = _print_one(engine, prompt) if choices == 1 else _print_all(engine, prompt, choices)
+    elapsed_s = time.perf_counter() - started
+    click.echo(
+        f"{count} tokens in {elapsed_s:.2f} s ({count / elapsed_s:.0f}/s), seed {params.seed}",
+        err=True,
+    )
+
+
+def _print_one(engine: Engine, prompt: str) -> int:
+    """Prints a continuation as it is written; the number of its tokens."""
+    click.echo(prompt, nl=False)
+    count = 0
+    for _, piece, num_tokens in _steps(engine):
+        click.echo(piece, nl=False)
+        sys.stdout.flush()
+        count += num_tokens
+    click.echo()
+    return count
+
+
+def _print_all(engine: Engine, prompt: str, choices: int) -> int:
+    """Prints all continuations one after the other; the number of their tokens."""
+    texts, count = [""] * choices, 0
+    for choice, piece, num_tokens in _steps(engine):
+        texts[choice] += piece
+        count += num_tokens
+    for number, text in enumerate(texts):
+        click.echo(f"--- {number}\n{prompt}{text}")
+    return count
+
+
+def _steps(engine: Engine) -> Iterator[tuple[int, str, int]]:
+    """Choice, new text and number of new tokens, until every request is finished."""
+    while engine.has_work:
+        for output in engine.step():
+            if output.error is not None:
+                raise output.error
+            yield int(output.request_id), output.text, len(output.tokens)
