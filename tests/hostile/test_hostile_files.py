@@ -81,6 +81,26 @@ def test_pickle(tmp_path: Path, attack: str, monkeypatch: pytest.MonkeyPatch) ->
     assert not (tmp_path / "pwned").exists()
 
 
+@pytest.mark.parametrize(
+    "pickle",
+    [
+        b"\x80\x02" + b"]" * 5000 + b"a" * 4999 + b".",
+        b"\x80\x02)" + b"\x85" * 5000 + b".",
+        b"\x80\x02" + b"cargparse\nNamespace\n)\x81" * 3000 + b"b" * 2999 + b".",
+    ],
+    ids=["lists", "tuples", "states"],
+)
+def test_deep_nesting(tmp_path: Path, pickle: bytes) -> None:
+    with pytest.raises(FormatError, match="deep"):
+        read_torch_file(archive(tmp_path / "a.pt", pickle))
+
+
+def test_a_value_that_holds_itself_is_read(tmp_path: Path) -> None:
+    path = archive(tmp_path / "a.pt", b"\x80\x02}q\x00" + short("me") + b"h\x00s.")
+    content = read_torch_file(path).content
+    assert content["me"] is content
+
+
 def test_memo_bomb_takes_no_memory() -> None:
     """LONG_BINPUT with a huge index makes a C unpickler allocate gigabytes."""
     assert decode_pickle(b"\x80\x02Nr\xff\xff\xff\x7f.", "x") is None

@@ -7,7 +7,7 @@ nothing is called, and `pickle_encode` can write the same bytes again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,9 +66,8 @@ def as_mapping(value: object) -> Mapping[Any, Any] | None:
     state = value.state
     if not isinstance(state, dict):
         return None
-    if "_content" in state:
-        return as_mapping(state["_content"])
-    return state
+    content = state.get("_content", state)
+    return content if isinstance(content, dict) else None
 
 
 def as_scalar(value: object) -> object:
@@ -76,6 +75,33 @@ def as_scalar(value: object) -> object:
     if isinstance(value, PickledObject) and isinstance(value.state, dict) and "_val" in value.state:
         return value.state["_val"]
     return value
+
+
+def is_nested_deeper(value: object, limit: int) -> bool:
+    """Whether containers lie in one another more than `limit` deep; cycles count once.
+
+    Decoding a pickle takes no recursion, but copying and encoding do.
+    """
+    level: list[object] = [value]
+    seen: set[int] = set()
+    for _ in range(limit):
+        new = {id(each): each for each in level if id(each) not in seen}
+        seen.update(new)
+        level = [child for each in new.values() for child in _children(each)]
+    return bool(level)
+
+
+def _children(value: object) -> Iterable[object]:
+    match value:
+        case dict():
+            return (*value.keys(), *value.values())
+        case list() | tuple() | set() | frozenset():
+            return value
+        case PersistentId():
+            return (value.value,)
+        case PickledObject():
+            return (value.constructor, value.args, value.state, value.items, value.entries)
+    return ()
 
 
 def as_shape(value: object) -> tuple[int, ...] | None:

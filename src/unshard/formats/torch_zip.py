@@ -16,12 +16,21 @@ from typing import Any
 
 from unshard.dtypes import BY_TORCH_STORAGE, UINT8, DType
 from unshard.errors import FormatError
-from unshard.formats.records import Global, PersistentId, PickledObject, as_mapping, as_shape
+from unshard.formats.records import (
+    Global,
+    PersistentId,
+    PickledObject,
+    as_mapping,
+    as_shape,
+    is_nested_deeper,
+)
 from unshard.formats.unpickle import decode_pickle
 from unshard.formats.zip_directory import Member, read_zip_directory
 from unshard.tensors import ByteRange, Shape, TensorRef
 
 MAX_PICKLE_BYTES = 64 << 20
+MAX_NESTING = 100
+"""Far more than any trainer's state has, far less than Python's recursion limit allows."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,10 @@ def read_torch_file(path: str | Path) -> TorchFile:
         for name, member in members.items()
         if name.startswith(prefix)
     }
-    return TorchFile(path, root, decode_pickle(data, path), storages)
+    content = decode_pickle(data, path)
+    if is_nested_deeper(content, MAX_NESTING):
+        raise FormatError(path, f"its pickle nests values more than {MAX_NESTING} deep")
+    return TorchFile(path, root, content, storages)
 
 
 def _read(path: str, member: Member) -> bytes:
