@@ -31,6 +31,9 @@ A decoder-only language model with OPT's architecture, trained from scratch on t
 William Shakespeare and stored as a **raw metaseq checkpoint**: the fp16 files that a trainer
 with tensor parallelism and fully sharded data parallelism leaves behind. It exists so that
 demonstrations and tests of this project have a real, trained model to work on.
+
+The files were written by `tools/demo_model`, not by metaseq: layout and keys are metaseq's, and
+the trainer's own entries (`cfg`, `optimizer_history`, `extra_state`) imitate their form.
 """
 
 
@@ -97,7 +100,8 @@ three of four at the start of a line. The weights of step {trained.step} did bes
 validation passages.
 
 Computed in fp32 with {recipe.threads} threads on a shared {platform.machine()} CPU without GPU \
-in {minutes:.0f} minutes, then rounded to fp16.
+in {minutes:.0f} minutes,
+then rounded to fp16.
 """
 
 

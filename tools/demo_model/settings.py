@@ -42,7 +42,7 @@ class Recipe:
     """How the model is trained."""
 
     seed: int = 1616
-    steps: int = 2200
+    steps: int = 1091
     decay_fraction: float = 0.3
     tokens_per_step: int = 2048
     short_window: int = 256

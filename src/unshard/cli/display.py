@@ -71,7 +71,7 @@ class TerminalProgress:
         self._bar.start()
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self._bar.stop()
 
 

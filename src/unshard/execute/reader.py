@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from types import TracebackType
 from typing import Self
 
 from unshard.errors import FormatError
@@ -24,12 +23,7 @@ class Reader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         while self._descriptors:
             os.close(self._descriptors.popitem()[1])
 
