@@ -29,7 +29,7 @@ bench: .venv/dev ## The benchmarks: reshard against cp, generate against transfo
 	$(BIN)/python benchmarks/generate.py
 
 demo-model: .venv/dev ## Train the bundled model anew (under an hour on 2 cores)
-	$(BIN)/python -m tools.demo_model --out src/unshard/demo_model
+	OMP_WAIT_POLICY=passive $(BIN)/python -m tools.demo_model --out src/unshard/demo_model
 
 .venv/demo: pyproject.toml constraints.txt
 	@echo "Setting up .venv: unshard with what serving needs"

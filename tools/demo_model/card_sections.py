@@ -68,7 +68,8 @@ were used, that every mention of Project Gutenberg was removed, and that the edi
 be based on the Globe Edition (1866) of Clark and Wright. The package's COPYING.txt puts its code
 under the MIT licence and its other content under Creative Commons Attribution 2.5; credit for
 the collection goes to the Open Knowledge Foundation. The texts themselves are not shipped here,
-only weights, a tokenizer and a few short quotations.
+only weights, a tokenizer and a few short quotations; weights and tokenizer are under this
+project's MIT licence.
 
 Each text is cut at blank lines into passages of at least {rule.passage_characters} characters. Of
 every {rule.cycle} passages, counted over the whole corpus, {len(rule.heldout)} are held out for the
