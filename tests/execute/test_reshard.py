@@ -16,6 +16,7 @@ from unshard.errors import CheckpointError, DestinationError, FormatError, NoSpa
 from unshard.execute import run
 from unshard.execute.diff import diff
 from unshard.execute.fingerprint import fingerprint
+from unshard.execute.journal import Journal
 from unshard.execute.run import run_plan
 from unshard.index.build import open_checkpoint
 from unshard.plan.metaseq_target import plan_metaseq
@@ -179,6 +180,7 @@ def test_files_of_something_else_are_not_overwritten(raw: Raw, tmp_path: Path) -
     plan = plan_safetensors(open_checkpoint(raw[0]))
     with pytest.raises(DestinationError, match=r"config\.json exists"):
         run_plan(plan, out)
+    assert [path.name for path in out.iterdir()] == ["config.json"]
     assert (out / "config.json").read_text() == "mine"
     run_plan(plan, out, overwrite=True)
     assert json.loads((out / "config.json").read_text())["model_type"] == "opt"
@@ -189,6 +191,53 @@ def test_output_over_its_own_input_is_refused(raw: Raw, tmp_path: Path) -> None:
     again = plan_metaseq(open_checkpoint(tmp_path / "parts"))
     with pytest.raises(DestinationError, match="one of the files to read"):
         run_plan(again, tmp_path / "parts", overwrite=True)
+
+
+def test_two_reshards_do_not_mix_in_one_folder(raw: Raw, tmp_path: Path) -> None:
+    checkpoint, out = open_checkpoint(raw[0]), tmp_path / "out"
+    run_plan(plan_safetensors(checkpoint, 1000), out)
+    whole = plan_safetensors(checkpoint)
+    for other in (whole, plan_metaseq(checkpoint)):
+        with pytest.raises(DestinationError, match="holds another reshard"):
+            run_plan(other, out)
+    run_plan(whole, out, overwrite=True)
+    assert [path.name for path in out.glob("*.safetensors")] == ["model.safetensors"]
+    assert diff(checkpoint.index, open_checkpoint(out).index) == []
+
+
+def test_weights_of_somebody_else_stay_alone(raw: Raw, tmp_path: Path) -> None:
+    """Least of all does an export go in among the raw files themselves."""
+    plan = plan_safetensors(open_checkpoint(raw[0]))
+    for overwrite in (False, True):
+        with pytest.raises(DestinationError, match=r"shard0\.pt exists, and no reshard wrote it"):
+            run_plan(plan, raw[0], overwrite=overwrite)
+    assert len(list(raw[0].iterdir())) == 6
+
+
+def test_changed_sources_are_noticed(raw: Raw, tmp_path: Path) -> None:
+    plan = plan_safetensors(open_checkpoint(raw[0]))
+    run_plan(plan, tmp_path / "out")
+    os.utime(open_checkpoint(raw[0]).layout.files[0])
+    with pytest.raises(DestinationError, match="source files have changed"):
+        run_plan(plan, tmp_path / "out")
+    run_plan(plan, tmp_path / "out", overwrite=True)
+
+
+def test_one_run_at_a_time(raw: Raw, tmp_path: Path) -> None:
+    plan = plan_safetensors(open_checkpoint(raw[0]))
+    (tmp_path / "out").mkdir()
+    with (
+        Journal(plan, tmp_path / "out"),
+        pytest.raises(DestinationError, match="another reshard is writing"),
+    ):
+        run_plan(plan, tmp_path / "out")
+    run_plan(plan, tmp_path / "out")
+
+
+def test_a_file_in_place_of_the_folder(raw: Raw, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(DestinationError, match="is a file, not a folder"):
+        run_plan(plan_safetensors(open_checkpoint(raw[0])), tmp_path / "out")
 
 
 def test_full_disk_is_noticed_first(

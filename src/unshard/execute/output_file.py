@@ -20,7 +20,14 @@ def write_error(path: Path, error: OSError) -> UnshardError:
         return NoSpaceError(
             f"{path}: no space left", hint="free some and run the same command again: it continues"
         )
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return DestinationError(f"{path}: is a file, not a folder")
     return DestinationError(f"{path}: cannot be written ({error.strerror})")
+
+
+def partial_path(directory: Path, name: str) -> Path:
+    """Where the file `name` grows until it is whole."""
+    return directory / f".{name}.partial"
 
 
 class OutputFile:
@@ -32,7 +39,7 @@ class OutputFile:
     def __init__(self, plan: PlannedFile, directory: Path) -> None:
         self._plan = plan
         self._path = directory / plan.name
-        self._partial = directory / f".{plan.name}.partial"
+        self._partial = partial_path(directory, plan.name)
         self._descriptor = -1
 
     def __enter__(self) -> Self:

@@ -48,14 +48,14 @@ def run_plan(
     except OSError as error:
         raise write_error(directory, error) from error
     _refuse_own_sources(plan, directory)
-    todo = Journal(plan, directory).begin(overwrite=overwrite)
-    _refuse_full_disk(todo, directory)
-    progress.start("reshard", plan.num_bytes)
-    progress.advance(plan.num_bytes - sum(file.num_bytes for file in todo))
-    with ThreadPoolExecutor(workers) as pool:
+    with Journal(plan, directory) as journal, ThreadPoolExecutor(workers) as pool:
+        todo = journal.begin(overwrite=overwrite)
+        _refuse_full_disk(todo, directory)
+        progress.start("reshard", plan.num_bytes)
+        progress.advance(plan.num_bytes - sum(file.num_bytes for file in todo))
         for file in todo:
             _write_file(file, directory, pool, progress)
-    _sync_directory(directory)
+        _sync_directory(directory)
     return [directory / file.name for file in plan.files]
 
 
