@@ -156,7 +156,7 @@ def test_a_missing_extra_is_named(command: str, package: str, extra: str) -> Non
     assert done.returncode == 2
     error, hint = done.stderr.splitlines()
     assert error == f"error: this needs the package {package}, which is not installed"
-    assert hint == f"hint: pip install 'unshard[{extra}]'"
+    assert hint == f"hint: pip install 'unshard[{extra}]', or '.[{extra}]' in a clone"
 
 
 def test_module_is_the_command(raw: Raw) -> None:

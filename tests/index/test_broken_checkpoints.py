@@ -38,7 +38,9 @@ def test_last_part_missing(raw: Raw) -> None:
     """Half a model looks whole by its names; its shapes say otherwise."""
     for rank in range(3):
         (raw[0] / part(1, rank)).unlink()
-    with pytest.raises(CheckpointError, match="split over 2 tensor-parallel parts, but 1"):
+    with pytest.raises(
+        CheckpointError, match="split over 2 tensor-parallel parts, but only 1 found"
+    ):
         open_checkpoint(raw[0])
 
 

@@ -7,7 +7,7 @@ tensor of the model. Source: metaseq's transformer decoder; docs of OPT (arXiv:2
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from unshard.placement import Placement, Replicate, Shard
@@ -49,6 +49,11 @@ class OPTConfig:
     @property
     def head_dim(self) -> int:
         return self.hidden_size // self.num_heads
+
+
+def weight_names(names: Iterable[str]) -> list[str]:
+    """What was trained: every tensor but the version buffer."""
+    return [name for name in names if name != VERSION_BUFFER]
 
 
 @dataclass(frozen=True, slots=True)

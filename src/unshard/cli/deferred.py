@@ -29,9 +29,10 @@ def deferred(module: str, function: str) -> Callable[..., None]:
             package = (error.name or "").split(".")[0]
             if package == "unshard":
                 raise
+            extra = EXTRAS.get(package, "serve")
             raise UsageError(
                 f"this needs the package {package}, which is not installed",
-                hint=f"pip install 'unshard[{EXTRAS.get(package, 'serve')}]'",
+                hint=f"pip install 'unshard[{extra}]', or '.[{extra}]' in a clone",
             ) from error
         getattr(found, function)(*arguments, **options)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from unshard.architectures.opt import weight_names
 from unshard.cli.display import progress
 from unshard.errors import IntegrityError
 from unshard.execute.diff import diff
@@ -24,6 +25,6 @@ def command(left: str, right: str) -> None:
         click.echo(f"{difference.name}: {difference.what}")
     if differences:
         raise IntegrityError(f"{len(differences)} tensors differ between {left} and {right}")
-    shared = [tensor for name, tensor in first.items() if name in second]
+    shared = [first[name] for name in weight_names(first) if name in second]
     parameters = sum(tensor.num_elements for tensor in shared)
     click.echo(f"identical: {len(shared)} tensors, {parameters:,} parameters, bit for bit")

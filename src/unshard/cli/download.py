@@ -77,12 +77,19 @@ def command(
 def _url_and_directory(url: str | None, directory: Path | None) -> tuple[str, Path]:
     from_environment = os.environ.get(URL_VARIABLE)
     if url == "-":
-        return sys.stdin.readline(), directory or Path()
+        if not (line := sys.stdin.readline().strip()):
+            raise UsageError("no URL on stdin", hint="pipe the link in, on one line")
+        return line, directory or Path()
     if from_environment and directory is None and (url is None or "://" not in url):
         return from_environment, Path(url or ".")
     if url is None:
         raise UsageError(
             "no URL", hint=f"give it in single quotes, as `-` with stdin, or in {URL_VARIABLE}"
+        )
+    if "://" not in url and directory is None:
+        raise UsageError(
+            f"{URL_VARIABLE} is not set, and {url!r} is no URL",
+            hint="give the link in single quotes, as `-` with stdin, or in that variable",
         )
     return url, directory or Path()
 
@@ -113,6 +120,8 @@ def _files(
 
 def _summary(report: DownloadReport) -> str:
     verified = "all verified" if report.is_verified else "sizes checked, no digests to verify"
+    if not report.fetched:
+        return f"{report.directory}: all {len(report.kept)} files are here; {verified}"
     total = len(report.fetched) + len(report.kept)
     rate = report.received_bytes / max(report.elapsed_s, 1e-9) / 1e6
     return (

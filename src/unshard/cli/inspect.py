@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from unshard.architectures.opt import VERSION_BUFFER
+from unshard.architectures.opt import weight_names
 from unshard.cli.quantities import format_bytes
 from unshard.index.build import open_checkpoint
 from unshard.index.checkpoint import Checkpoint
@@ -35,6 +35,7 @@ def summary(checkpoint: Checkpoint) -> list[str]:
     """A few lines for people."""
     layout, config, index = checkpoint.layout, checkpoint.config, checkpoint.index
     ledger = index.ledger
+    weights = [index[name] for name in weight_names(index)]
     norm = "pre-norm" if config.pre_norm else "post-norm"
     return [
         f"layout      {layout.kind}: {layout.tp_size} tensor-parallel x {layout.fsdp_size} FSDP, "
@@ -43,23 +44,13 @@ def summary(checkpoint: Checkpoint) -> list[str]:
         f"model       OPT, {norm}: {config.num_layers} layers, hidden {config.hidden_size}, "
         f"{config.num_heads} heads, ffn {config.ffn_dim}, vocabulary {config.vocab_size}, "
         f"{config.max_positions} positions",
-        f"parameters  {_num_parameters(checkpoint):,} ({_dtypes(checkpoint)}), "
-        f"{len(index)} tensors",
+        f"parameters  {sum(weight.num_elements for weight in weights):,} in {len(weights)} tensors "
+        f"({', '.join(sorted({weight.dtype.name for weight in weights}))})",
         f"weights     {format_bytes(ledger.unique_bytes)} of {format_bytes(ledger.stored_bytes)} "
         f"stored; the rest is {ledger.replica_bytes:,} bytes of copies and "
         f"{ledger.padding_bytes:,} of padding",
         f"tokenizer   {', '.join(checkpoint.companions) or 'no files beside the weights'}",
     ]
-
-
-def _num_parameters(checkpoint: Checkpoint) -> int:
-    """Elements of everything that was trained, so without the version buffer."""
-    weights = (tensor for name, tensor in checkpoint.index.items() if name != VERSION_BUFFER)
-    return sum(tensor.num_elements for tensor in weights)
-
-
-def _dtypes(checkpoint: Checkpoint) -> str:
-    return ", ".join(sorted({tensor.dtype.name for tensor in checkpoint.index.values()}))
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:

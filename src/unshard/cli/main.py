@@ -63,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UnshardError as error:
         return _fail(error.message, error.hint, error.exit_code)
     except click.Abort:
+        click.echo("interrupted", err=True)
         return INTERRUPTED
     except click.ClickException as error:
         error.show()

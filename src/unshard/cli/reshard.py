@@ -8,6 +8,7 @@ import click
 
 from unshard.cli.display import progress
 from unshard.cli.quantities import ByteCount, format_bytes
+from unshard.errors import UsageError
 from unshard.execute.run import DEFAULT_WORKERS, peak_buffer_bytes, run_plan
 from unshard.index.build import open_checkpoint
 from unshard.index.checkpoint import Checkpoint
@@ -23,17 +24,33 @@ from unshard.plan.safetensors_target import DEFAULT_MAX_FILE_BYTES, plan_safeten
 )
 @click.argument("source", metavar="SRC")
 @click.argument("destination", metavar="DST")
-@click.option("--to", "target", type=click.Choice(["safetensors", "metaseq"]), required=True)
-@click.option("--tp", "tp_size", type=click.IntRange(1), help="metaseq: tensor-parallel parts.")
+@click.option(
+    "--to",
+    "target",
+    type=click.Choice(["safetensors", "metaseq"]),
+    required=True,
+    help="The layout to write.",
+)
+@click.option(
+    "--tp",
+    "tp_size",
+    type=click.IntRange(1),
+    help="metaseq: number of tensor-parallel parts.  [default: as the source]",
+)
 @click.option(
     "--max-file-size",
     "max_file_bytes",
     type=ByteCount(),
     default=DEFAULT_MAX_FILE_BYTES,
-    show_default="5GB",
-    help="safetensors: start a new file beyond this size.",
+    help="safetensors: start a new file beyond this size.  [default: 5GB]",
 )
-@click.option("--workers", type=click.IntRange(1), default=DEFAULT_WORKERS, show_default=True)
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=DEFAULT_WORKERS,
+    show_default=True,
+    help="Threads that copy.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace files of the same names in DST.")
 @click.option("--dry-run", is_flag=True, help="Print the plan that would run, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan or the result as JSON.")
@@ -51,6 +68,14 @@ def command(
     if tp_size is not None and target != "metaseq":
         raise click.UsageError("--tp goes with --to metaseq: safetensors are not split by rank")
     checkpoint = open_checkpoint(source)
+    if tp_size is not None:
+        _refuse_half_heads(tp_size, checkpoint.config.num_heads)
+    if not checkpoint.companions:
+        click.echo(
+            f"note: no tokenizer beside {source}: put gpt2-vocab.json and gpt2-merges.txt there, "
+            "and they go along",
+            err=True,
+        )
     plan = (
         plan_metaseq(checkpoint, tp_size)
         if target == "metaseq"
@@ -66,6 +91,12 @@ def command(
         return
     for path in paths:
         click.echo(path)
+
+
+def _refuse_half_heads(tp_size: int, num_heads: int) -> None:
+    if num_heads % tp_size:
+        fitting = ", ".join(str(n) for n in range(1, num_heads + 1) if num_heads % n == 0)
+        raise UsageError(f"--tp {tp_size}: the model has {num_heads} heads", hint=f"use {fitting}")
 
 
 def _print_plan(checkpoint: Checkpoint, plan: CopyPlan, workers: int, as_json: bool) -> None:

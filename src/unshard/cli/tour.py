@@ -40,6 +40,8 @@ def tour(folder: Path | None, *, once: bool) -> None:
     Raises:
         UnshardError: a command failed.
     """
+    # As Ctrl-C: the server and the temporary folder go, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="unshard-demo-") as temporary:
         shell = _Shell(folder or Path(temporary))
@@ -80,7 +82,7 @@ class _Shell:
     def copy(self, source: Path, target: str, names: Sequence[str]) -> None:
         """Puts files of `source` into the subfolder `target`."""
         (self._folder / target).mkdir(exist_ok=True)
-        for name in names:
+        for name in (name for name in names if not (self._folder / target / name).exists()):
             shutil.copyfile(source / name, self._folder / target / name)
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:

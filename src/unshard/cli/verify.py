@@ -34,6 +34,8 @@ def command(
     Exit code 3 when a file differs or is missing. Files that no manifest names are listed
     and do no harm.
     """
+    if not directory.is_dir():
+        raise UsageError(f"{directory}: no such folder")
     manifest = read_manifest(manifest_path or _only_manifest(directory))
     with display.progress() as progress:
         report = verify(directory, manifest, workers=workers, progress=progress)

@@ -26,6 +26,8 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _NO_SPACE:
             raise no_space(f"{path}: {error.strerror}") from error
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            raise DestinationError(f"{path}: is a file, not a folder") from error
         raise DestinationError(f"{path}: {error.strerror}") from error
 
 

@@ -14,7 +14,7 @@ from unshard.download.journal import Journal
 from unshard.download.meter import Meter
 from unshard.download.retry import RetryPolicy
 from unshard.download.session import Session
-from unshard.download.transport import Transport
+from unshard.download.transport import Transport, UnreachableError
 from unshard.download.url import PresignedTemplate
 from unshard.errors import (
     DestinationError,
@@ -138,7 +138,7 @@ def _run_one(session: Session, file: FileDownload) -> bool:
     session.check()
     try:
         return file.run()
-    except (PersonNeededError, DestinationError):
+    except (PersonNeededError, DestinationError, UnreachableError):
         session.stop()
         raise
 
@@ -159,6 +159,8 @@ class _Tally:
             was_fetched = future.result()
         except CancelledError:
             return  # stopped by the failure of another file, which comes to settle too
+        except UnreachableError:
+            raise
         except (TransferError, DigestError) as error:
             self._fail(error)
             return

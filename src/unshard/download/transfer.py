@@ -17,8 +17,11 @@ from unshard.download.disk import no_space
 from unshard.download.journal import Begun
 from unshard.download.partial import Partial
 from unshard.download.session import Session
-from unshard.download.transport import InterruptedTransferError, Response
+from unshard.download.transport import InterruptedTransferError, Response, UnreachableError
 from unshard.errors import TransferError
+
+FIRST_CONTACT_ATTEMPTS = 3
+"""A host that never accepted a connection is given up sooner than one that failed later."""
 
 
 class Transfer:
@@ -78,13 +81,18 @@ class Transfer:
     def _pause(self, problem: InterruptedTransferError, failures: int) -> None:
         session = self._session
         session.check()
+        if not session.transport.has_connected and failures >= FIRST_CONTACT_ATTEMPTS:
+            raise UnreachableError(
+                problem.message, hint="is the link's host right, and this machine online?"
+            )
         if failures >= session.retry.attempts:
             raise TransferError(
                 f"{self._name}: given up after {failures} attempts: {problem.message}",
                 hint="run the same command again: it continues from here",
             )
         delay_s = session.retry.delay_s(failures, problem.retry_after_s)
-        session.meter.note(f"{self._name}: {problem.message}; again in {delay_s:.0f} s")
+        if session.transport.has_connected:  # before that, all files would say the same
+            session.meter.note(f"{self._name}: {problem.message}; again in {delay_s:.0f} s")
         session.sleep(delay_s)
 
     def _ask(self) -> None:

@@ -41,6 +41,10 @@ class InterruptedTransferError(TransferError):
         self.retry_after_s = retry_after_s
 
 
+class UnreachableError(TransferError):
+    """Nothing ever answered at the host: no file will do better than another."""
+
+
 @dataclass(frozen=True, slots=True)
 class Response:
     """An answer whose body has not been read: `chunks` yields it as it arrives.
@@ -89,6 +93,11 @@ class Transport:
             if raw.length_remaining != 0:
                 raw.close()  # the rest of the body would be read as the next answer
             raw.release_conn()
+
+    @property
+    def has_connected(self) -> bool:
+        """Whether the host, or the proxy to it, ever accepted a connection."""
+        return self._wire.connected
 
     def abort(self) -> None:
         """End all transfers at once, from another thread; each fails as interrupted."""
@@ -145,12 +154,14 @@ class _Wire:
 
     query: str
     sockets: weakref.WeakSet[socket.socket] = field(default_factory=weakref.WeakSet)
+    connected: bool = False
     aborted: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def opened(self, sock: socket.socket) -> None:
         with self.lock:
             self.sockets.add(sock)
+            self.connected = True
             if self.aborted:
                 _shut_down(sock)
 

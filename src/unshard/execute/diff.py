@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unshard.architectures.opt import VERSION_BUFFER
+from unshard.architectures.opt import weight_names
 from unshard.dtypes import BFLOAT16, DType
 from unshard.execute.blocks import Buffers, stream
 from unshard.execute.reader import Reader
@@ -42,7 +42,7 @@ def diff(
         FormatError: a file is shorter than its headers said.
     """
     progress = progress or Silent()
-    one_sided = sorted((set(left) ^ set(right)) - {VERSION_BUFFER})
+    one_sided = sorted(set(weight_names(left)) ^ set(weight_names(right)))
     found = [
         Difference(name, f"only in the {'first' if name in left else 'second'} checkpoint")
         for name in one_sided

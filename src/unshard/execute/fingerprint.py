@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from unshard.architectures.opt import VERSION_BUFFER
+from unshard.architectures.opt import weight_names
 from unshard.execute.blocks import Buffers, stream
 from unshard.execute.reader import Reader
 from unshard.execute.run import DEFAULT_WORKERS
@@ -42,7 +42,7 @@ def fingerprint(
         CheckpointError: copies of a replicated tensor differ.
     """
     progress = progress or Silent()
-    weights = [tensor for name, tensor in index.items() if name != VERSION_BUFFER]
+    weights = [index[name] for name in weight_names(index)]
     progress.start("fingerprint", sum(tensor.num_bytes for tensor in weights))
     with ThreadPoolExecutor(workers) as pool:
         digests = list(pool.map(lambda tensor: _digest(tensor, progress), weights))

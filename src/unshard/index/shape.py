@@ -41,7 +41,7 @@ def derive_config(
     if rows * tp_size != hidden:
         raise CheckpointError(
             f"{source}: its tensors are split over {hidden / max(rows, 1):g} tensor-parallel "
-            f"parts, but {tp_size} are here",
+            f"parts, but only {tp_size} found",
             hint="are all parts in this folder?",
         )
     num_layers = max(layers, default=0) + 1

@@ -95,9 +95,12 @@ def _refuse_gaps(source: str, grid: dict[int, dict[int, CheckpointFile]]) -> Non
     ]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        alone = len(grid) == len(next(iter(grid.values()))) == 1
         raise CheckpointError(
             f"{source}: missing {missing[0]}{more}",
-            hint="finish the download; `unshard verify` lists what is missing",
+            hint="this is one file of several: name their folder"
+            if alone
+            else "finish the download; `unshard verify` lists what is missing",
         )
 
 
