@@ -90,6 +90,7 @@ BAD = [
         "unknown_parameter",
         "not a field",
     ),
+    ({"prompt": ["p"] * 65, "n": 16}, 400, "prompt", None, "more than 1024 choices"),
     ([1, 2], 400, None, None, "must be a JSON object"),
     ("text", 400, None, None, "must be a JSON object"),
 ]
@@ -135,6 +136,17 @@ def test_refused_bytes(client, raw, part):
 def test_refused_content_type(client):
     answer = client.post(URL, content=b'{"prompt": "p"}', headers={"content-type": "text/plain"})
     assert "application/json" in refused(answer, 400)["message"]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_without_end_is_not_read(client, engine, chunked):
+    piece = b'{"prompt": "' + b"a" * 2**20
+    pieces = [piece] * 12
+    headers = {"content-type": "application/json"}
+    content = iter(pieces) if chunked else b"".join(pieces)
+    answer = client.post(URL, content=content, headers=headers)
+    assert "longer than" in refused(answer, 413)["message"]
+    assert not engine.active
 
 
 def test_unknown_routes(client):

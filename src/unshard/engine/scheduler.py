@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from unshard.engine.sequence import Sequence
 
 
@@ -14,7 +12,8 @@ class Scheduler:
     def __init__(self, num_slots: int, max_prefill_tokens: int) -> None:
         """`max_prefill_tokens` bounds how many prompt tokens one step admits: it bounds the
         memory of a step. A longer prompt is admitted alone."""
-        self.waiting: deque[Sequence] = deque()
+        self.waiting: dict[Sequence, None] = {}
+        """In the order of arrival; a dict, so that thousands are cancelled in no time."""
         self.running: list[Sequence] = []
         self._num_slots = num_slots
         self._max_prefill_tokens = max_prefill_tokens
@@ -25,17 +24,18 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Let `sequence` wait for a slot."""
-        self.waiting.append(sequence)
+        self.waiting[sequence] = None
 
     def admit(self) -> list[Sequence]:
         """Give free slots to waiting sequences, the first come first; the newly running."""
         admitted: list[Sequence] = []
         budget = self._max_prefill_tokens
         while self.waiting and self.num_free_slots:
-            budget -= len(self.waiting[0].token_ids)
+            sequence = next(iter(self.waiting))
+            budget -= len(sequence.token_ids)
             if budget < 0 and admitted:
                 break
-            sequence = self.waiting.popleft()
+            del self.waiting[sequence]
             self.running.append(sequence)
             admitted.append(sequence)
         return admitted
@@ -44,7 +44,7 @@ class Scheduler:
         """Forget `sequence`. The last running one takes over its slot: then (from, to) is
         which slot has to move where."""
         if sequence in self.waiting:
-            self.waiting.remove(sequence)
+            del self.waiting[sequence]
             return None
         slot = self.running.index(sequence)
         last = self.running.pop()

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from unshard.server import failures
 from unshard.server.completions import CompletionCall, no_such_model
 from unshard.server.generation import Generations, until_disconnect
+from unshard.server.limits import BodyLimit
 from unshard.server.protocol import CompletionRequest, Model, ModelList
 from unshard.server.served import ServedModel
 from unshard.server.stream import CompletionStream
@@ -30,6 +31,7 @@ def create_app(served: ServedModel, generations: Generations) -> FastAPI:
 
     # No pages that describe the API: those of the framework load scripts from elsewhere.
     app = FastAPI(title="unshard", lifespan=lifespan, openapi_url=None)
+    app.add_middleware(BodyLimit)
     failures.install(app)
     app.include_router(_completions(served, generations))
     app.include_router(_models(served))

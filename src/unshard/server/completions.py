@@ -12,6 +12,7 @@ from unshard.engine.request import GenerationRequest, SamplingParams
 from unshard.errors import RequestError
 from unshard.server.choice import ChoiceWriter, join_choices
 from unshard.server.generation import Generations
+from unshard.server.limits import MAX_CHOICES
 from unshard.server.prompt import parse_prompts
 from unshard.server.protocol import Choice, Completion, CompletionRequest, Usage
 from unshard.server.served import ServedModel
@@ -28,7 +29,7 @@ class CompletionCall:
         """Encodes the prompts, which may take a while.
 
         Raises:
-            RequestError: the body asks for another model.
+            RequestError: the body asks for another model, or for too many choices.
         """
         if body.model is not None and body.model != served.name:
             raise no_such_model(body.model, served)
@@ -38,6 +39,13 @@ class CompletionCall:
         self._params = sampling_params(body)
         self._prompts = parse_prompts(body.prompt, served.tokenizer)
         self._num_choices = body.n or 1
+        if len(self._prompts) * self._num_choices > MAX_CHOICES:
+            raise RequestError(
+                f"{len(self._prompts)} prompts with n {self._num_choices} are more than "
+                f"{MAX_CHOICES} choices",
+                param="prompt",
+                hint="send several requests",
+            )
         self._writers = [
             ChoiceWriter(index, prompt, body, served.tokenizer)
             for index, prompt in enumerate(
