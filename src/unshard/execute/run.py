@@ -16,6 +16,8 @@ from unshard.execute.reader import Reader
 from unshard.plan.copy_plan import CopyPlan, PlannedFile, Record
 from unshard.progress import Progress, Silent
 
+WRITEBACK_BYTES = 8 << 20
+"""How much may wait for the disk before it is asked to begin."""
 DEFAULT_WORKERS = min(4, os.cpu_count() or 1)
 
 
@@ -112,7 +114,7 @@ def _write_record(record: Record, output: OutputFile, progress: Progress) -> int
     output.write(record.literal, offset)
     offset += len(record.literal)
     progress.advance(len(record.literal))
-    buffers = Buffers()
+    buffers, synced = Buffers(), offset
     with Reader() as reader:
         for tensor in record.tensors:
             for block in stream(tensor, reader, buffers):
@@ -121,6 +123,9 @@ def _write_record(record: Record, output: OutputFile, progress: Progress) -> int
                     checksum = isal_zlib.crc32(block, checksum)
                 offset += len(block)
                 progress.advance(len(block))
+                if offset - synced >= WRITEBACK_BYTES:
+                    output.start_writeback(synced, offset - synced)
+                    synced = offset
     return checksum if output.needs_checksums else 0
 
 
