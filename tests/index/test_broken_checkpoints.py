@@ -77,6 +77,15 @@ def test_two_checkpoints_in_one_folder(raw: Raw) -> None:
         open_checkpoint(raw[0])
 
 
+def test_two_layouts_in_one_folder(raw: Raw) -> None:
+    (raw[0] / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"both \.pt files and safetensors"):
+        open_checkpoint(raw[0])
+    (raw[0] / "model.safetensors").unlink()
+    (raw[0] / "folder.pt").mkdir()
+    open_checkpoint(raw[0])
+
+
 def test_folder_without_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing here")
     with pytest.raises(UsageError, match="no checkpoint in this folder"):

@@ -28,8 +28,6 @@ class CheckpointFile:
 def find_files(source: str) -> tuple[Path, ...]:
     """The checkpoint files that `source` (a folder, a glob or a file) means.
 
-    A folder's safetensors come before its `.pt` files only where it has no `.pt` files.
-
     Raises:
         UsageError: nothing is there, or the folder holds no checkpoint.
     """
@@ -37,19 +35,32 @@ def find_files(source: str) -> tuple[Path, ...]:
     if path.is_file():
         return (path,)
     if path.is_dir():
-        found = sorted(path.glob("*.pt")) or sorted(path.glob("*.safetensors"))
-        if not found:
-            raise UsageError(
-                f"{source}: no checkpoint in this folder (no *.pt, no *.safetensors)",
-                hint="name the folder that holds the checkpoint files themselves",
-            )
-        return tuple(found)
+        return _find_in_folder(source, path)
     if glob.has_magic(source):
         found = sorted(Path(match) for match in glob.glob(source))  # noqa: PTH207  (the pattern may be absolute)
         if not found:
             raise UsageError(f"{source}: no file matches this pattern")
         return tuple(found)
     raise UsageError(f"{source}: no such file or folder")
+
+
+def _find_in_folder(source: str, folder: Path) -> tuple[Path, ...]:
+    layouts = [
+        sorted(path for path in folder.glob(pattern) if path.is_file())
+        for pattern in ("*.pt", "*.safetensors")
+    ]
+    found = [layout for layout in layouts if layout]
+    if not found:
+        raise UsageError(
+            f"{source}: no checkpoint in this folder (no *.pt, no *.safetensors)",
+            hint="name the folder that holds the checkpoint files themselves",
+        )
+    if len(found) > 1:
+        raise UsageError(
+            f"{source}: holds both .pt files and safetensors",
+            hint=f"choose with a pattern: '{source}/*.pt' or '{source}/*.safetensors'",
+        )
+    return tuple(found[0])
 
 
 def place_files(source: str, paths: tuple[Path, ...]) -> dict[int, dict[int, CheckpointFile]]:
