@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from unshard.testing.tiny_checkpoint import Array, write_tiny_checkpoint
+
+
+def pytest_configure() -> None:
+    """Tests send SIGINT to their children, who would inherit that it is ignored where a script
+    started pytest in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -71,6 +71,16 @@ def test_bad_checkpoint_is_one_line(
     assert len(hints) <= 1
 
 
+def test_a_name_out_of_a_file_cannot_write_to_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = tmp_path / "\x1b[2J\n.pt"
+    assert main(["inspect", str(name)]) == 2
+    [error] = capsys.readouterr().err.splitlines()
+    assert "\x1b" not in error
+    assert r"\x1b[2J\n.pt" in error
+
+
 def test_usage_errors_exit_2(raw: Raw, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(tmp_path / "absent")]) == 2
     assert main(["inspect", str(tmp_path)]) == 2

@@ -87,6 +87,12 @@ def test_a_tokenizer_of_a_larger_model_is_refused(checkpoint, tmp_path):
         load(other)
 
 
+def test_an_activation_that_is_not_computed_is_refused(checkpoint):
+    other = replace(checkpoint, config=replace(checkpoint.config, activation="gelu"))
+    with pytest.raises(UsageError, match="gelu"):
+        load(other)
+
+
 def test_a_checkpoint_without_a_tokenizer_is_refused(checkpoint):
     with pytest.raises(UsageError, match="has no tokenizer") as caught:
         load(replace(checkpoint, companions={}))

@@ -193,6 +193,49 @@ def test_output_over_its_own_input_is_refused(raw: Raw, tmp_path: Path) -> None:
         run_plan(again, tmp_path / "parts", overwrite=True)
 
 
+def test_a_part_of_several_dtypes(tmp_path: Path) -> None:
+    """Some trainers keep layer norms in fp32: no two dtypes may share a storage."""
+    write_tiny_checkpoint(tmp_path / "raw", tp_size=1, fsdp_size=1)
+    [part, _] = run_plan(plan_metaseq(open_checkpoint(tmp_path / "raw")), tmp_path / "part")
+    content = torch.load(part, weights_only=False)
+    name = "decoder.layers.0.final_layer_norm.weight"
+    for dtype in (torch.float32, torch.bfloat16):
+        content["model"][name] = content["model"][name].to(dtype)
+        mixed = tmp_path / f"mixed-{dtype}"
+        mixed.mkdir()
+        torch.save(content, mixed / part.name)
+        [again, _] = run_plan(plan_metaseq(open_checkpoint(mixed)), tmp_path / f"again-{dtype}")
+        found = torch.load(again, weights_only=False)["model"]
+        assert found.keys() == content["model"].keys()
+        for key, tensor in content["model"].items():
+            assert found[key].dtype == tensor.dtype
+            assert torch.equal(found[key], tensor), key
+
+
+def test_overwrite_writes_again_what_looks_done(raw: Raw, tmp_path: Path) -> None:
+    plan = plan_safetensors(open_checkpoint(raw[0]))
+    weights = run_plan(plan, tmp_path / "out")[0]
+    whole = weights.read_bytes()
+    flip(weights, len(whole) - 1)
+    run_plan(plan, tmp_path / "out", overwrite=True)
+    assert weights.read_bytes() == whole
+
+
+def test_a_source_that_changes_meanwhile(
+    raw: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = open_checkpoint(raw[0])
+    write = run._write_record
+
+    def touch_and_write(*arguments: Any) -> int:
+        os.utime(checkpoint.layout.files[0])
+        return write(*arguments)
+
+    monkeypatch.setattr(run, "_write_record", touch_and_write)
+    with pytest.raises(CheckpointError, match="changed during the reshard"):
+        run_plan(plan_safetensors(checkpoint), tmp_path / "out")
+
+
 def test_two_reshards_do_not_mix_in_one_folder(raw: Raw, tmp_path: Path) -> None:
     checkpoint, out = open_checkpoint(raw[0]), tmp_path / "out"
     run_plan(plan_safetensors(checkpoint, 1000), out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 
 from unshard.dtypes import FLOAT32
 from unshard.errors import CheckpointError, UsageError
+from unshard.formats.pickle_encode import encode_pickle
+from unshard.formats.unpickle import decode_pickle
 from unshard.index.build import open_checkpoint
 from unshard.testing.tiny_checkpoint import TINY, Array, write_tiny_checkpoint
 
@@ -74,6 +77,52 @@ def test_part_of_another_dtype(raw: Raw, tmp_path: Path) -> None:
 def test_two_checkpoints_in_one_folder(raw: Raw) -> None:
     shutil.copy(raw[0] / part(0, 0), raw[0] / "checkpoint_best-model_part-0-shard0.pt")
     with pytest.raises(UsageError, match="several checkpoints"):
+        open_checkpoint(raw[0])
+
+
+def damaged_cfg(folder: Path, **changes: object) -> None:
+    """Rewrites the first file with other training arguments."""
+    path = folder / part(0, 0)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    [pickle] = [name for name in members if name.endswith("data.pkl")]
+    content = decode_pickle(members[pickle], "x")
+    content["cfg"]["model"].state.update(changes)
+    members[pickle] = encode_pickle(content)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+
+
+def shared_list(levels: int) -> list[object]:
+    """2^levels elements in a few bytes: whoever prints it is lost."""
+    value: list[object] = []
+    for _ in range(levels):
+        value = [value, value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"decoder_attention_heads": shared_list(60)}, "cfg says a list"),
+        ({"decoder_attention_heads": True}, "cfg says a bool"),
+        ({"decoder_attention_heads": 3}, "cfg says 3"),
+        ({"activation_fn": shared_list(60)}, "activation_fn is no name"),
+        ({"no_scale_embedding": False}, "embeddings are scaled"),
+    ],
+    ids=["list of heads", "true heads", "3 heads", "list of activations", "scaled"],
+)
+def test_arguments_that_cannot_be(raw: Raw, changes: dict[str, object], problem: str) -> None:
+    damaged_cfg(raw[0], **changes)
+    with pytest.raises(CheckpointError, match=problem):
+        open_checkpoint(raw[0])
+
+
+def test_absurd_numbers_in_names(raw: Raw) -> None:
+    """Found at once, and not by counting up to them."""
+    (raw[0] / part(0, 2)).rename(raw[0] / part(0, 999999999))
+    with pytest.raises(CheckpointError, match=r"missing .*shard2\.pt and 19999999\d\d more"):
         open_checkpoint(raw[0])
 
 

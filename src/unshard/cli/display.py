@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
-from unshard.progress import Progress
+from unshard.progress import Progress, Silent
 
 SECONDS_BETWEEN_LINES = 5.0
 
@@ -29,6 +29,9 @@ SECONDS_BETWEEN_LINES = 5.0
 def progress(stream: TextIO | None = None) -> Iterator[Progress]:
     """What to hand to a long piece of work; writes to `stream` (stderr)."""
     stream = stream or sys.stderr
+    if stream is None:  # it was closed
+        yield Silent()
+        return
     if not stream.isatty():
         yield LineProgress(stream)
         return

@@ -48,9 +48,14 @@ def command(
 ) -> None:
     if any(not each for each in stop):
         raise UsageError("--stop is empty", hint="leave it away, or give the text to stop at")
+    try:
+        text = sys.stdin.read() if prompt == "-" else prompt
+        text.encode()
+    except UnicodeError:
+        raise UsageError("the prompt is not UTF-8 text") from None
     generate(
         source,
-        sys.stdin.read() if prompt == "-" else prompt,
+        text,
         max_tokens=max_tokens,
         temperature=temperature,
         top_p=top_p,

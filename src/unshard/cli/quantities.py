@@ -8,6 +8,7 @@ import click
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 BINARY_UNITS = {"ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
+MAX_SIZE = 1 << 60
 PATTERN = re.compile(r"^(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?$", re.IGNORECASE)
 
 
@@ -26,7 +27,10 @@ class ByteCount(click.ParamType[int]):
         if match is None:
             self.fail(f"{value!r} is no size such as 500MB, 5GB or 2GiB", param, ctx)
         number, unit = float(match[1]), (match[2] or "").lower()
-        return int(number * (UNITS | BINARY_UNITS)[unit])
+        size = number * (UNITS | BINARY_UNITS)[unit]
+        if size > MAX_SIZE:
+            self.fail(f"{value!r} is more than any disk holds", param, ctx)
+        return int(size)
 
 
 def format_bytes(count: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from unshard.cli.deferred import deferred
+from unshard.errors import UsageError
 
 serve = deferred("unshard.cli.serving", "serve")
 
@@ -36,7 +37,7 @@ DEFAULT_MAX_BATCH = 8
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option(
     "--max-batch",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 1024),
     default=DEFAULT_MAX_BATCH,
     show_default=True,
     help="Sequences to run at once; others wait.",
@@ -51,6 +52,8 @@ def command(
     max_batch: int,
     model_name: str | None,
 ) -> None:
+    if not host:
+        raise UsageError("--host is empty", hint="127.0.0.1 is this machine alone")
     serve(
         source,
         host=host,

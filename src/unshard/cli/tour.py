@@ -40,8 +40,10 @@ def tour(folder: Path | None, *, once: bool) -> None:
     Raises:
         UnshardError: a command failed.
     """
-    # As Ctrl-C: the server and the temporary folder go, too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # All as Ctrl-C: the server and the temporary folder go, too. SIGINT itself is ignored
+    # where a script started us in the background, and the children would inherit that.
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.default_int_handler)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="unshard-demo-") as temporary:
         shell = _Shell(folder or Path(temporary))

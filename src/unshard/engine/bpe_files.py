@@ -9,6 +9,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from tokenizers.pre_tokenizers import ByteLevel
+
 from unshard.errors import FormatError
 
 
@@ -20,7 +22,7 @@ def read_vocab(path: Path) -> dict[str, int]:
     """
     try:
         vocab = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(path, f"not JSON: {error}") from error
     if not isinstance(vocab, dict) or not all(type(i) is int and i >= 0 for i in vocab.values()):
         raise FormatError(path, "not a JSON object of pieces and their ids")
@@ -39,12 +41,14 @@ def read_merges(path: Path, vocab: Mapping[str, int]) -> list[tuple[str, str]]:
         lines = path.read_bytes().decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise FormatError(path, f"not UTF-8: {error}") from error
-    merges = []
+    merges: list[tuple[str, str]] = []
+    alphabet = set(ByteLevel.alphabet())
     for number, line in enumerate(lines, start=1):
         if not line or line.startswith("#version"):
             continue
         pair = tuple(line.rstrip("\r").split(" "))
-        if len(pair) != 2 or not {*pair, "".join(pair)} <= vocab.keys():
+        is_merge = len(pair) == 2 and {*pair, "".join(pair)} <= vocab.keys()
+        if not is_merge or not set("".join(pair)) <= alphabet:
             raise FormatError(path, f"line {number} is not a merge of this vocabulary: {line!r}")
-        merges.append(pair)
+        merges.append((pair[0], pair[1]))
     return merges

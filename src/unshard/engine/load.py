@@ -45,6 +45,10 @@ def load_engine(
     if dtype is FLOAT16 and torch_device.type == "cpu":
         raise UsageError("fp16 does not compute on a CPU", hint="use fp32 or bf16")
     config = checkpoint.config
+    if config.activation != "relu":
+        raise UsageError(
+            f"{checkpoint.source}: its activation is {config.activation}, and only relu is computed"
+        )
     tokenizer = _tokenizer(checkpoint)
     if tokenizer.vocab_size > config.vocab_size:
         raise UsageError(

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any, Self
 
-from unshard.errors import DestinationError
+from unshard.errors import CheckpointError, DestinationError
 from unshard.execute.output_file import partial_path, write_error
 from unshard.plan.copy_plan import CopyPlan, PlannedFile
 
@@ -61,7 +61,7 @@ class Journal:
                 weights that no reshard wrote.
         """
         recorded, mine = self._recorded(), self._record()
-        if recorded == mine:
+        if recorded == mine and not overwrite:
             return [file for file in self._plan.files if not self._is_done(file)]
         written = set(recorded.get("files", ())) if recorded else set()
         if not overwrite:
@@ -76,6 +76,17 @@ class Journal:
             partial_path(self._directory, name).unlink(missing_ok=True)
         self._write(mine)
         return list(self._plan.files)
+
+    def check_sources(self) -> None:
+        """
+        Raises:
+            CheckpointError: a source file changed while it was read.
+        """
+        if self._recorded().get("sources") != _state(self._plan):
+            raise CheckpointError(
+                "a source file changed during the reshard: the output may mix old and new",
+                hint="run it again with --overwrite when nothing writes to the source",
+            )
 
     def _refuse_other_reshard(self, recorded: dict[str, Any], mine: dict[str, Any]) -> None:
         if not recorded:
@@ -123,9 +134,12 @@ class Journal:
 
     def _write(self, record: dict[str, Any]) -> None:
         raw = json.dumps(record, indent=2).encode()
-        os.truncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, raw, 0)
-        os.fsync(self._descriptor)
+        try:
+            os.truncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, raw, 0)
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise write_error(self._path, error) from error
 
 
 def _state(plan: CopyPlan) -> str:
@@ -134,4 +148,4 @@ def _state(plan: CopyPlan) -> str:
     for path in plan.source_paths():
         found = Path(path).stat()
         lines.append(f"{path} {found.st_size} {found.st_mtime_ns}")
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return hashlib.sha256(os.fsencode("\n".join(lines))).hexdigest()

@@ -57,6 +57,7 @@ def run_plan(
         progress.advance(plan.num_bytes - sum(file.num_bytes for file in todo))
         for file in todo:
             _write_file(file, directory, pool, progress)
+        journal.check_sources()
         _sync_directory(directory)
     return [directory / file.name for file in plan.files]
 

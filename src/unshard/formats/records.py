@@ -104,10 +104,15 @@ def _children(value: object) -> Iterable[object]:
     return ()
 
 
+MAX_DIMENSIONS = 64
+"""torch's own limit."""
+
+
 def as_shape(value: object) -> tuple[int, ...] | None:
     """A shape given as a tuple, a list or a pickled `torch.Size`; None for anything else."""
     if isinstance(value, PickledObject) and value.is_call_of("torch", "Size"):
         value = value.args[0] if isinstance(value.args, tuple) and value.args else None
-    if isinstance(value, tuple | list) and all(type(size) is int and size >= 0 for size in value):
-        return tuple(value)
+    if isinstance(value, tuple | list) and len(value) <= MAX_DIMENSIONS:
+        sizes = [size for size in value if type(size) is int and 0 <= size < 1 << 63]
+        return tuple(sizes) if len(sizes) == len(value) else None
     return None

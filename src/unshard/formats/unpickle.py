@@ -166,12 +166,14 @@ class _Machine:
         entries = target.entries if isinstance(target, PickledObject) else target
         if not isinstance(entries, dict) or len(values) % 2:
             raise _MalformedError("sets items of a value that is no dict")
+        _refuse_deep_keys(values[::2])
         entries.update(zip(values[::2], values[1::2], strict=True))
 
     def add_items(self, values: list[Any]) -> None:
         target = self.top()
         if not isinstance(target, set):
             raise _MalformedError("adds to a value that is no set")
+        _refuse_deep_keys(values)
         target.update(values)
 
     def integer(self, size: int) -> None:
@@ -187,8 +189,22 @@ class _Machine:
         if self.number(1) > HIGHEST_PROTOCOL:
             raise _MalformedError("is of an unknown protocol")
 
+    def frozenset_of(self) -> None:
+        values = self.pop_to_mark()
+        _refuse_deep_keys(values)
+        self.push(frozenset(values))
+
     def discard(self) -> None:
         self.stack.pop()
+
+
+def _refuse_deep_keys(keys: list[Any]) -> None:
+    """Hashing a key walks all of it: nested tuples that share their parts take for ever."""
+    for key in keys:
+        if isinstance(key, tuple | frozenset) and not all(
+            isinstance(part, str | bytes | int | float | None) for part in key
+        ):
+            raise _MalformedError("uses a nested value as a key")
 
 
 STOP = ord(".")
@@ -231,7 +247,7 @@ OPERATIONS: dict[int, Callable[[_Machine], object]] = {
     ord("u"): lambda m: m.set_items(m.pop_to_mark()),
     0x8F: lambda m: m.push(set()),
     0x90: lambda m: m.add_items(m.pop_to_mark()),
-    0x91: lambda m: m.push(frozenset(m.pop_to_mark())),
+    0x91: _Machine.frozenset_of,
     # the stack and the memo
     ord("("): lambda m: m.push(_MARK),
     ord("0"): _Machine.discard,

@@ -160,7 +160,10 @@ def _flat_parameters(file: TorchFile) -> list[FlatParameter]:
     if metadata is None:
         return []
     flats = []
-    for unit in metadata.get("param_metadata", ()):
+    units = metadata.get("param_metadata", ())
+    if not isinstance(units, list | tuple):
+        raise CheckpointError(f"{file.path}: shard_metadata is malformed")
+    for unit in units:
         entry = as_mapping(unit) or {}
         path = entry.get("fsdp_path")
         for key, said in (as_mapping(entry.get("params")) or {}).items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from unshard.architectures.opt import OPTConfig, TensorRule, tensor_rules
 from unshard.errors import CheckpointError, FormatError
@@ -13,6 +13,8 @@ from unshard.formats.safetensors import read_safetensors
 from unshard.tensors import Chunk, Ledger, LogicalTensor, TensorIndex, TensorRef
 
 TIED = "lm_head.weight"
+MAX_COUNT = 10_000_000
+T = TypeVar("T")
 
 
 def read_config(path: Path) -> OPTConfig:
@@ -26,28 +28,42 @@ def read_config(path: Path) -> OPTConfig:
         raise CheckpointError(f"{path.parent}: safetensors without config.json")
     try:
         said = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         raise FormatError(path, "is not valid JSON") from None
     if not isinstance(said, dict) or said.get("model_type") != "opt":
         raise CheckpointError(f"{path}: does not describe an OPT model (model_type is not 'opt')")
-    return OPTConfig(
+    config = OPTConfig(
         num_layers=_count(path, said, "num_hidden_layers"),
         hidden_size=_count(path, said, "hidden_size"),
         num_heads=_count(path, said, "num_attention_heads"),
         ffn_dim=_count(path, said, "ffn_dim"),
         vocab_size=_count(path, said, "vocab_size"),
         max_positions=_count(path, said, "max_position_embeddings"),
-        embedding_size=said.get("word_embed_proj_dim") or _count(path, said, "hidden_size"),
-        pre_norm=bool(said.get("do_layer_norm_before", True)),
-        tied_embeddings=bool(said.get("tie_word_embeddings", True)),
-        activation=str(said.get("activation_function", "relu")),
+        embedding_size=_count(
+            path, {"word_embed_proj_dim": said.get("hidden_size"), **said}, "word_embed_proj_dim"
+        ),
+        pre_norm=_typed(path, said, "do_layer_norm_before", True),
+        tied_embeddings=_typed(path, said, "tie_word_embeddings", True),
+        activation=_typed(path, said, "activation_function", "relu"),
     )
+    if config.hidden_size % config.num_heads:
+        raise FormatError(
+            path, f"{config.num_heads} heads do not divide a hidden size of {config.hidden_size}"
+        )
+    return config
+
+
+def _typed(path: Path, said: Mapping[str, Any], key: str, default: T) -> T:
+    value = said.get(key, default)
+    if type(value) is not type(default):
+        raise FormatError(path, f"{key} is not a {type(default).__name__}")
+    return value
 
 
 def _count(path: Path, said: Mapping[str, Any], key: str) -> int:
     value = said.get(key)
-    if type(value) is not int or value <= 0:
-        raise FormatError(path, f"{key} is {value!r}, not a positive number")
+    if type(value) is not int or not 0 < value <= MAX_COUNT:
+        raise FormatError(path, f"{key} is no number between 1 and {MAX_COUNT}")
     return value
 
 
@@ -68,6 +84,8 @@ def read_hugging_face(
                 raise CheckpointError(f"{path}: tensor {name} is also in another file")
             stored[full] = ref
     tied = stored.pop(TIED, None) if config.tied_embeddings else None
+    if config.num_layers > len(stored):
+        raise CheckpointError(f"{source}: has {len(stored)} tensors for {config.num_layers} layers")
     rules = {
         rule.hugging_face_name: rule
         for rule in tensor_rules(config).values()

@@ -11,7 +11,7 @@ from unshard.errors import CheckpointError
 from unshard.formats.records import as_mapping, as_scalar
 from unshard.tensors import Shape
 
-LAYER = re.compile(r"^decoder\.layers\.(\d+)\.")
+LAYER = re.compile(r"^decoder\.layers\.(\d{1,9})\.")
 
 
 def derive_config(
@@ -45,12 +45,25 @@ def derive_config(
             hint="are all parts in this folder?",
         )
     num_layers = max(layers, default=0) + 1
+    if num_layers != len(layers):
+        raise CheckpointError(
+            f"{source}: layers are numbered up to {num_layers - 1}, but {len(layers)} are here"
+        )
     heads = as_scalar(arguments.get("decoder_attention_heads"))
     if heads is None:
         heads = KNOWN_HEADS.get((num_layers, hidden))
-    if not isinstance(heads, int) or heads <= 0 or hidden % heads:
+    if type(heads) is not int or heads <= 0 or hidden % heads:
+        said = heads if type(heads) is int else f"a {type(heads).__name__}"
         raise CheckpointError(
-            f"{source}: the number of attention heads is unknown (cfg says {heads!r})"
+            f"{source}: the number of attention heads is unknown (cfg says {said})"
+        )
+    activation = as_scalar(arguments.get("activation_fn")) or "relu"
+    if not isinstance(activation, str):
+        raise CheckpointError(f"{source}: cfg's activation_fn is no name")
+    if as_scalar(arguments.get("no_scale_embedding")) is False:
+        raise CheckpointError(
+            f"{source}: cfg says that embeddings are scaled (no_scale_embedding is False), which "
+            "no OPT model's are"
         )
     return OPTConfig(
         num_layers=num_layers,
@@ -62,7 +75,7 @@ def derive_config(
         embedding_size=size("decoder.embed_tokens.weight", 1),
         pre_norm="decoder.layer_norm.weight" in local,
         tied_embeddings="decoder.output_projection.weight" not in local,
-        activation=str(as_scalar(arguments.get("activation_fn")) or "relu"),
+        activation=activation,
     )
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from unshard.errors import CheckpointError, UsageError
 
-NAME = re.compile(r"^(?P<stem>.+?)(?:-model_part-(?P<part>\d+))?(?:-shard(?P<shard>\d+))?\.pt$")
+NAME = re.compile(
+    r"^(?P<stem>.+?)(?:-model_part-(?P<part>\d{1,9}))?(?:-shard(?P<shard>\d{1,9}))?\.pt$"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ def find_files(source: str) -> tuple[Path, ...]:
     Raises:
         UsageError: nothing is there, or the folder holds no checkpoint.
     """
-    path = Path(source).expanduser()
+    path = _expanded(source)
     if path.is_file():
         return (path,)
     if path.is_dir():
@@ -42,6 +44,13 @@ def find_files(source: str) -> tuple[Path, ...]:
             raise UsageError(f"{source}: no file matches this pattern")
         return tuple(found)
     raise UsageError(f"{source}: no such file or folder")
+
+
+def _expanded(source: str) -> Path:
+    try:
+        return Path(source).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{source}: no such user") from None
 
 
 def _find_in_folder(source: str, folder: Path) -> tuple[Path, ...]:
@@ -98,17 +107,22 @@ def _parse(path: Path) -> CheckpointFile:
 def _refuse_gaps(source: str, grid: dict[int, dict[int, CheckpointFile]]) -> None:
     shards = range(1 + max(max(row) for row in grid.values()))
     example = next(iter(next(iter(grid.values())).values()))
-    missing = [
-        _name(example, part, shard)
-        for part in range(1 + max(grid))
-        for shard in shards
-        if shard not in grid.get(part, {})
-    ]
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    # The first gap comes soon, whatever numbers the names claim to go up to.
+    first = next(
+        (
+            _name(example, part, shard)
+            for part in range(1 + max(grid))
+            for shard in shards
+            if shard not in grid.get(part, {})
+        ),
+        None,
+    )
+    if first is not None:
+        missing = (1 + max(grid)) * len(shards) - sum(len(row) for row in grid.values())
+        more = f" and {missing - 1} more" if missing > 1 else ""
         alone = len(grid) == len(next(iter(grid.values()))) == 1
         raise CheckpointError(
-            f"{source}: missing {missing[0]}{more}",
+            f"{source}: missing {first}{more}",
             hint="this is one file of several: name their folder"
             if alone
             else "finish the download; `unshard verify` lists what is missing",

@@ -59,6 +59,7 @@ def _part(checkpoint: Checkpoint, tp_rank: int, tp_size: int, same: bool) -> Pla
         tuple(_local(checkpoint, name, tp_rank, tp_size) for name in unit)
         for unit in checkpoint.units
     ]
+    units = [storage for unit in units for storage in _storages(unit)]
     if same:
         metadata = checkpoint.metadata[tp_rank]
         content = _reshard_fsdp_content(metadata.entries, units)
@@ -67,6 +68,13 @@ def _part(checkpoint: Checkpoint, tp_rank: int, tp_size: int, same: bool) -> Pla
         metadata = checkpoint.metadata[0]
         content = _reshard_mp_content(metadata.entries, units, tp_size)
     return torch_archive(f"reshard-model_part-{tp_rank}.pt", content, metadata.storages)
+
+
+def _storages(unit: Storage) -> list[Storage]:
+    """The unit itself, or a storage per tensor where they differ in dtype."""
+    if len({tensor.dtype for tensor in unit}) == 1:
+        return [unit]
+    return [(tensor,) for tensor in unit]
 
 
 def _local(checkpoint: Checkpoint, name: str, tp_rank: int, tp_size: int) -> PlannedTensor:

@@ -32,7 +32,11 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
-    except (OSError, UnicodeError) as error:  # the second for a host that is no name at all
+    except (
+        OSError,
+        UnicodeError,
+        TypeError,
+    ) as error:  # the second for a host that is no name at all
         bound.close()
         raise _cannot_listen(host, port, error) from error
     return bound
