@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from unshard.architectures.opt import KNOWN_HEADS, POSITION_OFFSET, OPTConfig
@@ -35,7 +35,6 @@ def derive_config(
             )
         return shape[dim]
 
-    layers = {int(match[1]) for match in map(LAYER.match, local) if match}
     hidden = size("decoder.layers.0.self_attn_layer_norm.weight", 0)
     rows = size("decoder.layers.0.self_attn.k_proj.weight", 0)
     if rows * tp_size != hidden:
@@ -44,39 +43,51 @@ def derive_config(
             f"parts, but only {tp_size} found",
             hint="are all parts in this folder?",
         )
-    num_layers = max(layers, default=0) + 1
-    if num_layers != len(layers):
-        raise CheckpointError(
-            f"{source}: layers are numbered up to {num_layers - 1}, but {len(layers)} are here"
-        )
-    heads = as_scalar(arguments.get("decoder_attention_heads"))
-    if heads is None:
-        heads = KNOWN_HEADS.get((num_layers, hidden))
-    if type(heads) is not int or heads <= 0 or hidden % heads:
-        said = heads if type(heads) is int else f"a {type(heads).__name__}"
-        raise CheckpointError(
-            f"{source}: the number of attention heads is unknown (cfg says {said})"
-        )
-    activation = as_scalar(arguments.get("activation_fn")) or "relu"
-    if not isinstance(activation, str):
-        raise CheckpointError(f"{source}: cfg's activation_fn is no name")
-    if as_scalar(arguments.get("no_scale_embedding")) is False:
-        raise CheckpointError(
-            f"{source}: cfg says that embeddings are scaled (no_scale_embedding is False), which "
-            "no OPT model's are"
-        )
+    num_layers = _num_layers(source, local)
     return OPTConfig(
         num_layers=num_layers,
         hidden_size=hidden,
-        num_heads=heads,
+        num_heads=_num_heads(source, arguments, num_layers, hidden),
         ffn_dim=size("decoder.layers.0.fc1.weight", 0) * tp_size,
         vocab_size=size("decoder.embed_tokens.weight", 0) * tp_size,
         max_positions=size("decoder.embed_positions.weight", 0) - POSITION_OFFSET,
         embedding_size=size("decoder.embed_tokens.weight", 1),
         pre_norm="decoder.layer_norm.weight" in local,
         tied_embeddings="decoder.output_projection.weight" not in local,
-        activation=activation,
+        activation=_activation(source, arguments),
     )
+
+
+def _num_layers(source: str, names: Iterable[str]) -> int:
+    layers = {int(match[1]) for match in map(LAYER.match, names) if match}
+    num_layers = max(layers, default=0) + 1
+    if num_layers != len(layers):
+        raise CheckpointError(
+            f"{source}: layers are numbered up to {num_layers - 1}, but {len(layers)} are here"
+        )
+    return num_layers
+
+
+def _num_heads(source: str, arguments: Mapping[str, Any], num_layers: int, hidden: int) -> int:
+    heads = as_scalar(arguments.get("decoder_attention_heads"))
+    if heads is None:
+        heads = KNOWN_HEADS.get((num_layers, hidden))
+    if type(heads) is int and heads > 0 and hidden % heads == 0:
+        return heads
+    said = heads if type(heads) is int else f"a {type(heads).__name__}"
+    raise CheckpointError(f"{source}: the number of attention heads is unknown (cfg says {said})")
+
+
+def _activation(source: str, arguments: Mapping[str, Any]) -> str:
+    if as_scalar(arguments.get("no_scale_embedding")) is False:
+        raise CheckpointError(
+            f"{source}: cfg says that embeddings are scaled (no_scale_embedding is False), which "
+            "no OPT model's are"
+        )
+    activation = as_scalar(arguments.get("activation_fn")) or "relu"
+    if not isinstance(activation, str):
+        raise CheckpointError(f"{source}: cfg's activation_fn is no name")
+    return activation
 
 
 def training_arguments(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
