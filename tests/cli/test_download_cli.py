@@ -110,6 +110,7 @@ def test_a_refused_link_ends_with_4_and_says_no_secret(store, csv, tmp_path):
         (["-"], "no URL on stdin"),
         (["somewhere"], "UNSHARD_URL is not set, and 'somewhere' is no URL"),
         (["ftp://cdn.example/a/stubbed.pt?k=v"], "does not begin with https://"),
+        (["http://127.0.0.1%0a/x.pt?k=v"], "does not begin with https://"),
         (["https://cdn.example/a/stubbed.pt?"], "lost part of its query"),
         (["https://cdn.example/a/part-*.pt?k=v"], "how many files"),
         (["https://cdn.example/a/part-1.pt?k=v", "--parts", 2], "no `[*]` in the URL"),

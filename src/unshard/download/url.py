@@ -127,11 +127,16 @@ class PresignedTemplate:
             return None  # an unusual query says nothing about its end; the link may still work
 
 
+_HOST = re.compile(r"[\w.:-]+")
+"""What a host's name or address is made of; nothing that needs an escape."""
+
+
 def _split(address: str) -> SplitResult:
     """The parts of a URL that has an HTTP scheme, a host and, if any, a sane port."""
     try:
         parts = urlsplit(address)
-        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+        is_host = parts.hostname is not None and _HOST.fullmatch(parts.hostname)
+        if parts.scheme in ("http", "https") and is_host and parts.port != 0:
             return parts
     except ValueError:
         pass  # a broken IPv6 address or port: said below like every other broken beginning
@@ -144,7 +149,7 @@ def _policy_end(policy: str) -> str:
         decoded = base64.b64decode(policy.translate(str.maketrans("-_~", "+=/")))
         condition = json.loads(decoded)["Statement"][0]["Condition"]
         return str(condition["DateLessThan"]["AWS:EpochTime"])
-    except (binascii.Error, ValueError, LookupError, TypeError):
+    except (binascii.Error, ValueError, LookupError, TypeError, RecursionError):
         return ""
 
 
