@@ -44,11 +44,3 @@ def local_box(
             )
         offsets[placement.dim], sizes[placement.dim] = tp_rank * size, size
     return tuple(offsets), tuple(sizes)
-
-
-def global_shape(local: Shape, placement: Placement, tp_size: int) -> Shape:
-    """Shape of the logical tensor whose equal slice on each of `tp_size` ranks is `local`."""
-    if isinstance(placement, Replicate):
-        return local
-    dim = placement.dim
-    return (*local[:dim], local[dim] * tp_size, *local[dim + 1 :])

@@ -7,7 +7,7 @@ from transformers import OPTForCausalLM
 
 from unshard.architectures.opt import OPTConfig
 from unshard.errors import UsageError
-from unshard.models.attention import CausalAttention
+from unshard.models.attention import causal_attention
 from unshard.models.opt import OPTModel
 
 PRE_NORM = OPTConfig(3, 64, 4, 160, 200, 96, 64)
@@ -58,6 +58,18 @@ def filled(config: OPTConfig, peer: OPTForCausalLM, dtype: torch.dtype) -> OPTMo
         target.copy_(state[hugging_face_name(name)])
     model.finalize()
     return model
+
+
+class CausalAttention:
+    """Whole sequences one after another, without a cache; `lengths` are their numbers of rows."""
+
+    def __init__(self, num_heads: int, lengths: list[int]) -> None:
+        self._num_heads = num_heads
+        self._lengths = lengths
+
+    def __call__(self, layer: int, kvq: torch.Tensor) -> torch.Tensor:
+        parts = kvq.split_with_sizes(self._lengths)
+        return torch.cat([causal_attention(rows, self._num_heads) for rows in parts])
 
 
 def logits(model: OPTModel, ids: torch.Tensor) -> torch.Tensor:

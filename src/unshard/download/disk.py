@@ -1,9 +1,8 @@
-"""The disk under a download: its errors in our words, its directories made durable."""
+"""The disk under a download: its errors in our words."""
 
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,12 +35,3 @@ def no_space(problem: str) -> NoSpaceError:
         f"{problem}; what has arrived is kept",
         hint="make space and run the same command again: it continues from here",
     )
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the names in `directory` survive a power cut."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

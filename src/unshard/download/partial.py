@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-from unshard.download.disk import disk_errors, sync_directory
+from unshard.disk import sync_directory
+from unshard.download.disk import disk_errors
 from unshard.manifest import PARTIAL_SUFFIX, Digest
 
 _READ_BYTES = 2**20

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from isal import isal_zlib
 
+from unshard.disk import sync_directory
 from unshard.errors import DestinationError, NoSpaceError
 from unshard.execute.blocks import BLOCK_BYTES, Buffers, stream
 from unshard.execute.journal import Journal
@@ -58,7 +59,7 @@ def run_plan(
         for file in todo:
             _write_file(file, directory, pool, progress)
         journal.check_sources()
-        _sync_directory(directory)
+        sync_directory(directory)
     return [directory / file.name for file in plan.files]
 
 
@@ -111,7 +112,9 @@ def _failed_first(futures: dict[str, Future[int]]) -> list[tuple[str, Future[int
 
 def _write_record(record: Record, output: OutputFile, progress: Progress) -> int:
     """Writes one record's bytes; returns their CRC-32, or 0 where nobody needs it."""
-    checksum, offset = isal_zlib.crc32(record.literal), record.offset
+    checksum, offset = 0, record.offset
+    if output.needs_checksums:
+        checksum = isal_zlib.crc32(record.literal)
     output.write(record.literal, offset)
     offset += len(record.literal)
     progress.advance(len(record.literal))
@@ -127,13 +130,4 @@ def _write_record(record: Record, output: OutputFile, progress: Progress) -> int
                 if offset - synced >= WRITEBACK_BYTES:
                     output.start_writeback(synced, offset - synced)
                     synced = offset
-    return checksum if output.needs_checksums else 0
-
-
-def _sync_directory(directory: Path) -> None:
-    """A rename survives power loss only once its folder is synced."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return checksum

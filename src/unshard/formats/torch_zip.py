@@ -43,15 +43,6 @@ class TorchFile:
     content: Any
     storages: dict[str, Member]
 
-    @property
-    def storage_bytes(self) -> int:
-        return sum(member.length for member in self.storages.values())
-
-
-def is_torch_zip(path: Path) -> bool:
-    """Whether the name says so; `read_torch_file` finds out whether it is true."""
-    return path.suffix in (".pt", ".bin", ".pth")
-
 
 def read_torch_file(path: str | Path) -> TorchFile:
     """Opens the archive at `path`, reading its directory and its pickle only.

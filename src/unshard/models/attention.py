@@ -7,10 +7,8 @@ an `Attention` (`engine/kv_cache.py` has those with a past).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
-import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
@@ -36,20 +34,3 @@ def causal_attention(kvq: Tensor, num_heads: int) -> Tensor:
     k, v, q = kvq.view(1, length, 3, num_heads, -1).permute(2, 0, 3, 1, 4)
     out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     return out.transpose(1, 2).reshape(length, -1)
-
-
-class CausalAttention:
-    """Whole sequences one after another, without a past: for scoring and for tests.
-
-    `lengths` are the sequences' numbers of rows, in order.
-    """
-
-    def __init__(self, num_heads: int, lengths: Sequence[int]) -> None:
-        self._num_heads = num_heads
-        self._lengths = list(lengths)
-
-    def __call__(self, layer: int, kvq: Tensor) -> Tensor:  # noqa: ARG002
-        parts = [
-            causal_attention(rows, self._num_heads) for rows in kvq.split_with_sizes(self._lengths)
-        ]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
