@@ -9,7 +9,7 @@ proportional to the pickle.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 from unshard.errors import FormatError
 from unshard.formats.records import Global, children
@@ -34,25 +34,23 @@ def check_extent(value: Any, path: str) -> None:
             `MAX_UNFOLDED` values. `path` names the file in it.
     """
     measured: dict[int, tuple[int, int]] = {}
-    walk = [_Visit(None, iter((value,)))]
-    while True:
+    walk = [_Visit((value,), children((value,)))]
+    while walk:
         visit = walk[-1]
         child = _next_unmeasured(visit, measured)
         if visit.size > MAX_UNFOLDED:
-            _refuse(path, f"unfolds to more than {MAX_UNFOLDED} values")
-        if child is not None:
+            raise FormatError(path, f"its pickle unfolds to more than {MAX_UNFOLDED} values")
+        if child is None:
+            walk.pop()
+            measured[id(visit.value)] = visit.depth, visit.size
+        else:
             measured[id(child)] = _OPEN
-            walk.append(_Visit(child, children(child)))
-            if len(walk) > MAX_NESTING:
-                _refuse(path, f"nests values more than {MAX_NESTING} deep")
-            continue
-        walk.pop()
-        if not walk:
-            break
-        measured[id(visit.value)] = visit.depth + 1, visit.size
-        walk[-1].add(visit.depth + 1, visit.size)
+            visit = _Visit(child, children(child))
+            walk.append(visit)
         if len(walk) + visit.depth > MAX_NESTING:
-            _refuse(path, f"nests values more than {MAX_NESTING} deep")
+            raise FormatError(path, f"its pickle nests values more than {MAX_NESTING} deep")
+        if child is None and walk:
+            walk[-1].add(visit.depth, visit.size)
 
 
 class _Visit:
@@ -65,7 +63,8 @@ class _Visit:
         self.depth, self.size = 0, 1
 
     def add(self, depth: int, size: int) -> None:
-        self.depth = max(self.depth, depth)
+        if depth >= self.depth:
+            self.depth = depth + 1
         self.size += size
 
 
@@ -82,7 +81,3 @@ def _next_unmeasured(visit: _Visit, measured: dict[int, tuple[int, int]]) -> Any
         else:
             return child
     return None
-
-
-def _refuse(path: str, problem: str) -> NoReturn:
-    raise FormatError(path, f"its pickle {problem}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 
@@ -79,20 +80,16 @@ def as_scalar(value: object) -> object:
 
 def children(value: object) -> Iterator[Any]:
     """What a container or a record holds directly: keys, values, elements, parts."""
-    match value:
-        case dict():
-            yield from value.keys()
-            yield from value.values()
-        case list() | tuple() | set() | frozenset():
-            yield from value
-        case PersistentId():
-            yield value.value
-        case PickledObject():
-            yield from (value.constructor, value.args, value.state)
-            if value.items:
-                yield value.items
-            if value.entries:
-                yield value.entries
+    if isinstance(value, dict):
+        return chain(value, value.values())
+    if isinstance(value, list | tuple | set | frozenset):
+        return iter(value)
+    if isinstance(value, PersistentId):
+        return iter((value.value,))
+    if isinstance(value, PickledObject):
+        parts = (value.items, value.entries)
+        return chain((value.constructor, value.args, value.state), filter(None, parts))
+    return iter(())
 
 
 MAX_DIMENSIONS = 64

@@ -24,7 +24,8 @@ from unshard.tensors import ByteRange, Shape, TensorRef
 
 MAX_PICKLE_BYTES = 48 << 20
 """A trainer's state can hold a cache of one number per document; weights are not in here."""
-MAX_NAME_LENGTH = 512
+TENSOR_CALLS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3")
+PARAMETER_CALLS = ("_rebuild_parameter", "_rebuild_parameter_with_state")
 
 
 @dataclass(frozen=True)
@@ -135,10 +136,7 @@ def tensors_of(file: TorchFile, state_dict: object, where: str) -> Iterator[Tens
 def tensor_ref(file: TorchFile, name: str, value: object) -> TensorRef | None:
     """`value` as a tensor called `name`, or None when it is something else."""
     value = _unwrap(value)
-    if not (
-        isinstance(value, PickledObject)
-        and value.is_call_of("torch._utils", "_rebuild_tensor_v2", "_rebuild_tensor")
-    ):
+    if not (isinstance(value, PickledObject) and value.is_call_of("torch._utils", *TENSOR_CALLS)):
         return None
     match value.args:
         case (PersistentId(), int(offset), size, stride, *_):
@@ -161,7 +159,7 @@ def _unwrap(value: object) -> object:
     """The plain tensor inside a pickled Parameter or a tensor that carries attributes."""
     for _ in range(2):
         if isinstance(value, PickledObject) and isinstance(value.args, tuple):
-            if value.is_call_of("torch._utils", "_rebuild_parameter") and value.args:
+            if value.is_call_of("torch._utils", *PARAMETER_CALLS) and value.args:
                 value = value.args[0]
             elif value.is_call_of("torch._tensor", "_rebuild_from_type_v2") and len(value.args) > 2:
                 value = PickledObject(value.args[0], value.args[2])
@@ -190,7 +188,7 @@ def _storage(file: TorchFile, name: str, persistent: object) -> tuple[DType, Mem
         raise FormatError(file.path, f"tensor {name}: unknown storage type {kind}")
     member = file.storages.get(key)
     if member is None:
-        raise FormatError(file.path, f"tensor {name}: storage {key!r} is not in the archive")
+        raise FormatError(file.path, f"tensor {name}: storage {key[:80]!r} is not in the archive")
     if member.length != count * dtype.itemsize_bytes:
         raise FormatError(
             file.path,
