@@ -15,7 +15,7 @@ Refusal = Callable[..., AbstractContextManager[None]]
 
 
 @contextmanager
-def refusal(sandbox: Path, path: Path, problem: str = "") -> Iterator[None]:
+def refusal(sandbox: Path, path: Path, problem: str | None = None) -> Iterator[None]:
     """Expects one line of reasonable length, and `sandbox`, the current folder, still empty:
     payloads would leave the file `pwned` there."""
     with pytest.raises(FormatError, match=problem) as caught:

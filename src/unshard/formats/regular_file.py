@@ -25,7 +25,8 @@ def open_regular(path: str) -> Iterator[int]:
     Never waits: opening a named pipe would, until someone writes into it.
 
     Raises:
-        FormatError: it cannot be opened, or is a folder, a pipe, a socket or a device.
+        FormatError: it is a folder, a pipe, a socket or a device, or the system fails to open
+            or to read it.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -36,6 +37,8 @@ def open_regular(path: str) -> Iterator[int]:
         if kind != stat.S_IFREG:
             raise FormatError(path, f"is {KINDS.get(kind, 'no file')}, not a file")
         yield descriptor
+    except OSError as error:
+        raise FormatError(path, f"cannot be read: {error.strerror}") from None
     finally:
         os.close(descriptor)
 
