@@ -76,6 +76,8 @@ def _next_unmeasured(visit: _Visit, measured: dict[int, tuple[int, int]]) -> Any
             visit.size += 1
         elif kind in _TEXT:
             visit.size += 1 + len(child) // TEXT_UNIT
+        elif not child:  # an empty container
+            visit.add(0, 1)
         elif (known := measured.get(id(child))) is not None:
             visit.add(*known)
         else:

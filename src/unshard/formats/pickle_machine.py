@@ -13,6 +13,7 @@ MAX_OPCODES = 300_000
 MAX_VALUE_BYTES = 64 << 20
 """Memory of a pickle's strings, sets and objects; beside it come the pickle itself and what
 so many opcodes can make of other values."""
+MAX_GLOBALS = 1000
 OBJECT_BYTES = 256
 """At least what a set or a record takes."""
 
@@ -55,7 +56,8 @@ class Machine:
                     f"mentions {found}, which no checkpoint needs: the file may be hostile "
                     "(nothing of it was executed)"
                 )
-            self.spend(OBJECT_BYTES + len(module) + len(name))
+            if len(self.globals) == MAX_GLOBALS:
+                raise MalformedError(f"mentions more than {MAX_GLOBALS} names")
             self.globals[(module, name)] = found
         self.stack.append(found)
 
