@@ -105,10 +105,10 @@ def shared_list(levels: int) -> list[object]:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"decoder_attention_heads": shared_list(60)}, "cfg says a list"),
+        ({"decoder_attention_heads": shared_list(18)}, "cfg says a list"),
         ({"decoder_attention_heads": True}, "cfg says a bool"),
         ({"decoder_attention_heads": 3}, "cfg says 3"),
-        ({"activation_fn": shared_list(60)}, "activation_fn is no name"),
+        ({"activation_fn": shared_list(18)}, "activation_fn is no name"),
         ({"no_scale_embedding": False}, "embeddings are scaled"),
     ],
     ids=["list of heads", "true heads", "3 heads", "list of activations", "scaled"],
