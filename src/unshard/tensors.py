@@ -63,11 +63,23 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """`count` equal slices along dimension `dim`: the units in which a tensor is digested."""
+
+    dim: int
+    count: int
+
+
+UNCUT = Cut(0, 1)
+
+
+@dataclass(frozen=True, slots=True)
 class LogicalTensor:
     """One whole tensor of the model; its chunks tile it exactly once.
 
     `replicas` are further copies of the whole tensor that other ranks store; they must be
-    equal to the one chunk.
+    equal to the one chunk. `cut` is the finest cut that tensor parallelism can need, so that
+    a digest by slices can be taken in any layout.
     """
 
     name: str
@@ -75,6 +87,7 @@ class LogicalTensor:
     shape: Shape
     chunks: tuple[Chunk, ...]
     replicas: tuple[TensorRef, ...] = ()
+    cut: Cut = UNCUT
 
     @property
     def num_elements(self) -> int:
