@@ -26,6 +26,17 @@ class ByteRange:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """A run of bytes of one file whose CRC-32 the file itself states (a zip member)."""
+
+    path: str
+    name: str
+    offset: int
+    length: int
+    crc32: int
+
+
+@dataclass(frozen=True, slots=True)
 class TensorRef:
     """A stored row-major tensor that nobody has read yet.
 

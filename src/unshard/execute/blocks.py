@@ -14,7 +14,7 @@ import numpy.typing as npt
 from unshard.errors import CheckpointError
 from unshard.execute.reader import Reader
 from unshard.plan.boxes import Box
-from unshard.plan.copy_plan import CopyItem, PlannedTensor
+from unshard.plan.lower import CopyItem, PlannedTensor
 from unshard.tensors import Shape, TensorRef
 
 BLOCK_BYTES = 1 << 20

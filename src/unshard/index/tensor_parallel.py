@@ -59,9 +59,7 @@ def build_index(source: str, parts: Sequence[PartTensors], config: OPTConfig) ->
         for name in sorted(part.tensors.keys() - rules.keys()):
             raise CheckpointError(f"{where}: tensor {name} is not part of an OPT model")
     present = [rule for name, rule in rules.items() if name in parts[0].tensors]
-    tensors = {
-        rule.name: _assemble(source, rule, parts, config.num_heads) for rule in present
-    }
+    tensors = {rule.name: _assemble(source, rule, parts, config.num_heads) for rule in present}
     index = TensorIndex(tensors, _ledger(tensors.values(), parts))
     _refuse_lost_bytes(source, index.ledger)
     return index
