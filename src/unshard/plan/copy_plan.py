@@ -148,7 +148,7 @@ class CopyPlan:
             CheckpointError: a target tensor is not covered exactly once, a region cuts its
                 rows, or a source tensor has no place.
         """
-        placed = {name: 0 for name in self.sources}
+        placed = dict.fromkeys(self.sources, 0)
         for target in self.targets():
             covered = 0
             for region in target.regions:
