@@ -54,7 +54,7 @@ def make_checkpoint(folder: Path, gigabytes: float) -> None:
     layers = max(1, round(gigabytes * 1e9 / BYTES_PER_LAYER))
     config = OPTConfig(layers, HIDDEN, 32, 4 * HIDDEN, 50272, 2048, HIDDEN)
     print(f"making {layers} layers of hidden {HIDDEN} …", file=sys.stderr)
-    write_tiny_checkpoint(folder, config, tp_size=2, fsdp_size=16)
+    write_tiny_checkpoint(folder, config, tp_size=8, fsdp_size=16)
 
 
 def contestants(raw: Path, out: Path) -> dict[str, list[str]]:
