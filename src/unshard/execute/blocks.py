@@ -6,7 +6,8 @@ Every sink reads this one stream: a file writer, a digest, a comparison, a live 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +15,13 @@ import numpy.typing as npt
 from unshard.errors import CheckpointError
 from unshard.execute.reader import Reader
 from unshard.plan.boxes import Box
-from unshard.plan.copy_plan import CopyItem, PlannedTensor
-from unshard.tensors import Shape, TensorRef
+from unshard.plan.lower import CopyItem, PlannedTensor
+from unshard.tensors import LogicalTensor, Shape, TensorRef
 
 BLOCK_BYTES = 1 << 20
 """Larger blocks fall out of the processor's cache and are slower."""
 
-Elements = npt.NDArray[np.void]
+Elements = npt.NDArray[Any]
 
 
 class Buffers:
@@ -36,12 +37,24 @@ class Buffers:
         return memoryview(self._memory[use])[:num_bytes]
 
 
-def stream(
-    tensor: PlannedTensor, reader: Reader, buffers: Buffers, block_bytes: int = BLOCK_BYTES
-) -> Iterator[memoryview]:
-    """The tensor's bytes, row-major, in blocks of whole rows of about `block_bytes`.
+RowsSeen = Callable[[TensorRef, int, memoryview], None]
+"""Hears of the rows of stored tensors that are read: the tensor, the first row, the bytes."""
 
-    A block is valid until the next one is asked for.
+
+def stream(
+    tensor: PlannedTensor,
+    reader: Reader,
+    buffers: Buffers,
+    block_bytes: int = BLOCK_BYTES,
+    *,
+    rows: range | None = None,
+    seen: RowsSeen | None = None,
+) -> Iterator[memoryview]:
+    """The bytes of the tensor (or of its `rows`), row-major, in blocks of whole rows of about
+    `block_bytes`.
+
+    A block is valid until the next one is asked for. `seen` hears of what is read, before it
+    is put in place.
 
     Raises:
         FormatError: a source file is shorter than its header said.
@@ -50,12 +63,14 @@ def stream(
     shape = tensor.shape or (1,)
     row_bytes = math.prod(shape[1:]) * tensor.dtype.itemsize_bytes
     rows_at_once = max(1, block_bytes // max(1, row_bytes))
-    for start in range(0, shape[0] if row_bytes else 0, rows_at_once):
-        rows = min(rows_at_once, shape[0] - start)
-        block = buffers.take("block", rows * row_bytes)
-        window = Box((start, *(0 for _ in shape[1:])), (rows, *shape[1:]))
-        for item in tensor.items:
-            _fill(block, window, _at_least_1d(item), tensor, reader, buffers)
+    wanted = range(shape[0]) if rows is None else rows
+    items = [_at_least_1d(item) for item in tensor.items]
+    for start in range(wanted.start, wanted.stop if row_bytes else wanted.start, rows_at_once):
+        count = min(rows_at_once, wanted.stop - start)
+        block = buffers.take("block", count * row_bytes)
+        window = Box((start, *(0 for _ in shape[1:])), (count, *shape[1:]))
+        for item in items:
+            _fill(block, window, item, tensor, reader, buffers, seen)
         yield block
 
 
@@ -73,6 +88,7 @@ def _fill(
     tensor: PlannedTensor,
     reader: Reader,
     buffers: Buffers,
+    seen: RowsSeen | None,
 ) -> None:
     """Copies what `item` contributes to the rows of `window` into `block`."""
     shared = window.overlap(item.target_box)
@@ -87,21 +103,32 @@ def _fill(
         row_bytes = len(block) // window.sizes[0]
         part = block[target.offsets[0] * row_bytes :][: target.sizes[0] * row_bytes]
         reader.read_into(item.source, source.offsets[0] * row_bytes, part)
+        if seen is not None:
+            seen(item.source, source.offsets[0], part)
         for replica in item.replicas:
             _compare(
                 tensor, item.source, replica, source.offsets[0] * row_bytes, part, reader, buffers
             )
         return
     elements = _elements(block, window.sizes, itemsize)
-    elements[_slices(target)] = _gather(item.source, source, itemsize, reader, buffers)
+    elements[_slices(target)] = _gather(item.source, source, itemsize, reader, buffers, seen)
 
 
-def _gather(ref: TensorRef, box: Box, itemsize: int, reader: Reader, buffers: Buffers) -> Elements:
+def _gather(
+    ref: TensorRef,
+    box: Box,
+    itemsize: int,
+    reader: Reader,
+    buffers: Buffers,
+    seen: RowsSeen | None,
+) -> Elements:
     """The elements of `box` of a stored tensor, through a read of its whole rows."""
     columns = _shape(ref)[1:]
     row_bytes = math.prod(columns) * itemsize
     scratch = buffers.take("gather", box.sizes[0] * row_bytes)
     reader.read_into(ref, box.offsets[0] * row_bytes, scratch)
+    if seen is not None:
+        seen(ref, box.offsets[0], scratch)
     rows = Box((0, *box.offsets[1:]), box.sizes)
     return _elements(scratch, (box.sizes[0], *columns), itemsize)[_slices(rows)]
 
@@ -127,6 +154,12 @@ def _compare(
 
 def _shape(ref: TensorRef) -> Shape:
     return ref.shape or (1,)
+
+
+def elements_of(tensor: LogicalTensor, block: memoryview) -> Elements:
+    """A block of the tensor's bytes as opaque elements, (rows, columns)."""
+    columns = math.prod(tensor.shape[1:])
+    return _elements(block, (-1, columns), tensor.dtype.itemsize_bytes)
 
 
 def _elements(memory: memoryview, shape: Shape, itemsize: int) -> Elements:

@@ -26,7 +26,7 @@ from unshard.formats.records import (
 )
 from unshard.formats.unpickle import decode_pickle
 from unshard.formats.zip_directory import Member, read_zip_directory
-from unshard.tensors import ByteRange, Shape, TensorRef
+from unshard.tensors import ByteRange, Shape, StoredRecord, TensorRef
 
 MAX_PICKLE_BYTES = 64 << 20
 MAX_NESTING = 100
@@ -90,6 +90,13 @@ def storage_refs(file: TorchFile) -> dict[str, TensorRef]:
         )
         for key, member in file.storages.items()
     }
+
+
+def stored_records(file: TorchFile) -> Iterator[StoredRecord]:
+    """Each storage as a record with the checksum that the archive's directory states."""
+    for key, member in file.storages.items():
+        name = f"{file.root}/data/{key}"
+        yield StoredRecord(file.path, name, member.offset, member.length, member.crc32)
 
 
 def tensors_of(file: TorchFile, state_dict: object, where: str) -> Iterator[TensorRef]:

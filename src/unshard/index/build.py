@@ -8,7 +8,7 @@ from typing import Any
 
 from unshard.errors import CheckpointError
 from unshard.formats.records import as_mapping
-from unshard.formats.torch_zip import TorchFile, read_torch_file, storage_refs
+from unshard.formats.torch_zip import TorchFile, read_torch_file, storage_refs, stored_records
 from unshard.index.checkpoint import Checkpoint, Layout, PartMetadata
 from unshard.index.companions import find_companions
 from unshard.index.fsdp import PartTensors, read_part
@@ -16,6 +16,7 @@ from unshard.index.hugging_face import read_hugging_face
 from unshard.index.shape import derive_config, training_arguments
 from unshard.index.sources import CheckpointFile, find_files, place_files
 from unshard.index.tensor_parallel import FUSED, build_index, split_part
+from unshard.tensors import StoredRecord
 
 
 def open_checkpoint(source: str | Path) -> Checkpoint:
@@ -37,10 +38,12 @@ def _open_metaseq(source: str, paths: tuple[Path, ...]) -> Checkpoint:
     grid = place_files(source, paths)
     metadata: list[PartMetadata] = []
     parts: list[PartTensors] = []
+    stored: list[StoredRecord] = []
     for row in grid.values():
         files = [read_torch_file(file.path) for file in row.values()]
         metadata.append(_metadata(files[0]))
         parts.append(read_part(files))
+        stored += (record for file in files for record in stored_records(file))
     split = [split_part(part) for part in parts]
     shapes = {name: ref.shape for name, ref in split[0].tensors.items()}
     config = derive_config(source, shapes, len(parts), training_arguments(metadata[0].entries))
@@ -63,6 +66,7 @@ def _open_metaseq(source: str, paths: tuple[Path, ...]) -> Checkpoint:
         metadata=tuple(metadata),
         units=parts[0].units,
         companions=find_companions(paths[0].parent),
+        stored=tuple(stored),
     )
 
 

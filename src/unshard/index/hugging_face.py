@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from unshard.architectures.opt import OPTConfig, TensorRule, tensor_rules
 from unshard.errors import CheckpointError, FormatError
 from unshard.formats.safetensors import read_safetensors
+from unshard.placement import finest_cut
 from unshard.tensors import Chunk, Ledger, LogicalTensor, TensorIndex, TensorRef
 
 TIED = "lm_head.weight"
@@ -98,7 +99,8 @@ def read_hugging_face(
     for name in sorted(stored.keys() - rules.keys()):
         raise CheckpointError(f"{source}: tensor {name} is not part of an OPT model")
     tensors = {
-        rule.name: _logical(source, rule, stored[name], tied) for name, rule in rules.items()
+        rule.name: _logical(source, rule, stored[name], tied, config.num_heads)
+        for name, rule in rules.items()
     }
     total = sum(ref.num_bytes for ref in (*stored.values(), *((tied,) if tied else ())))
     unique = sum(tensor.num_bytes for tensor in tensors.values())
@@ -106,7 +108,7 @@ def read_hugging_face(
 
 
 def _logical(
-    source: str, rule: TensorRule, ref: TensorRef, tied: TensorRef | None
+    source: str, rule: TensorRule, ref: TensorRef, tied: TensorRef | None, num_heads: int
 ) -> LogicalTensor:
     if ref.shape != rule.shape:
         raise CheckpointError(
@@ -114,4 +116,5 @@ def _logical(
         )
     replicas = (tied,) if tied is not None and rule.name == "decoder.embed_tokens.weight" else ()
     chunk = Chunk((0,) * len(rule.shape), ref)
-    return LogicalTensor(rule.name, ref.dtype, rule.shape, (chunk,), replicas)
+    cut = finest_cut(rule.shape, rule.placement, num_heads)
+    return LogicalTensor(rule.name, ref.dtype, rule.shape, (chunk,), replicas, cut)

@@ -15,7 +15,7 @@ from unshard.architectures.opt import (
 from unshard.errors import CheckpointError
 from unshard.index.fsdp import PartTensors
 from unshard.index.slices import slice_elements
-from unshard.placement import Replicate, local_box
+from unshard.placement import Replicate, finest_cut, local_box
 from unshard.tensors import Chunk, Ledger, LogicalTensor, TensorIndex, TensorRef
 
 FUSED = "qkv_proj"
@@ -59,13 +59,15 @@ def build_index(source: str, parts: Sequence[PartTensors], config: OPTConfig) ->
         for name in sorted(part.tensors.keys() - rules.keys()):
             raise CheckpointError(f"{where}: tensor {name} is not part of an OPT model")
     present = [rule for name, rule in rules.items() if name in parts[0].tensors]
-    tensors = {rule.name: _assemble(source, rule, parts) for rule in present}
+    tensors = {rule.name: _assemble(source, rule, parts, config.num_heads) for rule in present}
     index = TensorIndex(tensors, _ledger(tensors.values(), parts))
     _refuse_lost_bytes(source, index.ledger)
     return index
 
 
-def _assemble(source: str, rule: TensorRule, parts: Sequence[PartTensors]) -> LogicalTensor:
+def _assemble(
+    source: str, rule: TensorRule, parts: Sequence[PartTensors], num_heads: int
+) -> LogicalTensor:
     chunks = []
     for rank, part in enumerate(parts):
         ref = part.tensors.get(rule.name)
@@ -78,11 +80,12 @@ def _assemble(source: str, rule: TensorRule, parts: Sequence[PartTensors]) -> Lo
             )
         chunks.append(Chunk(offsets, ref))
     dtype = chunks[0].ref.dtype
+    cut = finest_cut(rule.shape, rule.placement, num_heads)
     copies = [ref for part in parts for ref in part.copies.get(rule.name, ())]
     if isinstance(rule.placement, Replicate):
         replicas = (*(chunk.ref for chunk in chunks[1:]), *copies)
-        return LogicalTensor(rule.name, dtype, rule.shape, (chunks[0],), replicas)
-    return LogicalTensor(rule.name, dtype, rule.shape, tuple(chunks), tuple(copies))
+        return LogicalTensor(rule.name, dtype, rule.shape, (chunks[0],), replicas, cut)
+    return LogicalTensor(rule.name, dtype, rule.shape, tuple(chunks), tuple(copies), cut)
 
 
 def _ledger(tensors: Iterable[LogicalTensor], parts: Sequence[PartTensors]) -> Ledger:
