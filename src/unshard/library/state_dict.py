@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from unshard.architectures.opt import tensor_rules
 from unshard.errors import UsageError
-from unshard.execute.run import DEFAULT_WORKERS
+from unshard.execute.workers import DEFAULT_WORKERS
 from unshard.library.lazy_checkpoint import LazyCheckpoint
 from unshard.library.lazy_checkpoint import open as open_lazily
 from unshard.library.lazy_tensor import LazyTensor
