@@ -1,4 +1,4 @@
-"""`unshard reshard`, with its proof, against `cp` of the same bytes: seconds as a ratio, and memory.
+"""`unshard reshard`, with its proof, against `cp` of the same bytes: seconds, ratios, memory.
 
     python benchmarks/reshard.py [--gigabytes 4] [--runs 3] [--dir FOLDER]
 
