@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from unshard.errors import CheckpointError
-from unshard.formats.records import as_mapping
-from unshard.formats.torch_zip import TorchFile, read_torch_file, storage_refs
+from unshard.formats.torch_zip import read_torch_file
 from unshard.index.arguments import ModelArguments, merge_arguments
-from unshard.index.checkpoint import Checkpoint, Layout, PartMetadata
+from unshard.index.checkpoint import Checkpoint, Layout
 from unshard.index.companions import find_companions
 from unshard.index.evidence import model_evidence, naming_evidence, storage_evidence
 from unshard.index.flat_layout import flat_layout
@@ -33,12 +32,10 @@ def open_metaseq(source: Source) -> Checkpoint:
         FormatError: a file breaks its format.
     """
     grid = place_files(source.text, source.files)
-    metadata: list[PartMetadata] = []
-    read: list[PartFiles] = []
-    for row in grid.values():
-        files = [read_torch_file(file.path) for file in row.values()]
-        metadata.append(_metadata(files[0]))
-        read.append(read_part_files(files))
+    read = [
+        read_part_files(read_torch_file(file.path) for file in row.values())
+        for row in grid.values()
+    ]
     arguments = _merged_arguments(read)
     stored, flat_evidence = _tensors(source.text, read, arguments)
     unblocked = [unblock(source.text, part) for part in stored]
@@ -70,7 +67,7 @@ def open_metaseq(source: Source) -> Checkpoint:
         layout=layout,
         config=config,
         index=build_index(source.text, parts, config, copies),
-        metadata=tuple(metadata),
+        metadata=tuple(part.beside for part in read),
         units=parts[0].units,
         companions=find_companions(source.folder),
     )
@@ -102,9 +99,3 @@ def _tensors(
         tensors.append(unflatten(part, layout.flats))
         evidence[layout.evidence] = None
     return tensors, tuple(evidence)
-
-
-def _metadata(file: TorchFile) -> PartMetadata:
-    content = as_mapping(file.content) or {}
-    entries = {key: value for key, value in content.items() if key != "model"}
-    return PartMetadata(entries, storage_refs(file))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from unshard.architectures.opt import VERSION_BUFFER
 from unshard.errors import CheckpointError
 from unshard.formats.records import as_mapping
-from unshard.formats.torch_zip import TorchFile, tensors_of
+from unshard.formats.torch_zip import TorchFile, storage_refs, tensors_of
 from unshard.index.arguments import ModelArguments, merge_arguments, read_arguments
+from unshard.index.checkpoint import PartMetadata
 from unshard.index.fused import split_fused
 from unshard.index.shard_metadata import ShardMetadata, read_shard_metadata
 from unshard.tensors import TensorRef
@@ -32,6 +33,8 @@ class PartFiles:
 
     ranks: tuple[RankFile, ...]
     arguments: ModelArguments
+    beside: PartMetadata
+    """What the first rank's file holds beside its weights."""
 
     @property
     def first(self) -> RankFile:
@@ -63,27 +66,36 @@ def is_flat_parameter(name: str) -> bool:
     return name.rsplit(".", 1)[-1].startswith(FLAT_PARAMETER)
 
 
-def read_part_files(files: Sequence[TorchFile]) -> PartFiles:
+def read_part_files(files: Iterable[TorchFile]) -> PartFiles:
     """The files of all FSDP ranks of one part, in rank order.
+
+    Of every file but the first only tensors and arguments stay in memory.
 
     Raises:
         CheckpointError: a file is no checkpoint, or they do not belong together.
     """
-    ranks: list[RankFile] = []
-    arguments = ModelArguments()
-    for file in files:
-        like = ranks[0] if ranks else None
-        rank = RankFile(file.path, _model_of(file), _metadata(file, like))
+    opened = iter(files)
+    file = next(opened)
+    first = RankFile(file.path, _model_of(file), read_shard_metadata(file))
+    beside, arguments = _beside(file), _arguments(file)
+    ranks = [first]
+    for file in opened:
+        rank = RankFile(file.path, _model_of(file), read_shard_metadata(file, first.metadata))
+        if list(rank.model) != list(first.model):
+            raise CheckpointError(f"{file.path}: holds other parameters than {first.path}")
+        arguments = merge_arguments(arguments, first.path, _arguments(file), file.path)
         ranks.append(rank)
-        if like is not None and list(rank.model) != list(like.model):
-            raise CheckpointError(f"{file.path}: holds other parameters than {like.path}")
-        said = read_arguments(file.path, as_mapping(file.content) or {})
-        arguments = merge_arguments(arguments, ranks[0].path, said, file.path)
-    return PartFiles(tuple(ranks), arguments)
+    return PartFiles(tuple(ranks), arguments, beside)
 
 
-def _metadata(file: TorchFile, like: RankFile | None) -> ShardMetadata | None:
-    return read_shard_metadata(file, like.metadata if like else None)
+def _beside(file: TorchFile) -> PartMetadata:
+    content = as_mapping(file.content) or {}
+    entries = {key: value for key, value in content.items() if key != "model"}
+    return PartMetadata(entries, storage_refs(file))
+
+
+def _arguments(file: TorchFile) -> ModelArguments:
+    return read_arguments(file.path, as_mapping(file.content) or {})
 
 
 def _model_of(file: TorchFile) -> dict[str, TensorRef]:

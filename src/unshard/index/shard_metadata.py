@@ -61,7 +61,7 @@ class ShardMetadata:
 def read_shard_metadata(file: TorchFile, like: ShardMetadata | None = None) -> ShardMetadata | None:
     """The file's `shard_metadata`, or None when it has none.
 
-    `like` is another rank's: where both say the same, this shares its objects.
+    `like` is another rank's: what says the same becomes the same object.
 
     Raises:
         CheckpointError: it is malformed, or names a tensor twice.
@@ -72,10 +72,14 @@ def read_shard_metadata(file: TorchFile, like: ShardMetadata | None = None) -> S
     known = iter(like.flats if like else ())
     flats, paddings = [], []
     for unit in _units(file, metadata):
+        path = unit.get("fsdp_path")
         for own_name, said in (as_mapping(unit.get("params")) or {}).items():
-            entry = _Entry(file.path, unit.get("fsdp_path"), own_name, as_mapping(said) or {})
-            flats.append(entry.flat_parameter(next(known, None)))
-            paddings.append(entry.padding())
+            entry = as_mapping(said) or {}
+            flat = next(known, None)
+            if flat is None or not _says(entry, path, own_name, flat):
+                flat = _flat_parameter(file, path, own_name, entry)
+            flats.append(flat)
+            paddings.append(_padding(file, flat, entry))
     if like is not None and flats == list(like.flats):
         return ShardMetadata(like.flats, tuple(paddings), like.shared)
     _refuse_repeated(file, flats)
@@ -108,46 +112,45 @@ def _refuse_repeated(file: TorchFile, flats: list[FlatParameter]) -> None:
             seen.add(name)
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """One flat parameter's entry, unchecked."""
+def _says(entry: Mapping[Any, Any], path: Any, own_name: Any, known: FlatParameter) -> bool:
+    """Whether an entry, unchecked, says what is known already.
 
-    file: str
-    path: Any
-    own_name: Any
-    said: Mapping[Any, Any]
+    Comparing with checked strings and numbers is safe and fast; checking each of a thousand
+    names in each of 992 files is not.
+    """
+    names, shapes = entry.get("names"), entry.get("shapes")
+    return (
+        (path, own_name) == (known.path, known.own_name)
+        and isinstance(names, list | tuple)
+        and tuple(names) == known.own_names
+        and isinstance(shapes, list | tuple)
+        and tuple(shapes) == known.shapes
+    )
 
-    def flat_parameter(self, known: FlatParameter | None) -> FlatParameter:
-        """The entry, checked; `known` itself where it says the same.
 
-        Comparing with what is known to be strings and numbers is safe and fast; checking
-        each of some thousand names in each of 992 files is not.
-        """
-        names, shapes = self.said.get("names"), self.said.get("shapes")
-        if not isinstance(names, list | tuple) or not isinstance(shapes, list | tuple):
-            raise self.malformed()
-        if (
-            known is not None
-            and (self.path, self.own_name) == (known.path, known.own_name)
-            and tuple(names) == known.own_names
-            and tuple(shapes) == known.shapes
-        ):
-            return known
-        sizes = tuple(size for size in map(as_shape, shapes) if size is not None)
-        if not isinstance(self.path, str) or not isinstance(self.own_name, str):
-            raise self.malformed()
-        if len(names) != len(shapes) or not all(isinstance(name, str) for name in names):
-            raise self.malformed()
-        if len(sizes) != len(shapes):
-            raise self.malformed()
-        return FlatParameter(self.path, self.own_name, tuple(names), sizes)
+def _flat_parameter(
+    file: TorchFile, path: Any, own_name: Any, entry: Mapping[Any, Any]
+) -> FlatParameter:
+    names, shapes = entry.get("names"), entry.get("shapes")
+    if not isinstance(path, str) or not isinstance(own_name, str):
+        raise _malformed(file, path)
+    if not isinstance(names, list | tuple) or not isinstance(shapes, list | tuple):
+        raise _malformed(file, path)
+    sizes = tuple(size for size in map(as_shape, shapes) if size is not None)
+    if not len(names) == len(shapes) == len(sizes):
+        raise _malformed(file, path)
+    if not all(isinstance(name, str) for name in names):
+        raise _malformed(file, path)
+    return FlatParameter(path, own_name, tuple(names), sizes)
 
-    def padding(self) -> int:
-        padding = self.said.get("padding", 0)
-        if type(padding) is not int:
-            raise self.malformed()
-        return padding
 
-    def malformed(self) -> CheckpointError:
-        unit = self.path if isinstance(self.path, str) and self.path else "the root"
-        return CheckpointError(f"{self.file}: shard_metadata of {unit} is malformed")
+def _padding(file: TorchFile, flat: FlatParameter, entry: Mapping[Any, Any]) -> int:
+    padding = entry.get("padding", 0)
+    if type(padding) is not int:
+        raise _malformed(file, flat.path)
+    return padding
+
+
+def _malformed(file: TorchFile, path: Any) -> CheckpointError:
+    unit = path if isinstance(path, str) and path else "the root"
+    return CheckpointError(f"{file.path}: shard_metadata of {unit} is malformed")
