@@ -30,6 +30,9 @@ UNIT_OF_LAYER = re.compile(rf"^decoder\.layers\.(\d{{1,9}})\.{OWN_NAME}$")
 LAYERS = "decoder.layers."
 BEFORE_LAYERS = (EMBEDDING, "decoder.project_in_dim.weight", "decoder.embed_positions.weight")
 """The root's tensors that the trainer registers before its layers."""
+CFG = "cfg"
+SEPARATE = "OPT-350M"
+"""The one published model that is not model-parallel, so that K, V and Q are apart."""
 MAX_LAYERS = 1000
 """More than any model that was flattened as one unit."""
 
@@ -46,17 +49,32 @@ def derive_flat_parameters(
     wrapped = _num_wrapped_layers(part)
     problem = f"{source}: has flat parameters without shard_metadata, and no published OPT fits"
     for origin, config in _candidates(part, wrapped, tp_size):
-        fused, why = _fused(origin, part.arguments)
-        flats = _flat_parameters(config, fused, bool(wrapped), tp_size)
+        flats = _flat_parameters(config, _fused(origin, part.arguments), bool(wrapped), tp_size)
         mismatch = misfit(part, flats)
         if mismatch is None:
-            return flats, (
-                f"shard_metadata is absent; names and shapes are those of {origin}, whose numbers "
-                f"of elements come out exactly in every unit. {why}"
-            )
-        if origin == "cfg":
+            return flats, _evidence(origin, config, part.arguments)
+        if origin == CFG:
             problem = f"{part.first.path}: has no shard_metadata, and by cfg {mismatch}"
     raise CheckpointError(problem, hint="are all parts and shards here?")
+
+
+def _evidence(origin: str, config: OPTConfig, arguments: ModelArguments) -> str:
+    """A sentence on the names and shapes, and one on K, V and Q."""
+    rest = (
+        f" (its {config.max_positions} positions leave a vocabulary of {config.vocab_size})"
+        if origin == CFG
+        else ""
+    )
+    why = "every published OPT but 350M fuses them"
+    if arguments.fused_qkv is not None:
+        why = f"cfg's arch is {arguments.arch}"
+    elif origin == SEPARATE:
+        why = f"{SEPARATE} does not fuse them"
+    return (
+        f"shard_metadata is absent; names and shapes are those of {origin}, whose numbers of "
+        f"elements come out exactly in every unit{rest}; K, V and Q are "
+        f"{'fused' if _fused(origin, arguments) else 'separate'} because {why}"
+    )
 
 
 def _num_wrapped_layers(part: PartFiles) -> int:
@@ -75,13 +93,9 @@ def _num_wrapped_layers(part: PartFiles) -> int:
     return len(layers)
 
 
-def _fused(origin: str, arguments: ModelArguments) -> tuple[bool, str]:
-    """Whether K, V and Q are one tensor, and why: the numbers are the same either way."""
-    if arguments.fused_qkv is not None:
-        fused, why = arguments.fused_qkv, f"cfg's arch is {arguments.arch}"
-    else:
-        fused, why = origin != "OPT-350M", "every published OPT but 350M fuses them"
-    return fused, f"K, V and Q are {'fused' if fused else 'separate'} because {why}"
+def _fused(origin: str, arguments: ModelArguments) -> bool:
+    """Whether K, V and Q are one tensor, which no number tells: they add up the same."""
+    return origin != SEPARATE if arguments.fused_qkv is None else arguments.fused_qkv
 
 
 def _candidates(part: PartFiles, wrapped: int, tp_size: int) -> Iterator[tuple[str, OPTConfig]]:
@@ -102,19 +116,18 @@ def _candidates(part: PartFiles, wrapped: int, tp_size: int) -> Iterator[tuple[s
     num_layers = wrapped or _required(part, "num_layers")
     if num_layers > max(wrapped, MAX_LAYERS):
         raise CheckpointError(f"{part.first.path}: cfg says decoder_layers is {num_layers}")
-    for embedding_size in dict.fromkeys((said.embedding_size, said.hidden_size)):
-        config = OPTConfig(
-            num_layers=num_layers,
-            hidden_size=said.hidden_size,
-            num_heads=said.num_heads or 1,
-            ffn_dim=_required(part, "ffn_dim"),
-            vocab_size=0,
-            max_positions=_required(part, "max_positions"),
-            embedding_size=embedding_size or said.hidden_size,
-            pre_norm=said.pre_norm is not False,
-            tied_embeddings=said.tied_embeddings is not False,
-        )
-        yield "cfg", _with_vocabulary(part, config, bool(wrapped), tp_size)
+    config = OPTConfig(
+        num_layers=num_layers,
+        hidden_size=said.hidden_size,
+        num_heads=said.num_heads or 1,
+        ffn_dim=_required(part, "ffn_dim"),
+        vocab_size=0,
+        max_positions=_required(part, "max_positions"),
+        embedding_size=said.embedding_size or said.hidden_size,
+        pre_norm=said.pre_norm is not False,
+        tied_embeddings=said.tied_embeddings is not False,
+    )
+    yield CFG, _with_vocabulary(part, config, bool(wrapped), tp_size)
 
 
 def _required(part: PartFiles, field: str) -> int:
