@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -149,3 +150,18 @@ def test_any_combination(
     checkpoint = open_checkpoint(folder)
     assert checkpoint.config == config
     assert_same(read_model(checkpoint), truth)
+
+
+@pytest.mark.parametrize("layout", ["one file", "bin", "raw, one rank"])
+def test_torch_reads_what_the_writers_write(layout: str, tmp_path: Path) -> None:
+    """The truth that all tests here compare with is torch's too."""
+    truth = LAYOUTS[layout](tmp_path)
+    [path] = (path for path in tmp_path.iterdir() if path.suffix in {".pt", ".bin"})
+    content = torch.load(path, weights_only=False)
+    model = content.get("model", content)
+    total = sum(values.size for values in truth.values())
+    assert sum(value.numel() for value in model.values()) == total
+    for name, value in model.items():
+        known = truth.get(name.removeprefix("model."))
+        if known is not None:
+            np.testing.assert_array_equal(value.numpy(), known)

@@ -24,16 +24,18 @@ def naming_evidence(grid: Grid) -> str:
     return f"file names give {parts} x {shards}"
 
 
-def storage_evidence(part: PartTensors, layers_per_block: int) -> Iterator[str]:
-    """How the weights are stored."""
+def storage_evidence(part: PartTensors, layers_per_block: int, *, named: bool) -> Iterator[str]:
+    """How the weights are stored; `named` says whether the files themselves name tensors."""
     if part.flat:
-        yield "the files hold flat parameters (flat_param_0, …): raw"
+        yield "the files hold flat parameters (flat_param_0, …), so they are raw"
     else:
-        yield "the files hold whole tensors by name: consolidated"
+        yield "the files hold whole tensors by name, so they are consolidated"
     if layers_per_block > 1:
-        yield f"layers come in blocks of {layers_per_block} (decoder.layers.N.layers.j)"
-    fused = any(map(is_fused, part.tensors))
-    yield f"attention projections are {'fused, in the order K, V, Q' if fused else 'separate'}"
+        yield f"names are decoder.layers.N.layers.j: layers are in blocks of {layers_per_block}"
+    if named and any(map(is_fused, part.tensors)):
+        yield "qkv_proj is stored: K, V and Q are fused, in the order K, V, Q"
+    elif named:
+        yield "k_proj, v_proj and q_proj are stored: K, V and Q are separate"
 
 
 def model_evidence(config: OPTConfig, arguments: ModelArguments) -> Iterator[str]:

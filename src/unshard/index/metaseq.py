@@ -46,6 +46,7 @@ def open_metaseq(source: Source) -> Checkpoint:
     shapes = {name: ref.shape for name, ref in parts[0].tensors.items()}
     config = derive_config(source.text, shapes, len(parts), arguments)
     first, layers_per_block = unblocked[0]
+    named = not first.flat or read[0].first.metadata is not None
     layout = Layout(
         kind="metaseq-raw" if first.flat else "metaseq-consolidated",
         tp_size=len(parts),
@@ -55,7 +56,7 @@ def open_metaseq(source: Source) -> Checkpoint:
         evidence=(
             *source.notes,
             naming_evidence(grid),
-            *storage_evidence(first, layers_per_block),
+            *storage_evidence(first, layers_per_block, named=named),
             *flat_evidence,
             output.evidence,
             *model_evidence(config, arguments),
