@@ -16,7 +16,7 @@ from unshard.errors import UsageError
 from unshard.formats.records import PickledObject, as_mapping
 from unshard.index.checkpoint import Checkpoint
 from unshard.index.companions import Companion
-from unshard.index.tensor_parallel import FUSED
+from unshard.index.fused import FUSED
 from unshard.placement import local_box
 from unshard.plan.boxes import Box
 from unshard.plan.copy_plan import CopyPlan, PlannedFile, Region, TargetTensor
