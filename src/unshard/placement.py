@@ -5,10 +5,11 @@ Same words as torch's DTensor placements, for one mesh dimension.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from unshard.errors import CheckpointError
-from unshard.tensors import Shape
+from unshard.tensors import UNCUT, Cut, Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +45,11 @@ def local_box(
             )
         offsets[placement.dim], sizes[placement.dim] = tp_rank * size, size
     return tuple(offsets), tuple(sizes)
+
+
+def finest_cut(shape: Shape, placement: Placement, num_heads: int) -> Cut:
+    """The finest cut that any tensor-parallel size can need: every size that the heads and
+    the sharded dimension both divide by cuts only between these slices."""
+    if isinstance(placement, Shard):
+        return Cut(placement.dim, math.gcd(shape[placement.dim], num_heads))
+    return UNCUT

@@ -26,6 +26,17 @@ class ByteRange:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """A run of bytes of one file whose CRC-32 the file itself states (a zip member)."""
+
+    path: str
+    name: str
+    offset: int
+    length: int
+    crc32: int
+
+
+@dataclass(frozen=True, slots=True)
 class TensorRef:
     """A stored row-major tensor that nobody has read yet.
 
@@ -63,11 +74,23 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """`count` equal slices along dimension `dim`: the units in which a tensor is digested."""
+
+    dim: int
+    count: int
+
+
+UNCUT = Cut(0, 1)
+
+
+@dataclass(frozen=True, slots=True)
 class LogicalTensor:
     """One whole tensor of the model; its chunks tile it exactly once.
 
     `replicas` are further copies of the whole tensor that other ranks store; they must be
-    equal to the one chunk.
+    equal to the one chunk. `cut` is the finest cut that tensor parallelism can need, so that
+    a digest by slices can be taken in any layout.
     """
 
     name: str
@@ -75,6 +98,7 @@ class LogicalTensor:
     shape: Shape
     chunks: tuple[Chunk, ...]
     replicas: tuple[TensorRef, ...] = ()
+    cut: Cut = UNCUT
 
     @property
     def num_elements(self) -> int:

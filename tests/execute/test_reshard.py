@@ -14,10 +14,12 @@ from safetensors.torch import load_file
 
 from unshard.errors import CheckpointError, DestinationError, FormatError, NoSpaceError, UsageError
 from unshard.execute import run
+from unshard.execute.copy import Copier, TaskResult
 from unshard.execute.diff import diff
 from unshard.execute.fingerprint import fingerprint
 from unshard.execute.journal import Journal
 from unshard.execute.run import run_plan
+from unshard.execute.tasks import CopyTask
 from unshard.index.build import open_checkpoint
 from unshard.plan.metaseq_target import plan_metaseq
 from unshard.plan.safetensors_target import plan_safetensors
@@ -157,7 +159,7 @@ def test_a_failed_write_leaves_nothing_visible(raw: Raw, tmp_path: Path) -> None
     os.truncate(victim, 2000)
     with pytest.raises(FormatError, match=r"shard1\.pt: ends before byte \d+, inside tensor"):
         run_plan(plan, tmp_path / "out")
-    assert not list((tmp_path / "out").glob("*model*"))
+    assert not list((tmp_path / "out").glob("[!.]*model*"))
 
 
 def test_a_second_run_writes_only_what_is_missing(
@@ -225,13 +227,13 @@ def test_a_source_that_changes_meanwhile(
     raw: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = open_checkpoint(raw[0])
-    write = run._write_record
+    run_task = Copier.run
 
-    def touch_and_write(*arguments: Any) -> int:
+    def touch_and_run(copier: Copier, task: CopyTask) -> TaskResult:
         os.utime(checkpoint.layout.files[0])
-        return write(*arguments)
+        return run_task(copier, task)
 
-    monkeypatch.setattr(run, "_write_record", touch_and_write)
+    monkeypatch.setattr(Copier, "run", touch_and_run)
     with pytest.raises(CheckpointError, match="changed during the reshard"):
         run_plan(plan_safetensors(checkpoint), tmp_path / "out")
 

@@ -9,11 +9,13 @@ import click
 from unshard.cli.display import progress
 from unshard.cli.quantities import ByteCount, format_bytes
 from unshard.errors import UsageError
-from unshard.execute.run import DEFAULT_WORKERS, peak_buffer_bytes, run_plan
+from unshard.execute.run import run_plan
+from unshard.execute.workers import DEFAULT_WORKERS, peak_buffer_bytes
 from unshard.index.build import open_checkpoint
 from unshard.index.checkpoint import Checkpoint
 from unshard.plan.copy_plan import CopyPlan
 from unshard.plan.metaseq_target import plan_metaseq
+from unshard.plan.plan_json import plan_to_json
 from unshard.plan.safetensors_target import DEFAULT_MAX_FILE_BYTES, plan_safetensors
 
 
@@ -101,7 +103,7 @@ def _refuse_half_heads(tp_size: int, num_heads: int) -> None:
 
 def _print_plan(checkpoint: Checkpoint, plan: CopyPlan, workers: int, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(plan.to_json()))
+        click.echo(json.dumps(plan_to_json(plan)))
         return
     ledger = checkpoint.index.ledger
     click.echo(f"from    {checkpoint.source} ({checkpoint.layout.kind})")
@@ -113,11 +115,7 @@ def _print_plan(checkpoint: Checkpoint, plan: CopyPlan, workers: int, as_json: b
     )
     click.echo(f"memory  {format_bytes(peak_buffer_bytes(workers))} of buffers, {workers} workers")
     for file in plan.files:
-        tensors = [tensor for record in file.records for tensor in record.tensors]
-        copies = sum(len(tensor.items) for tensor in tensors)
-        click.echo(
-            f"  {file.name:<40} {file.num_bytes:>16,} bytes  {len(tensors):>5} tensors from "
-            f"{copies} pieces"
-        )
+        spans = sum(len(record.spans) for record in file.records)
+        click.echo(f"  {file.name:<40} {file.num_bytes:>16,} bytes  {spans:>5} tensors")
     for omission in plan.omissions:
         click.echo(f"  leaves out {omission.name}: {omission.reason}")

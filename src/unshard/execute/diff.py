@@ -12,7 +12,7 @@ from unshard.architectures.opt import weight_names
 from unshard.dtypes import BFLOAT16, DType
 from unshard.execute.blocks import Buffers, stream
 from unshard.execute.reader import Reader
-from unshard.execute.run import DEFAULT_WORKERS
+from unshard.execute.workers import DEFAULT_WORKERS
 from unshard.plan.lower import lower_whole
 from unshard.progress import Progress, Silent
 from unshard.tensors import LogicalTensor, TensorIndex

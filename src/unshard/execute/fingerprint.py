@@ -1,32 +1,39 @@
 """A digest of the weights that is the same in every layout.
 
-Version 1: a tensor's digest is SHA-256 over the line `name dtype d0xd1…\\n` and then its
-bytes, row-major, little-endian, under its canonical name. The model's digest is SHA-256
-over the lines `name digest\\n`, sorted by name. Buffers, which some layouts do not store,
-are left out.
+Version 2, documented in docs/fingerprint.md. A tensor that tensor parallelism splits is cut
+along that dimension into gcd(size, attention heads) slices, the finest cut that any
+tensor-parallel size can need; any other tensor is one slice. A slice's digest is BLAKE3 of its
+elements, row-major, little-endian. A tensor's digest is BLAKE3 of the line
+`name dtype d0xd1… slices dim\\n` and its slices' digests (32 bytes each, in order). The model's
+digest is BLAKE3 of the version line and then of the lines `name digest\\n`, sorted by canonical
+name. Buffers, which some layouts do not store, are left out.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from blake3 import blake3
+
 from unshard.architectures.opt import weight_names
-from unshard.execute.blocks import Buffers, stream
+from unshard.dtypes import DType
+from unshard.execute.blocks import Buffers, elements_of, stream
 from unshard.execute.reader import Reader
-from unshard.execute.run import DEFAULT_WORKERS
+from unshard.execute.slices import SliceDigests, Slicer
+from unshard.execute.tasks import task_rows
+from unshard.execute.workers import DEFAULT_WORKERS
 from unshard.plan.lower import lower_whole
 from unshard.progress import Progress, Silent
-from unshard.tensors import LogicalTensor, TensorIndex
+from unshard.tensors import Cut, LogicalTensor, Shape, TensorIndex
 
-VERSION = "unshard-fingerprint-1"
+VERSION = "unshard-fingerprint-2"
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Digests (hex SHA-256) of the whole model and of each weight by canonical name."""
+    """Digests (hex BLAKE3) of the whole model and of each weight by canonical name."""
 
     model: str
     tensors: Mapping[str, str]
@@ -44,19 +51,44 @@ def fingerprint(
     progress = progress or Silent()
     weights = [index[name] for name in weight_names(index)]
     progress.start("fingerprint", sum(tensor.num_bytes for tensor in weights))
+    work = [(tensor, rows) for tensor in weights for rows in task_rows(tensor)]
+    slices: dict[str, dict[int, str]] = {tensor.name: {} for tensor in weights}
     with ThreadPoolExecutor(workers) as pool:
-        digests = list(pool.map(lambda tensor: _digest(tensor, progress), weights))
-    tensors = {tensor.name: digest for tensor, digest in zip(weights, digests, strict=True)}
-    lines = "".join(f"{name} {tensors[name]}\n" for name in sorted(tensors))
-    return Fingerprint(hashlib.sha256(lines.encode()).hexdigest(), tensors)
+        digested = pool.map(lambda each: _digest_rows(each[0], each[1], progress), work)
+        for (tensor, _), digests in zip(work, digested, strict=True):
+            slices[tensor.name] |= digests
+    return combine(
+        {
+            tensor.name: tensor_digest(
+                tensor.name, tensor.dtype, tensor.shape, tensor.cut, slices[tensor.name]
+            )
+            for tensor in weights
+        }
+    )
 
 
-def _digest(tensor: LogicalTensor, progress: Progress) -> str:
-    shape = "x".join(map(str, tensor.shape))
-    digest = hashlib.sha256(f"{tensor.name} {tensor.dtype.name} {shape}\n".encode())
-    buffers = Buffers()
+def _digest_rows(tensor: LogicalTensor, rows: range, progress: Progress) -> dict[int, str]:
+    digests = SliceDigests(Slicer(tensor.shape, tensor.cut))
+    row = rows.start
     with Reader() as reader:
-        for block in stream(lower_whole(tensor), reader, buffers):
-            digest.update(block)
-            progress.advance(len(block))
-    return digest.hexdigest()
+        for raw in stream(lower_whole(tensor), reader, Buffers(), rows=rows):
+            block = elements_of(tensor, raw)
+            digests.add(row, 0, block)
+            row += len(block)
+            progress.advance(len(raw))
+    return digests.digests()
+
+
+def tensor_digest(
+    name: str, dtype: DType, shape: Shape, cut: Cut, slices: Mapping[int, str]
+) -> str:
+    """The digest of a tensor from those of all its slices (hex, by number)."""
+    dimensions = "x".join(map(str, shape))
+    head = f"{name} {dtype.name} {dimensions} {cut.count} {cut.dim}\n".encode()
+    return blake3(head + b"".join(bytes.fromhex(slices[n]) for n in sorted(slices))).hexdigest()
+
+
+def combine(tensors: Mapping[str, str]) -> Fingerprint:
+    """The fingerprint of a model from its tensors' digests."""
+    lines: Sequence[str] = [f"{name} {tensors[name]}\n" for name in sorted(tensors)]
+    return Fingerprint(blake3("".join([f"{VERSION}\n", *lines]).encode()).hexdigest(), tensors)

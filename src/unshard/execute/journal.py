@@ -1,36 +1,44 @@
-"""What of a reshard is done, so that the same command goes on where it was stopped."""
+"""Which reshard a folder holds: its claim, its lock, and the fingerprint of what it wrote."""
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from unshard.errors import CheckpointError, DestinationError
-from unshard.execute.output_file import partial_path, write_error
+from unshard.execute.fingerprint import VERSION, Fingerprint
+from unshard.execute.output_file import partial_path, write_all, write_error
+from unshard.execute.task_log import TaskLog
 from unshard.plan.copy_plan import CopyPlan, PlannedFile
+from unshard.plan.plan_json import plan_digest
 
 NAME = "unshard.json"
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".bin")
+MAX_BYTES = 1 << 28
 
 
 class Journal:
     """The file `unshard.json` in the destination: which reshard its files belong to.
 
-    It is also the lock that keeps two runs out of one folder.
+    It is also the lock that keeps two runs out of one folder. With `reclaim` the sources may
+    vanish while they are copied; with `sync` off nothing that is there is believed later.
 
     Raises:
         DestinationError: another run is writing to the folder, or it is not writable.
     """
 
-    def __init__(self, plan: CopyPlan, directory: Path) -> None:
+    def __init__(
+        self, plan: CopyPlan, directory: Path, *, sync: bool = True, reclaim: bool = False
+    ) -> None:
         self._plan = plan
         self._directory = directory
         self._path = directory / NAME
         self._names = [file.name for file in plan.files]
+        self._sync, self._reclaim = sync, reclaim
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             self._descriptor = os.open(self._path, flags, 0o666)
@@ -60,13 +68,15 @@ class Journal:
             DestinationError: it holds another reshard, this one of other source files, or
                 weights that no reshard wrote.
         """
-        recorded, mine = self._recorded(), self._record()
-        if recorded == mine and not overwrite:
+        recorded = self._recorded()
+        digest = plan_digest(self._plan)
+        same = recorded.get("plan") == digest and recorded.get("files") == self._names
+        if same and not overwrite and recorded.get("synced") and self._unchanged(recorded):
             return [file for file in self._plan.files if not self._is_done(file)]
-        written = set(recorded.get("files", ())) if recorded else set()
+        written = set(recorded.get("files", ()))
         if not overwrite:
-            self._refuse_other_reshard(recorded, mine)
-            self._refuse_taken(set(self._names))
+            self._refuse_other_reshard(recorded, same)
+            self._refuse_taken(set(self._names) - (written if same else set()))
         foreign = {
             path.name for path in self._directory.iterdir() if path.suffix in WEIGHT_SUFFIXES
         }
@@ -74,7 +84,8 @@ class Journal:
         for name in written | set(self._names):
             (self._directory / name).unlink(missing_ok=True)
             partial_path(self._directory, name).unlink(missing_ok=True)
-        self._write(mine)
+        TaskLog(self._directory).remove()
+        self._write(self._record(digest))
         return list(self._plan.files)
 
     def check_sources(self) -> None:
@@ -82,16 +93,21 @@ class Journal:
         Raises:
             CheckpointError: a source file changed while it was read.
         """
-        if self._recorded().get("sources") != _state(self._plan):
+        if not self._unchanged(self._recorded()):
             raise CheckpointError(
                 "a source file changed during the reshard: the output may mix old and new",
                 hint="run it again with --overwrite when nothing writes to the source",
             )
 
-    def _refuse_other_reshard(self, recorded: dict[str, Any], mine: dict[str, Any]) -> None:
-        if not recorded:
+    def finish(self, fingerprint: Fingerprint | None) -> None:
+        """Records the fingerprint of what was written, where one is known."""
+        if fingerprint is not None:
+            self._write(self._recorded() | {"fingerprint": fingerprint_json(fingerprint)})
+
+    def _refuse_other_reshard(self, recorded: Mapping[str, Any], same: bool) -> None:
+        if not recorded or (same and self._unchanged(recorded)):
             return
-        if recorded.get("plan") == mine["plan"]:
+        if same:
             raise DestinationError(
                 f"{self._directory}: the source files have changed since this reshard began",
                 hint="--overwrite writes it all again",
@@ -115,37 +131,52 @@ class Journal:
         path = self._directory / file.name
         return path.is_file() and path.stat().st_size == file.num_bytes
 
-    def _record(self) -> dict[str, Any]:
+    def _unchanged(self, recorded: Mapping[str, Any]) -> bool:
+        """Whether the source files are as they were; reclaimed ones may be gone or emptied."""
+        for path, (size, modified) in recorded.get("sources", {}).items():
+            try:
+                found = Path(path).stat()
+            except FileNotFoundError:
+                if not self._reclaim:
+                    return False
+                continue
+            if found.st_size != size or (found.st_mtime_ns != modified and not self._reclaim):
+                return False
+        return True
+
+    def _record(self, digest: str) -> dict[str, Any]:
+        states = ((path, Path(path).stat()) for path in self._plan.source_paths())
         return {
             "written_by": "unshard reshard",
             "target": self._plan.target,
-            "plan": self._plan.digest(),
-            "sources": _state(self._plan),
+            "plan": digest,
+            "sources": {path: [state.st_size, state.st_mtime_ns] for path, state in states},
             "files": self._names,
+            "synced": self._sync,
         }
 
     def _recorded(self) -> dict[str, Any]:
         """What the file says; nothing when it is new or was cut short."""
         try:
-            content = json.loads(os.pread(self._descriptor, 1 << 26, 0))
+            content = json.loads(os.pread(self._descriptor, MAX_BYTES, 0))
         except ValueError:
             return {}
         return content if isinstance(content, dict) else {}
 
-    def _write(self, record: dict[str, Any]) -> None:
+    def _write(self, record: Mapping[str, Any]) -> None:
         raw = json.dumps(record, indent=2).encode()
         try:
-            os.truncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, raw, 0)
+            os.ftruncate(self._descriptor, 0)
+            write_all(self._descriptor, self._path, raw, 0)
             os.fsync(self._descriptor)
         except OSError as error:
             raise write_error(self._path, error) from error
 
 
-def _state(plan: CopyPlan) -> str:
-    """A digest of the size and modification time of every file that the plan reads."""
-    lines = []
-    for path in plan.source_paths():
-        found = Path(path).stat()
-        lines.append(f"{path} {found.st_size} {found.st_mtime_ns}")
-    return hashlib.sha256(os.fsencode("\n".join(lines))).hexdigest()
+def fingerprint_json(fingerprint: Fingerprint) -> dict[str, Any]:
+    """A fingerprint as JSON values."""
+    return {
+        "version": VERSION,
+        "model": fingerprint.model,
+        "tensors": dict(fingerprint.tensors),
+    }

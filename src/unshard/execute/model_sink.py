@@ -12,8 +12,7 @@ from unshard.dtypes import BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64, INT64, DTy
 from unshard.errors import CheckpointError
 from unshard.execute.blocks import Buffers, stream
 from unshard.execute.reader import Reader
-from unshard.plan.copy_plan import PlannedTensor
-from unshard.plan.lower import lower_whole
+from unshard.plan.lower import PlannedTensor, lower_whole
 from unshard.progress import Progress, Silent
 from unshard.tensors import TensorIndex
 

@@ -7,14 +7,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
 
 from unshard.errors import DestinationError, NoSpaceError, UnshardError
 from unshard.formats.torch_zip_layout import descriptor, directory, lay_out, local_header
 from unshard.plan.copy_plan import PlannedFile
 
 
-def write_error(path: Path, error: OSError) -> UnshardError:
+def write_error(path: str | Path, error: OSError) -> UnshardError:
     """The error that a failed write to `path` means to the user."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpaceError(
@@ -25,90 +24,83 @@ def write_error(path: Path, error: OSError) -> UnshardError:
     return DestinationError(f"{path}: cannot be written ({error.strerror})")
 
 
-def partial_path(directory: Path, name: str) -> Path:
+def partial_path(folder: Path, name: str) -> Path:
     """Where the file `name` grows until it is whole."""
-    return directory / f".{name}.partial"
+    return folder / f".{name}.partial"
 
 
-class OutputFile:
-    """The file `directory/plan.name` being made, as `.NAME.partial` until `commit`.
+def write_all(file: int, path: str | Path, data: bytes | memoryview, offset: int) -> None:
+    """Writes all of `data` at `offset` of the descriptor `file`; `path` is for errors.
 
-    Several threads may write at once, to disjoint offsets.
+    Raises:
+        NoSpaceError, DestinationError: the system refuses.
     """
+    view = memoryview(data)
+    try:
+        while view:
+            count = os.pwrite(file, view, offset)
+            view, offset = view[count:], offset + count
+    except OSError as error:
+        raise write_error(path, error) from error
 
-    def __init__(self, plan: PlannedFile, directory: Path) -> None:
-        self._plan = plan
-        self._path = directory / plan.name
-        self._partial = partial_path(directory, plan.name)
-        self._descriptor = -1
 
-    def __enter__(self) -> Self:
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+def create(plan: PlannedFile, folder: Path, *, reserve: bool) -> None:
+    """Makes the partial file in its full length, with its space reserved on the disk or not.
+
+    Raises:
+        NoSpaceError, DestinationError: the system refuses.
+    """
+    path = partial_path(folder, plan.name)
+    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        file = os.open(path, flags, 0o666)
         try:
-            self._descriptor = os.open(self._partial, flags, 0o666)
-            if self._plan.num_bytes:
-                os.posix_fallocate(self._descriptor, 0, self._plan.num_bytes)
-        except OSError as error:
-            self._discard()
-            raise write_error(self._path, error) from error
-        return self
+            if reserve and plan.num_bytes:
+                os.posix_fallocate(file, 0, plan.num_bytes)
+            else:
+                os.ftruncate(file, plan.num_bytes)
+        finally:
+            os.close(file)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise write_error(folder / plan.name, error) from error
 
-    def __exit__(self, *_exception: object) -> None:
-        if self._descriptor >= 0:
-            self._discard()
 
-    def _discard(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-        self._partial.unlink(missing_ok=True)
+def commit(plan: PlannedFile, folder: Path, checksums: Mapping[str, int], *, sync: bool) -> None:
+    """Writes what lies around the copied bytes and gives the file its name.
 
-    @property
-    def needs_checksums(self) -> bool:
-        """Whether `commit` uses the records' CRC-32s."""
-        return self._plan.framing == "torch-zip"
+    `checksums` are the CRC-32s of the records by name, for framings that need them.
 
-    def write(self, data: bytes | memoryview, offset: int) -> None:
-        """Writes all of `data` at `offset`.
-
-        Raises:
-            NoSpaceError, DestinationError: the system refuses.
-        """
-        view = memoryview(data)
+    Raises:
+        NoSpaceError, DestinationError: the system refuses.
+    """
+    path = partial_path(folder, plan.name)
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            while view:
-                count = os.pwrite(self._descriptor, view, offset)
-                view, offset = view[count:], offset + count
-        except OSError as error:
-            raise write_error(self._path, error) from error
+            for record in plan.records:
+                write_all(file, path, record.literal, record.offset)
+            if plan.framing == "torch-zip":
+                _write_zip_framing(file, path, plan, checksums)
+            if sync:
+                os.fsync(file)
+        finally:
+            os.close(file)
+        path.replace(folder / plan.name)
+    except OSError as error:
+        raise write_error(folder / plan.name, error) from error
 
-    def start_writeback(self, offset: int, num_bytes: int) -> None:
-        """Asks the system to begin writing these bytes to the disk, so that the sync at the
-        end has little left to wait for."""
-        os.posix_fadvise(self._descriptor, offset, num_bytes, os.POSIX_FADV_DONTNEED)
 
-    def commit(self, checksums: Mapping[str, int]) -> None:
-        """Writes the framing around the records, syncs and gives the file its name.
-
-        `checksums` are the CRC-32s of the records by name, for framings that need them.
-        """
-        if self.needs_checksums:
-            self._write_zip_framing(checksums)
-        try:
-            os.fsync(self._descriptor)
-            os.close(self._descriptor)
-            self._descriptor = -1
-            self._partial.replace(self._path)
-        except OSError as error:
-            raise write_error(self._path, error) from error
-
-    def _write_zip_framing(self, checksums: Mapping[str, int]) -> None:
-        laid_out, _ = lay_out([(record.name, record.num_bytes) for record in self._plan.records])
-        entries = [replace(entry, crc32=checksums[entry.name]) for entry in laid_out]
-        for entry in entries:
-            header = local_header(entry)
-            self.write(header, entry.header_offset)
-            self.write(descriptor(entry), entry.header_offset + len(header) + entry.num_bytes)
-        last = entries[-1]
-        end = last.header_offset + len(local_header(last)) + last.num_bytes + len(descriptor(last))
-        self.write(directory(entries, end), end)
+def _write_zip_framing(
+    file: int, path: Path, plan: PlannedFile, checksums: Mapping[str, int]
+) -> None:
+    laid_out, _ = lay_out([(record.name, record.num_bytes) for record in plan.records])
+    entries = [replace(entry, crc32=checksums[entry.name]) for entry in laid_out]
+    for entry in entries:
+        header = local_header(entry)
+        write_all(file, path, header, entry.header_offset)
+        end = entry.header_offset + len(header) + entry.num_bytes
+        write_all(file, path, descriptor(entry), end)
+    last = entries[-1]
+    end = last.header_offset + len(local_header(last)) + last.num_bytes + len(descriptor(last))
+    write_all(file, path, directory(entries, end), end)

@@ -1,30 +1,48 @@
-"""Carrying out a `CopyPlan` into files."""
+"""Carrying out a `CopyPlan` into files: in parallel, in bounded memory, resumable, proved."""
 
 from __future__ import annotations
 
 import os
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
 from pathlib import Path
 
-from isal import isal_zlib
-
 from unshard.disk import sync_directory
-from unshard.errors import DestinationError, NoSpaceError
-from unshard.execute.blocks import BLOCK_BYTES, Buffers, stream
+from unshard.errors import DestinationError, NoSpaceError, UsageError
+from unshard.execute.casts import refuse_cast
+from unshard.execute.copy import Copier, TaskResult
+from unshard.execute.finishing import Finishing
 from unshard.execute.journal import Journal
-from unshard.execute.output_file import OutputFile, write_error
-from unshard.execute.reader import Reader
-from unshard.plan.copy_plan import CopyPlan, PlannedFile, Record
+from unshard.execute.output_file import create, partial_path, write_error
+from unshard.execute.reclaim import Reclaiming
+from unshard.execute.task_log import TaskLog
+from unshard.execute.tasks import CopyTask, placements_of, tasks_of
+from unshard.execute.workers import DEFAULT_MEMORY_BYTES, DEFAULT_WORKERS, block_bytes
+from unshard.plan.copy_plan import CopyPlan, PlannedFile
 from unshard.progress import Progress, Silent
 
-WRITEBACK_BYTES = 8 << 20
-"""How much may wait for the disk before it is asked to begin."""
-DEFAULT_WORKERS = min(4, os.cpu_count() or 1)
+Executor = Callable[[Copier, Sequence[CopyTask]], Iterator[TaskResult]]
+"""Runs tasks somewhere and yields what each did, in any order."""
 
 
-def peak_buffer_bytes(workers: int = DEFAULT_WORKERS) -> int:
-    """Memory that a run's block buffers take at most, for rows of up to a block (bytes)."""
-    return 3 * BLOCK_BYTES * workers
+def threads(workers: int) -> Executor:
+    """An executor of `workers` threads in this process."""
+
+    def run(copier: Copier, tasks: Sequence[CopyTask]) -> Iterator[TaskResult]:
+        todo = iter(tasks)
+        with ThreadPoolExecutor(workers) as pool:
+            running: set[Future[TaskResult]] = set()
+            while True:
+                free = 2 * workers - len(running)
+                running |= {pool.submit(copier.run, task) for task in islice(todo, free)}
+                if not running:
+                    return
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in sorted(done, key=lambda each: each.exception() is not None):
+                    yield future.result()
+
+    return run
 
 
 def run_plan(
@@ -32,38 +50,76 @@ def run_plan(
     directory: str | Path,
     *,
     workers: int = DEFAULT_WORKERS,
+    memory_bytes: int = DEFAULT_MEMORY_BYTES,
     overwrite: bool = False,
+    verify: bool = True,
+    sync: bool = True,
+    reclaim: Sequence[str | Path] = (),
+    executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> list[Path]:
     """Writes every file of `plan` into `directory`; returns their paths.
 
-    Each file appears under its name only when it is whole and synced. Stopped at any
-    moment, the same call goes on with the files that are missing.
+    Each file appears under its name only when it is whole and, with `sync`, on the disk.
+    Stopped at any moment, the same call goes on where it was. With `verify`, what is written is
+    compared with what is read, and that with the checksums in the source files; the output's
+    fingerprint is recorded in `unshard.json`. Source files in `reclaim` are deleted on the way,
+    each once all of it is written, synced and proved.
 
     Raises:
         DestinationError, NoSpaceError: the output cannot be written.
         FormatError, CheckpointError: an input is not what its headers said.
+        UsageError: too little memory, or a cast that there is not.
     """
-    progress = progress or Silent()
+    plan.check()
+    for target in plan.targets():
+        for region in target.regions:
+            refuse_cast(target.name, plan.sources[region.source].dtype, target.dtype)
     directory = Path(directory)
+    size = block_bytes(memory_bytes, workers)
+    _make_folder(plan, directory)
+    reclaiming = Reclaiming(plan, tuple(map(str, reclaim))) if reclaim else None
+    if reclaiming and not (sync and verify):
+        raise UsageError("source files are deleted only after a synced, verified copy")
+    with Journal(plan, directory, sync=sync, reclaim=bool(reclaim)) as journal:
+        todo = journal.begin(overwrite=overwrite)
+        log = TaskLog(directory)
+        placements = placements_of(plan)
+        tasks = tasks_of(plan, placements)
+        results = _resumed(plan, directory, todo, tasks, log, reserve=not reclaim)
+        closed = frozenset(n for n, file in enumerate(plan.files) if file not in todo)
+        copier = Copier(
+            plan,
+            placements,
+            [str(partial_path(directory, file.name)) for file in plan.files],
+            _started(plan, tasks, results, closed, progress or Silent()),
+            closed,
+            size,
+            verify=verify,
+            write_behind=sync,
+        )
+        open_tasks = [
+            task for task in tasks if task.number not in results and not task.files <= closed
+        ]
+        finishing = Finishing(plan, directory, tasks, closed, log if sync else None, reclaiming)
+        with finishing:
+            for result in results.values():
+                finishing.add(result, logged=True)
+            for result in (executor or threads(workers))(copier, open_tasks):
+                finishing.add(result)
+        journal.check_sources()
+        journal.finish(finishing.fingerprint())
+        finishing.end()
+        if sync:
+            sync_directory(directory)
+    return [directory / file.name for file in plan.files]
+
+
+def _make_folder(plan: CopyPlan, directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise write_error(directory, error) from error
-    _refuse_own_sources(plan, directory)
-    with Journal(plan, directory) as journal, ThreadPoolExecutor(workers) as pool:
-        todo = journal.begin(overwrite=overwrite)
-        _refuse_full_disk(todo, directory)
-        progress.start("reshard", plan.num_bytes)
-        progress.advance(plan.num_bytes - sum(file.num_bytes for file in todo))
-        for file in todo:
-            _write_file(file, directory, pool, progress)
-        journal.check_sources()
-        sync_directory(directory)
-    return [directory / file.name for file in plan.files]
-
-
-def _refuse_own_sources(plan: CopyPlan, directory: Path) -> None:
     sources = {Path(path).resolve() for path in plan.source_paths()}
     for file in plan.files:
         if (directory / file.name).resolve() in sources:
@@ -73,7 +129,35 @@ def _refuse_own_sources(plan: CopyPlan, directory: Path) -> None:
             )
 
 
-def _refuse_full_disk(todo: list[PlannedFile], directory: Path) -> None:
+def _resumed(
+    plan: CopyPlan,
+    directory: Path,
+    todo: Sequence[PlannedFile],
+    tasks: Sequence[CopyTask],
+    log: TaskLog,
+    reserve: bool,
+) -> dict[int, TaskResult]:
+    """Tasks whose output is still there; files that nothing is left of are made anew."""
+    results = log.read()
+    numbers = {file.name: number for number, file in enumerate(plan.files)}
+    lost = set()
+    for file in todo:
+        partial = partial_path(directory, file.name)
+        if not partial.is_file() or partial.stat().st_size != file.num_bytes or not results:
+            lost.add(numbers[file.name])
+    if reserve:
+        _refuse_full_disk([file for file in todo if numbers[file.name] in lost], directory)
+    for file in todo:
+        if numbers[file.name] in lost:
+            create(file, directory, reserve=reserve)
+    return {
+        task.number: results[task.number]
+        for task in tasks
+        if task.number in results and not task.files & lost
+    }
+
+
+def _refuse_full_disk(todo: Sequence[PlannedFile], directory: Path) -> None:
     space = os.statvfs(directory)
     free, needed = space.f_bavail * space.f_frsize, sum(file.num_bytes for file in todo)
     if needed > free:
@@ -83,51 +167,21 @@ def _refuse_full_disk(todo: list[PlannedFile], directory: Path) -> None:
         )
 
 
-def _write_file(
-    file: PlannedFile, directory: Path, pool: ThreadPoolExecutor, progress: Progress
-) -> None:
-    """Writes one file, its records in parallel."""
-    with OutputFile(file, directory) as output:
-        records = sorted(file.records, key=lambda record: -record.num_bytes)
-        futures = {
-            record.name: pool.submit(_write_record, record, output, progress) for record in records
-        }
-        try:
-            wait(futures.values(), return_when=FIRST_EXCEPTION)
-            checksums = {name: future.result() for name, future in _failed_first(futures)}
-        finally:
-            for future in futures.values():
-                future.cancel()
-            wait(futures.values())
-        output.commit(checksums)
-        progress.advance(file.num_bytes - sum(record.num_bytes for record in file.records))
+def _started(
+    plan: CopyPlan,
+    tasks: Sequence[CopyTask],
+    results: dict[int, TaskResult],
+    closed: frozenset[int],
+    progress: Progress,
+) -> Progress:
+    """The progress, told of the whole work and of what of it is done already."""
 
+    def num_bytes(task: CopyTask) -> int:
+        tensor = plan.sources[task.source]
+        rows = tensor.shape[0] if tensor.shape else 1
+        return tensor.num_bytes // rows * (task.stop - task.start)
 
-def _failed_first(futures: dict[str, Future[int]]) -> list[tuple[str, Future[int]]]:
-    """So that the first failure is raised at once, not after all that still runs."""
-    return sorted(
-        futures.items(), key=lambda each: not (each[1].done() and each[1].exception() is not None)
-    )
-
-
-def _write_record(record: Record, output: OutputFile, progress: Progress) -> int:
-    """Writes one record's bytes; returns their CRC-32, or 0 where nobody needs it."""
-    checksum, offset = 0, record.offset
-    if output.needs_checksums:
-        checksum = isal_zlib.crc32(record.literal)
-    output.write(record.literal, offset)
-    offset += len(record.literal)
-    progress.advance(len(record.literal))
-    buffers, synced = Buffers(), offset
-    with Reader() as reader:
-        for tensor in record.tensors:
-            for block in stream(tensor, reader, buffers):
-                output.write(block, offset)
-                if output.needs_checksums:
-                    checksum = isal_zlib.crc32(block, checksum)
-                offset += len(block)
-                progress.advance(len(block))
-                if offset - synced >= WRITEBACK_BYTES:
-                    output.start_writeback(synced, offset - synced)
-                    synced = offset
-    return checksum
+    progress.start("reshard", sum(map(num_bytes, tasks)))
+    done = (task for task in tasks if task.number in results or task.files <= closed)
+    progress.advance(sum(map(num_bytes, done)))
+    return progress

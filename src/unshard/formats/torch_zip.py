@@ -20,7 +20,7 @@ from unshard.formats.pickle_prototype import Prototypes
 from unshard.formats.records import Global, PersistentId, PickledObject, as_mapping, as_shape
 from unshard.formats.regular_file import open_regular, read_exactly
 from unshard.formats.zip_directory import Member, zip_members
-from unshard.tensors import ByteRange, Shape, TensorRef
+from unshard.tensors import ByteRange, Shape, StoredRecord, TensorRef
 
 MAX_PICKLE_BYTES = 48 << 20
 """A trainer's state can hold a cache of one number per document; weights are not in here."""
@@ -114,6 +114,13 @@ def storage_refs(file: TorchFile) -> dict[str, TensorRef]:
         )
         for key, member in file.storages.items()
     }
+
+
+def stored_records(file: TorchFile) -> Iterator[StoredRecord]:
+    """Each storage as a record with the checksum that the archive's directory states."""
+    for key, member in file.storages.items():
+        name = f"{file.root}/data/{key}"
+        yield StoredRecord(file.path, name, member.offset, member.length, member.crc32)
 
 
 def tensors_of(file: TorchFile, state_dict: object, where: str) -> Iterator[TensorRef]:

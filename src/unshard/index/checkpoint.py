@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from unshard.architectures.opt import OPTConfig
 from unshard.index.companions import Companion
-from unshard.tensors import ByteRange, TensorIndex, TensorRef
+from unshard.tensors import ByteRange, StoredRecord, TensorIndex, TensorRef
 
 LayoutKind = Literal["metaseq-raw", "metaseq-consolidated", "huggingface"]
 
@@ -55,3 +55,5 @@ class Checkpoint:
     names where the files fuse). One tensor per unit where the layout knows no units."""
     companions: Mapping[Companion, ByteRange]
     """The tokenizer's files found beside the weights, each as all of its bytes."""
+    stored: tuple[StoredRecord, ...] = ()
+    """The files' records whose CRC-32 the files themselves state."""

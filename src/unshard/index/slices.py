@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 
 from unshard.tensors import ByteRange, Shape, TensorRef
 
@@ -20,15 +21,32 @@ def slice_ranges(ranges: tuple[ByteRange, ...], start: int, length: int) -> Iter
             start -= piece.length
 
 
-def slice_elements(ref: TensorRef, name: str, start: int, shape: Shape) -> TensorRef:
-    """A tensor of `shape` whose elements begin at element `start` of `ref`."""
-    part = TensorRef(name, ref.dtype, shape, ())
-    size = ref.dtype.itemsize_bytes
-    ranges = tuple(slice_ranges(ref.ranges, start * size, part.num_bytes))
-    return TensorRef(name, ref.dtype, shape, ranges)
+def cut(refs: Sequence[TensorRef], tensors: Iterable[tuple[str, Shape]]) -> Iterator[TensorRef]:
+    """Tensors that lie one after the other in the elements of `refs` end to end.
+
+    One pass over the ranges, however many tensors there are. Raises IndexError when `refs`
+    hold too few elements.
+    """
+    ranges = [piece for ref in refs for piece in ref.ranges]
+    dtype = refs[0].dtype
+    number = used = 0
+    for name, shape in tensors:
+        missing = math.prod(shape) * dtype.itemsize_bytes
+        taken = []
+        while missing:
+            piece = ranges[number]
+            length = min(missing, piece.length - used)
+            if length:
+                taken.append(ByteRange(piece.path, piece.offset + used, length))
+            missing -= length
+            used += length
+            if used == piece.length:
+                number, used = number + 1, 0
+        yield TensorRef(name, dtype, shape, tuple(taken))
 
 
-def concatenate(name: str, refs: list[TensorRef]) -> TensorRef:
-    """One flat tensor of the elements of `refs` in order."""
+def concatenate(name: str, refs: Sequence[TensorRef]) -> TensorRef:
+    """`refs`, equal but for their rows, as one tensor: the rows of each after those before."""
     ranges = tuple(piece for ref in refs for piece in ref.ranges)
-    return TensorRef(name, refs[0].dtype, (sum(ref.num_elements for ref in refs),), ranges)
+    shape = (sum(ref.shape[0] for ref in refs), *refs[0].shape[1:])
+    return TensorRef(name, refs[0].dtype, shape, ranges)

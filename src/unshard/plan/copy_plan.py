@@ -1,65 +1,85 @@
-"""The plan of a copy: every output byte and where it comes from, as data.
+"""The plan of a reshard: every output byte and where it comes from, as data.
 
-Nothing in it runs. `execute` carries it out into files, digests or a live model; a dry run
-prints it; JSON carries it to another machine.
+Nothing in it runs. Source tensors are listed once, target tensors say which boxes of them
+they hold, and output files say which bytes of target tensors lie where. `execute` carries it
+out, a dry run prints it, `plan_json` carries it to another machine or across a restart.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from unshard.dtypes import DType
+from unshard.errors import CheckpointError
 from unshard.plan.boxes import Box
-from unshard.tensors import Shape, TensorRef
+from unshard.tensors import LogicalTensor, Shape, StoredRecord
 
 Framing = Literal["plain", "torch-zip"]
 
 
 @dataclass(frozen=True, slots=True)
-class CopyItem:
-    """Elements `source_box` of `source` become elements `target_box` of a planned tensor.
+class Region:
+    """Box `box` of the source tensor `source` lies at `at` of a target tensor, and spans the
+    whole of its rows."""
 
-    `replicas` are other stored copies of `source`; they are read too and must be equal.
+    source: str
+    box: Box
+    at: Shape
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TargetTensor:
+    """A tensor to make; `regions` cover each of its elements exactly once.
+
+    Where `dtype` is not the source's, elements are cast, rounding to nearest even.
     """
-
-    target_box: Box
-    source: TensorRef
-    source_box: Box
-    replicas: tuple[TensorRef, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedTensor:
-    """A tensor to make; `items` cover each of its elements exactly once."""
 
     name: str
     dtype: DType
     shape: Shape
-    items: tuple[CopyItem, ...]
+    regions: tuple[Region, ...]
+
+    @property
+    def num_elements(self) -> int:
+        return math.prod(self.shape)
 
     @property
     def num_bytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize_bytes
+        return self.num_elements * self.dtype.itemsize_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Bytes `[start, stop)` of a target tensor, row-major."""
+
+    tensor: TargetTensor
+    start: int
+    stop: int
+
+
+def whole_span(tensor: TargetTensor) -> Span:
+    """All of a tensor's bytes."""
+    return Span(tensor, 0, tensor.num_bytes)
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Contiguous bytes at `offset` of an output file: literal ones, or tensors end to end."""
+    """Contiguous bytes at `offset` of an output file: literal ones, then spans end to end, then
+    `fill_bytes` zeros."""
 
     name: str
     offset: int
     literal: bytes = b""
-    tensors: tuple[PlannedTensor, ...] = ()
+    spans: tuple[Span, ...] = ()
+    fill_bytes: int = 0
 
     @property
     def num_bytes(self) -> int:
-        return len(self.literal) + sum(tensor.num_bytes for tensor in self.tensors)
+        spanned = sum(span.stop - span.start for span in self.spans)
+        return len(self.literal) + spanned + self.fill_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +94,7 @@ class PlannedFile:
 
 @dataclass(frozen=True, slots=True)
 class Omission:
-    """A logical tensor that the target layout has no place for, and why."""
+    """A source tensor that the target layout has no place for, and why."""
 
     name: str
     reason: str
@@ -82,83 +102,64 @@ class Omission:
 
 @dataclass(frozen=True)
 class CopyPlan:
-    """All output files of one reshard."""
+    """All output files of one reshard.
+
+    `sources` holds every source tensor that is read, once; `weights` names those that the
+    output's fingerprint is of. `stored` are the records of source files whose checksums are
+    known, to be compared with what is read.
+    """
 
     source: str
     target: str
     """The target layout in words."""
+    sources: Mapping[str, LogicalTensor]
     files: tuple[PlannedFile, ...]
+    weights: frozenset[str] = frozenset()
     omissions: tuple[Omission, ...] = ()
+    stored: tuple[StoredRecord, ...] = ()
 
     @property
     def num_bytes(self) -> int:
         return sum(file.num_bytes for file in self.files)
 
-    def tensors(self) -> Iterator[PlannedTensor]:
-        """Every planned tensor, file by file."""
+    def targets(self) -> Iterator[TargetTensor]:
+        """Every target tensor once, in the order of the files that hold them."""
+        seen: set[int] = set()
         for file in self.files:
-            for record in file.records:
-                yield from record.tensors
+            for span in (span for record in file.records for span in record.spans):
+                if id(span.tensor) not in seen:
+                    seen.add(id(span.tensor))
+                    yield span.tensor
 
     def source_paths(self) -> list[str]:
         """Every input file that the plan reads, sorted."""
-        refs = (
-            ref
-            for tensor in self.tensors()
-            for item in tensor.items
-            for ref in (item.source, *item.replicas)
+        return sorted(
+            {
+                piece.path
+                for tensor in self.sources.values()
+                for ref in (*(chunk.ref for chunk in tensor.chunks), *tensor.replicas)
+                for piece in ref.ranges
+            }
         )
-        return sorted({piece.path for ref in refs for piece in ref.ranges})
 
-    def to_json(self) -> dict[str, Any]:
-        """The whole plan as JSON values; literal bytes in base64."""
-        return {
-            "source": self.source,
-            "target": self.target,
-            "files": [_file_json(file) for file in self.files],
-            "omissions": [{"name": each.name, "reason": each.reason} for each in self.omissions],
-        }
-
-    def digest(self) -> str:
-        """SHA-256 of the plan's canonical JSON: equal plans write equal bytes."""
-        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _file_json(file: PlannedFile) -> dict[str, Any]:
-    return {
-        "name": file.name,
-        "framing": file.framing,
-        "num_bytes": file.num_bytes,
-        "records": [
-            {
-                "name": record.name,
-                "offset": record.offset,
-                "literal": base64.b64encode(record.literal).decode(),
-                "tensors": [_tensor_json(tensor) for tensor in record.tensors],
-            }
-            for record in file.records
-        ],
-    }
-
-
-def _tensor_json(tensor: PlannedTensor) -> dict[str, Any]:
-    return {
-        "name": tensor.name,
-        "dtype": tensor.dtype.name,
-        "shape": tensor.shape,
-        "items": [
-            {
-                "target_box": [item.target_box.offsets, item.target_box.sizes],
-                "source_box": [item.source_box.offsets, item.source_box.sizes],
-                "source": _ref_json(item.source),
-                "replicas": [_ref_json(replica) for replica in item.replicas],
-            }
-            for item in tensor.items
-        ],
-    }
-
-
-def _ref_json(ref: TensorRef) -> dict[str, Any]:
-    ranges = [[piece.path, piece.offset, piece.length] for piece in ref.ranges]
-    return {"name": ref.name, "dtype": ref.dtype.name, "shape": ref.shape, "ranges": ranges}
+    def check(self) -> None:
+        """
+        Raises:
+            CheckpointError: a target tensor is not covered exactly once, a region cuts its
+                rows, or a source tensor has no place.
+        """
+        placed = dict.fromkeys(self.sources, 0)
+        for target in self.targets():
+            covered = 0
+            for region in target.regions:
+                placed[region.source] += math.prod(region.box.sizes)
+                covered += math.prod(region.box.sizes)
+                if region.box.sizes[1:] != target.shape[1:]:
+                    raise CheckpointError(f"{target.name}: {region.source} cuts through its rows")
+            if covered != target.num_elements:
+                raise CheckpointError(
+                    f"{target.name}: {covered} of its {target.num_elements} elements are stored"
+                )
+        for name, count in placed.items():
+            if count < self.sources[name].num_elements:
+                raise CheckpointError(f"{name}: only {count} of its elements have a place")

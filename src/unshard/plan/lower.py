@@ -1,4 +1,4 @@
-"""From boxes of logical tensors to copies of stored bytes."""
+"""From boxes of logical tensors to copies of stored bytes: how any box of one is read."""
 
 from __future__ import annotations
 
@@ -6,15 +6,42 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from unshard.dtypes import DType
 from unshard.errors import CheckpointError
 from unshard.plan.boxes import Box, whole
-from unshard.plan.copy_plan import CopyItem, PlannedTensor
-from unshard.tensors import LogicalTensor, Shape
+from unshard.tensors import LogicalTensor, Shape, TensorRef
+
+
+@dataclass(frozen=True, slots=True)
+class CopyItem:
+    """Elements `source_box` of `source` become elements `target_box` of a planned tensor.
+
+    `replicas` are other stored copies of `source`; they are read too and must be equal.
+    """
+
+    target_box: Box
+    source: TensorRef
+    source_box: Box
+    replicas: tuple[TensorRef, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTensor:
+    """A tensor to read; `items` cover each of its elements exactly once."""
+
+    name: str
+    dtype: DType
+    shape: Shape
+    items: tuple[CopyItem, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Box `box` of `tensor`, laid at `at` of a target tensor."""
+    """Box `box` of `tensor`, laid at `at` of a planned tensor."""
 
     tensor: LogicalTensor
     box: Box
@@ -24,7 +51,7 @@ class Piece:
 def lower(
     name: str, shape: Shape, pieces: Sequence[Piece], *, check_replicas: bool
 ) -> PlannedTensor:
-    """The target tensor `name` of `shape` as copies from whatever stores its pieces.
+    """The tensor `name` of `shape` as copies from whatever stores its pieces.
 
     Raises:
         CheckpointError: the pieces differ in dtype or do not cover the target exactly once.

@@ -17,9 +17,15 @@ from unshard.errors import UsageError
 from unshard.formats.safetensors import safetensors_header
 from unshard.index.checkpoint import Checkpoint
 from unshard.index.companions import Companion
-from unshard.plan.copy_plan import CopyPlan, Omission, PlannedFile, PlannedTensor, Record
-from unshard.plan.lower import lower_whole
-from unshard.plan.small_files import copied_companions, json_file
+from unshard.plan.copy_plan import (
+    CopyPlan,
+    Omission,
+    PlannedFile,
+    Record,
+    TargetTensor,
+    whole_span,
+)
+from unshard.plan.small_files import copied, copied_companions, json_file
 
 DEFAULT_MAX_FILE_BYTES = 5_000_000_000
 TORCH_NAMES = {FLOAT16: "float16", BFLOAT16: "bfloat16", FLOAT32: "float32"}
@@ -27,10 +33,12 @@ TOKENIZER_NAMES: Mapping[Companion, str] = {"vocab": "vocab.json", "merges": "me
 
 
 def plan_safetensors(
-    checkpoint: Checkpoint, max_file_bytes: int = DEFAULT_MAX_FILE_BYTES
+    checkpoint: Checkpoint,
+    max_file_bytes: int = DEFAULT_MAX_FILE_BYTES,
+    dtype: DType | None = None,
 ) -> CopyPlan:
     """The plan that writes `checkpoint` as Hugging Face's OPT, at most `max_file_bytes` of
-    tensors per file (a larger tensor gets a file of its own).
+    tensors per file (a larger tensor gets a file of its own), weights cast to `dtype`.
 
     Raises:
         UsageError: `max_file_bytes` is not positive.
@@ -38,19 +46,26 @@ def plan_safetensors(
     if max_file_bytes <= 0:
         raise UsageError(f"the largest file size must be positive, not {max_file_bytes}")
     rules = tensor_rules(checkpoint.config)
-    named = [(rules[name].hugging_face_name, tensor) for name, tensor in checkpoint.index.items()]
-    tensors = [lower_whole(tensor, name) for name, tensor in named if name is not None]
-    omissions = [
-        Omission(tensor.name, "a metaseq buffer, always 3; Hugging Face's OPT does not store it")
-        for name, tensor in named
-        if name is None
-    ]
-    files = [*_weight_files(tensors, max_file_bytes), *_companions(checkpoint)]
-    target = "Hugging Face safetensors"
-    return CopyPlan(checkpoint.source, target, tuple(files), tuple(omissions))
+    named = {name: rules[name].hugging_face_name for name in checkpoint.index}
+    sources = {name: checkpoint.index[name] for name, theirs in named.items() if theirs}
+    targets = [copied(tensor, named[name], dtype) for name, tensor in sources.items()]
+    companions, copies = copied_companions(checkpoint, TOKENIZER_NAMES)
+    return CopyPlan(
+        source=checkpoint.source,
+        target="Hugging Face safetensors",
+        sources=sources | {source.name: source for source in companions},
+        files=(*_weight_files(targets, max_file_bytes), *_small_files(checkpoint, targets, copies)),
+        weights=frozenset(sources),
+        omissions=tuple(
+            Omission(name, "a metaseq buffer, always 3; Hugging Face's OPT does not store it")
+            for name, theirs in named.items()
+            if theirs is None
+        ),
+        stored=checkpoint.stored,
+    )
 
 
-def _weight_files(tensors: Sequence[PlannedTensor], max_file_bytes: int) -> Iterator[PlannedFile]:
+def _weight_files(tensors: Sequence[TargetTensor], max_file_bytes: int) -> Iterator[PlannedFile]:
     groups = _grouped(tensors, max_file_bytes)
     weight_map: dict[str, str] = {}
     for number, group in enumerate(groups, start=1):
@@ -64,8 +79,8 @@ def _weight_files(tensors: Sequence[PlannedTensor], max_file_bytes: int) -> Iter
         yield json_file("model.safetensors.index.json", index)
 
 
-def _grouped(tensors: Sequence[PlannedTensor], max_file_bytes: int) -> list[list[PlannedTensor]]:
-    groups: list[list[PlannedTensor]] = [[]]
+def _grouped(tensors: Sequence[TargetTensor], max_file_bytes: int) -> list[list[TargetTensor]]:
+    groups: list[list[TargetTensor]] = [[]]
     size = 0
     for tensor in tensors:
         if groups[-1] and size + tensor.num_bytes > max_file_bytes:
@@ -76,25 +91,23 @@ def _grouped(tensors: Sequence[PlannedTensor], max_file_bytes: int) -> list[list
     return groups
 
 
-def _weight_file(name: str, tensors: Sequence[PlannedTensor]) -> PlannedFile:
+def _weight_file(name: str, tensors: Sequence[TargetTensor]) -> PlannedFile:
     header = safetensors_header(
         ((tensor.name, tensor.dtype, tensor.shape) for tensor in tensors), {"format": "pt"}
     )
-    records = [Record("header", 0, literal=header)]
-    offset = len(header)
-    for tensor in tensors:
-        records.append(Record(tensor.name, offset, tensors=(tensor,)))
-        offset += tensor.num_bytes
-    return PlannedFile(name, "plain", tuple(records), offset)
+    spans = tuple(whole_span(tensor) for tensor in tensors)
+    record = Record("tensors", 0, literal=header, spans=spans)
+    return PlannedFile(name, "plain", (record,), record.num_bytes)
 
 
-def _companions(checkpoint: Checkpoint) -> Iterator[PlannedFile]:
-    dtype = next(iter(checkpoint.index.values())).dtype
-    yield json_file("config.json", hugging_face_config(checkpoint.config, dtype))
+def _small_files(
+    checkpoint: Checkpoint, tensors: Sequence[TargetTensor], copies: Sequence[PlannedFile]
+) -> Iterator[PlannedFile]:
+    yield json_file("config.json", hugging_face_config(checkpoint.config, tensors[0].dtype))
     generation = {"bos_token_id": 2, "eos_token_id": 2, "pad_token_id": 1}
     yield json_file("generation_config.json", generation)
-    yield from copied_companions(checkpoint, TOKENIZER_NAMES)
-    if checkpoint.companions:
+    yield from copies
+    if copies:
         yield json_file("tokenizer_config.json", tokenizer_config(checkpoint.config))
         yield json_file("special_tokens_map.json", SPECIAL_TOKENS)
 

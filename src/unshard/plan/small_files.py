@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from unshard.dtypes import UINT8
+from unshard.dtypes import UINT8, DType
 from unshard.index.checkpoint import Checkpoint
 from unshard.index.companions import Companion
 from unshard.plan.boxes import whole
-from unshard.plan.copy_plan import CopyItem, PlannedFile, PlannedTensor, Record
-from unshard.tensors import TensorRef
+from unshard.plan.copy_plan import PlannedFile, Record, Region, TargetTensor, whole_span
+from unshard.tensors import ByteRange, Chunk, LogicalTensor, TensorRef
 
 
 def literal_file(name: str, content: bytes) -> PlannedFile:
@@ -26,10 +26,30 @@ def json_file(name: str, content: Mapping[str, Any]) -> PlannedFile:
 
 def copied_companions(
     checkpoint: Checkpoint, names: Mapping[Companion, str]
-) -> Iterator[PlannedFile]:
-    """The checkpoint's tokenizer files, copied under the target layout's names."""
+) -> tuple[list[LogicalTensor], list[PlannedFile]]:
+    """The checkpoint's tokenizer files as sources of bytes, and their copies under the target
+    layout's names."""
+    sources, files = [], []
     for companion, content in checkpoint.companions.items():
-        ref = TensorRef(names[companion], UINT8, (content.length,), (content,))
-        item = CopyItem(whole(ref.shape), ref, whole(ref.shape))
-        record = Record(ref.name, 0, tensors=(PlannedTensor(ref.name, UINT8, ref.shape, (item,)),))
-        yield PlannedFile(ref.name, "plain", (record,), content.length)
+        source = stored_bytes(content.path, content)
+        target = copied(source)
+        record = Record(names[companion], 0, spans=(whole_span(target),))
+        sources.append(source)
+        files.append(PlannedFile(names[companion], "plain", (record,), content.length))
+    return sources, files
+
+
+def stored_bytes(name: str, content: ByteRange) -> LogicalTensor:
+    """Bytes that are copied as they are, as a source called `name`."""
+    shape = (content.length,)
+    return LogicalTensor(
+        name, UINT8, shape, (Chunk((0,), TensorRef(name, UINT8, shape, (content,))),)
+    )
+
+
+def copied(
+    source: LogicalTensor, name: str | None = None, dtype: DType | None = None
+) -> TargetTensor:
+    """The whole of `source`, in its own dtype or another one."""
+    region = Region(source.name, whole(source.shape), (0,) * len(source.shape))
+    return TargetTensor(name or source.name, dtype or source.dtype, source.shape, (region,))

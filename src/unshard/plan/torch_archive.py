@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
@@ -16,37 +16,42 @@ from unshard.errors import CheckpointError
 from unshard.formats.pickle_encode import encode_pickle
 from unshard.formats.records import Global, PersistentId, PickledObject
 from unshard.formats.torch_zip_layout import VERSION_RECORD, data_offset, lay_out
-from unshard.plan.boxes import whole
-from unshard.plan.copy_plan import CopyItem, PlannedFile, PlannedTensor, Record
-from unshard.tensors import Shape, TensorRef
-
-Storage = tuple[PlannedTensor, ...]
-"""Tensors of one dtype that lie end to end in one storage, as views of it."""
+from unshard.plan.copy_plan import PlannedFile, Record, Span, TargetTensor, whole_span
+from unshard.plan.small_files import copied
+from unshard.tensors import LogicalTensor, Shape
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _PlannedStorage:
-    """A storage of the output, before it has a key."""
+class TargetStorage:
+    """A storage of the output, before it has a key: spans end to end, then zeros."""
 
     dtype: DType
-    num_elements: int
-    tensors: Storage
+    spans: tuple[Span, ...]
+    fill_elements: int = 0
+
+    @property
+    def num_elements(self) -> int:
+        spanned = sum(span.stop - span.start for span in self.spans)
+        return spanned // self.dtype.itemsize_bytes + self.fill_elements
 
 
-def pickled_model(storages: Sequence[Storage]) -> dict[str, Any]:
-    """What pickles as a state dict of these tensors."""
-    model: dict[str, Any] = {}
-    for tensors in storages:
-        total = sum(math.prod(tensor.shape) for tensor in tensors)
-        storage = _PlannedStorage(tensors[0].dtype, total, tensors)
-        offset = 0
-        for tensor in tensors:
-            model[tensor.name] = _tensor(storage, offset, tensor.shape)
-            offset += math.prod(tensor.shape)
-    return model
+def storage_of(tensors: Sequence[TargetTensor]) -> TargetStorage:
+    """A storage that holds whole tensors of one dtype, end to end."""
+    return TargetStorage(tensors[0].dtype, tuple(whole_span(tensor) for tensor in tensors))
 
 
-def _tensor(storage: _PlannedStorage, offset: int, shape: Shape) -> PickledObject:
+def pickled_views(storage: TargetStorage) -> dict[str, Any]:
+    """What pickles as a dict of the storage's tensors, each a view of it."""
+    views: dict[str, Any] = {}
+    offset = 0
+    for tensor in (span.tensor for span in storage.spans):
+        views[tensor.name] = pickled_tensor(storage, offset, tensor.shape)
+        offset += tensor.num_elements
+    return views
+
+
+def pickled_tensor(storage: TargetStorage, offset: int, shape: Shape) -> PickledObject:
+    """What pickles as a row-major tensor that begins at element `offset` of `storage`."""
     strides = tuple(math.prod(shape[dim + 1 :]) for dim in range(len(shape)))
     hooks = PickledObject(Global("collections", "OrderedDict"), ())
     rebuild = Global("torch._utils", "_rebuild_tensor_v2")
@@ -54,58 +59,59 @@ def _tensor(storage: _PlannedStorage, offset: int, shape: Shape) -> PickledObjec
 
 
 class _Storages:
-    """Gives keys to storages as pickling meets them, and remembers their bytes."""
+    """Gives keys to storages as pickling meets them."""
 
-    def __init__(self, name: str, source: Mapping[str, TensorRef]) -> None:
+    def __init__(self, name: str, carried: Mapping[str, LogicalTensor]) -> None:
         self._name = name
-        self._source = source
+        self._carried = carried
         self._keys: dict[int | str, str] = {}
-        self.tensors: dict[str, Storage] = {}
+        self.contents: dict[str, TargetStorage] = {}
 
     def persistent_id(self, record: PersistentId) -> tuple[object, ...]:
         """What the output's pickle says of a storage: planned here, or carried along."""
         value = record.value
-        if isinstance(value, _PlannedStorage):
-            key = self._key(id(value), value.tensors)
-            kind = Global("torch", value.dtype.torch_storage)
-            return ("storage", kind, key, "cpu", value.num_elements)
+        if isinstance(value, TargetStorage):
+            key = self._key(id(value), value)
+            return (
+                "storage",
+                Global("torch", value.dtype.torch_storage),
+                key,
+                "cpu",
+                value.num_elements,
+            )
         match value:
-            case ("storage", Global() as kind, str(old), str(), int(count)) if old in self._source:
-                ref = self._source[old]
-                item = CopyItem(whole(ref.shape), ref, whole(ref.shape))
-                key = self._key(old, (PlannedTensor(old, ref.dtype, ref.shape, (item,)),))
+            case ("storage", Global() as kind, str(old), str(), int(count)) if old in self._carried:
+                key = self._key(old, storage_of([copied(self._carried[old])]))
                 return ("storage", kind, key, "cpu", count)
         raise CheckpointError(f"{self._name}: its metadata refers to a storage that is not there")
 
-    def _key(self, identity: int | str, tensors: Storage) -> str:
+    def _key(self, identity: int | str, storage: TargetStorage) -> str:
         key = self._keys.setdefault(identity, str(len(self._keys)))
-        self.tensors.setdefault(key, tensors)
+        self.contents.setdefault(key, storage)
         return key
 
 
-def torch_archive(name: str, content: object, source: Mapping[str, TensorRef]) -> PlannedFile:
+def torch_archive(name: str, content: object, carried: Mapping[str, LogicalTensor]) -> PlannedFile:
     """The planned file `name` that holds `content`, with its records in torch 1.13's order
     (storage keys sorted as strings).
 
-    `content` is plain data and inert records, with tensors of `pickled_model` and tensors
-    whose storages are in `source`.
+    `content` is plain data and inert records, with tensors of `pickled_tensor` and tensors
+    whose storages are in `carried`, by their keys in the source file.
 
     Raises:
         CheckpointError: a tensor in `content` has no storage.
     """
-    storages = _Storages(name, source)
+    storages = _Storages(name, carried)
     pickle = encode_pickle(content, storages.persistent_id)
     root = PurePath(name).stem
-    contents: dict[str, tuple[bytes, Storage]] = {f"{root}/data.pkl": (pickle, ())}
-    for key in sorted(storages.tensors):
-        contents[f"{root}/data/{key}"] = (b"", storages.tensors[key])
-    contents[f"{root}/version"] = (VERSION_RECORD, ())
-    sizes = [
-        (record, len(literal) + sum(tensor.num_bytes for tensor in tensors))
-        for record, (literal, tensors) in contents.items()
-    ]
-    entries, num_bytes = lay_out(sizes)
-    records = tuple(
-        Record(entry.name, data_offset(entry), *contents[entry.name]) for entry in entries
+    records = [Record(f"{root}/data.pkl", 0, pickle)]
+    for key, storage in sorted(storages.contents.items()):
+        fill_bytes = storage.fill_elements * storage.dtype.itemsize_bytes
+        records.append(Record(f"{root}/data/{key}", 0, b"", storage.spans, fill_bytes))
+    records.append(Record(f"{root}/version", 0, VERSION_RECORD))
+    entries, num_bytes = lay_out([(record.name, record.num_bytes) for record in records])
+    placed = tuple(
+        replace(record, offset=data_offset(entry))
+        for record, entry in zip(records, entries, strict=True)
     )
-    return PlannedFile(name, "torch-zip", records, num_bytes)
+    return PlannedFile(name, "torch-zip", placed, num_bytes)

@@ -1,0 +1,80 @@
+"""What of an unfinished reshard is safely on the disk, task by task."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from unshard.execute.copy import TaskResult
+from unshard.execute.output_file import write_error
+
+NAME = ".unshard.tasks"
+
+
+class TaskLog:
+    """The file `.unshard.tasks` in the destination: a line of JSON per finished task.
+
+    A line is added only when all that the task wrote is synced, so a line that is there can
+    be believed after a power cut. A last line that was cut short is left out.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / NAME
+
+    def read(self) -> dict[int, TaskResult]:
+        """The finished tasks, by number."""
+        try:
+            lines = self._path.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return {}
+        results = (_result(line) for line in lines[:-1])
+        return {result.number: result for result in results}
+
+    def append(self, results: Iterable[TaskResult]) -> None:
+        """Adds finished tasks, durably.
+
+        Raises:
+            NoSpaceError, DestinationError: the system refuses.
+        """
+        raw = b"".join(json.dumps(_json(result)).encode() + b"\n" for result in results)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            file = os.open(self._path, flags, 0o666)
+            try:
+                _drop_cut_line(file)
+                os.write(file, raw)
+                os.fsync(file)
+            finally:
+                os.close(file)
+        except OSError as error:
+            raise write_error(self._path, error) from error
+
+    def remove(self) -> None:
+        """Forgets everything."""
+        self._path.unlink(missing_ok=True)
+
+
+def _drop_cut_line(file: int) -> None:
+    size = os.fstat(file).st_size
+    tail = os.pread(file, min(size, 1 << 20), size - min(size, 1 << 20))
+    os.ftruncate(file, size - len(tail) + tail.rfind(b"\n") + 1)
+
+
+def _json(result: TaskResult) -> list[Any]:
+    writes = [[*record, list(ranges)] for record, ranges in result.writes.items()]
+    return [result.number, result.reads, writes, result.slices]
+
+
+def _result(line: bytes) -> TaskResult:
+    number, reads, writes, slices = json.loads(line)
+    return TaskResult(
+        number,
+        reads={path: [(a, b, c) for a, b, c in ranges] for path, ranges in reads.items()},
+        writes={
+            (file, record): [(a, b, c) for a, b, c in ranges] for file, record, ranges in writes
+        },
+        slices={int(number): digest for number, digest in slices.items()},
+    )
