@@ -31,31 +31,34 @@ def read_json_object(path: str | Path) -> dict[str, Any]:
     return parse_json_object(path, raw)
 
 
-def parse_json_object(path: str, raw: bytes, what: str = "file") -> dict[str, Any]:
+def parse_json_object(path: str, raw: bytes, subject: str = "") -> dict[str, Any]:
     """The object that `raw`, of at most `MAX_JSON_BYTES`, describes. Stricter than Python's
     parser: UTF-8 only, no key twice, no NaN.
 
     Raises:
-        FormatError: it is none, or holds too much; says `what` of the file at `path` it is.
+        FormatError: it is none, or holds too much; `subject` says what of the file it is.
     """
+
+    def fault(problem: str) -> FormatError:
+        return FormatError(path, f"{subject} {problem}".lstrip())
 
     def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         entries = dict(pairs)
         if len(entries) != len(pairs):
-            raise FormatError(path, f"{what} names a key twice")
+            raise fault("names a key twice")
         return entries
 
     def refuse(constant: str) -> NoReturn:
-        raise FormatError(path, f"{what} holds {constant}, which is not JSON")
+        raise fault(f"holds {constant}, which is not JSON")
 
     if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > MAX_JSON_VALUES:
-        raise FormatError(path, f"{what} holds more than {MAX_JSON_VALUES} values")
+        raise fault(f"holds more than {MAX_JSON_VALUES} values")
     try:
         found = json.loads(
             raw.decode("utf-8"), object_pairs_hook=without_duplicates, parse_constant=refuse
         )
     except (ValueError, RecursionError):
-        raise FormatError(path, f"{what} is not valid JSON") from None
+        raise fault("is not valid JSON") from None
     if not isinstance(found, dict):
-        raise FormatError(path, f"{what} is not a JSON object")
+        raise fault("is not a JSON object")
     return found
