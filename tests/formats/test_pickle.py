@@ -61,8 +61,7 @@ plain = st.recursive(
     | st.characters()
     | st.binary(max_size=9)
     | st.complex_numbers()
-    | st.dates()
-    | st.decimals(),
+    | st.dates(),
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(st.text(max_size=5) | st.integers(-9, 9), inner, max_size=4)
