@@ -57,9 +57,10 @@ class FloatFormat:
 
     def decode(self, bits: Bits) -> npt.NDArray[np.float64]:
         """The values of patterns, exactly."""
-        if self.dtype is BFLOAT16:
-            return (bits.astype("<u4") << np.uint32(16)).view("<f4").astype(np.float64)
-        return bits.view(self.dtype.numpy).astype(np.float64)
+        with np.errstate(invalid="ignore"):  # a signalling NaN is a value like any other here
+            if self.dtype is BFLOAT16:
+                return (bits.astype("<u4") << np.uint32(16)).view("<f4").astype(np.float64)
+            return bits.view(self.dtype.numpy).astype(np.float64)
 
 
 FORMATS = {
@@ -88,8 +89,6 @@ class BinTable:
 
     values: npt.NDArray[np.float64]
     """Of each bin, float64[65536]; the bins of Inf and NaN hold 0."""
-    ascending: npt.NDArray[np.intp]
-    """The finite bins in the order of their values."""
     num_finite: int
     """Finite bins of one sign: magnitudes 0 to num_finite - 1."""
     half_octaves: npt.NDArray[np.intp]
@@ -108,6 +107,5 @@ def bin_table(form: FloatFormat) -> BinTable:
     values = np.zeros(NUM_BINS)
     values[:num_finite] = positive
     values[SIGN_BIN : SIGN_BIN + num_finite] = -positive
-    bins = np.arange(num_finite)
     half_octaves = np.floor(2 * np.log2(np.maximum(positive, positive[1]))).astype(np.intp)
-    return BinTable(values, np.concatenate([SIGN_BIN + bins[::-1], bins]), num_finite, half_octaves)
+    return BinTable(values, num_finite, half_octaves)

@@ -21,6 +21,8 @@ MIN_TAIL_ELEMENTS = 32
 """The far tail point has this many elements beyond it: more than a few corrupt ones move."""
 
 Counts = npt.NDArray[np.int64]
+Bins = npt.NDArray[np.intp]
+Values = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +80,16 @@ class TensorStatistics:
 
 def summarize(tensor: LogicalTensor, histogram: BitHistogram) -> TensorStatistics:
     """The statistics of `tensor`, all of whose elements `histogram` has counted."""
-    table = bin_table(histogram.format)
-    exact_bins = not histogram.format.bin_shift
-    counts = histogram.counts[table.ascending]
-    values = table.values[table.ascending]
-    occupied = np.flatnonzero(counts)
-    counts, values = counts[occupied], values[occupied]
-    by_magnitude = _by_magnitude(histogram, table)
-    num_zero = int(by_magnitude[0]) if exact_bins else histogram.num_zero
-    num_tiny = int(by_magnitude[: _first_normal_bin(histogram)].sum())
-    minimum, maximum = _extremes(values) if exact_bins else (histogram.minimum, histogram.maximum)
-    if not values.size:
-        minimum = maximum = math.nan
-    by_magnitude[0] = 0
+    form, table = histogram.format, bin_table(histogram.format)
+    bins = np.flatnonzero(histogram.counts)
+    bins = bins[bins % SIGN_BIN < table.num_finite]
+    counts, values = histogram.counts[bins], table.values[bins]
+    is_tiny = bins % SIGN_BIN < form.smallest_normal >> form.bin_shift
+    num_zero = histogram.num_zero if form.bin_shift else int(counts[values == 0].sum())
+    num_positive = int(np.searchsorted(bins, SIGN_BIN))
+    ascending = np.concatenate([np.arange(bins.size)[num_positive:][::-1], np.arange(num_positive)])
+    centre = _centre(values[ascending], counts[ascending])
+    minimum, maximum = _extremes(histogram, values)
     return TensorStatistics(
         name=tensor.name,
         dtype=tensor.dtype,
@@ -99,32 +98,25 @@ def summarize(tensor: LogicalTensor, histogram: BitHistogram) -> TensorStatistic
         num_nan=histogram.num_nan,
         num_infinite=histogram.num_infinite,
         num_zero=num_zero,
-        num_subnormal=num_tiny - num_zero,
+        num_subnormal=int(counts[is_tiny].sum()) - num_zero,
         minimum=minimum,
         maximum=maximum,
         absmax=max(abs(minimum), abs(maximum)),
-        tail=_tail(by_magnitude, table),
-        magnitude_99=_beyond(by_magnitude, table, 0.01) if by_magnitude.any() else 0.0,
-        histogram=_bars(histogram, table),
-        **_centre(values, counts),
+        histogram=_bars(bins, counts, table),
+        **centre,
+        **_tail(*_magnitudes(bins, values, counts)),
     )
 
 
-def _first_normal_bin(histogram: BitHistogram) -> int:
-    return histogram.format.smallest_normal >> histogram.format.bin_shift
+def _extremes(histogram: BitHistogram, values: Values) -> tuple[float, float]:
+    if not values.size:
+        return math.nan, math.nan
+    if histogram.format.bin_shift:
+        return histogram.minimum, histogram.maximum
+    return float(values.min()), float(values.max())
 
 
-def _by_magnitude(histogram: BitHistogram, table: BinTable) -> Counts:
-    """Counts of the finite bins with both signs together, int64[num_finite]."""
-    positive = histogram.counts[: table.num_finite]
-    return positive + histogram.counts[SIGN_BIN : SIGN_BIN + table.num_finite]
-
-
-def _extremes(values: npt.NDArray[np.float64]) -> tuple[float, float]:
-    return (float(values[0]), float(values[-1])) if values.size else (math.nan, math.nan)
-
-
-def _centre(values: npt.NDArray[np.float64], counts: Counts) -> dict[str, Any]:
+def _centre(values: Values, counts: Counts) -> dict[str, Any]:
     """Moments and quantiles of sorted `values` that occur `counts` times."""
     if not values.size:
         nothing = math.nan
@@ -134,12 +126,12 @@ def _centre(values: npt.NDArray[np.float64], counts: Counts) -> dict[str, Any]:
         }  # fmt: skip
     scale = max(abs(values[0]), abs(values[-1])) or 1.0  # squares of large fp64 overflow
     weights = counts / counts.sum()
-    mean = float(weights @ (values / scale))
-    std = math.sqrt(float(weights @ (values / scale - mean) ** 2))
+    mean = float((weights * (values / scale)).sum())  # `@` would wake BLAS's own threads
+    std = math.sqrt(float((weights * (values / scale - mean) ** 2).sum()))
     cumulative = np.cumsum(counts)
     median = _quantile(values, cumulative, 0.5)
     deviations = np.abs(values - median)
-    order = np.argsort(deviations, kind="stable")
+    order = np.argsort(deviations, kind="stable")  # two sorted runs: a merge
     mad = _quantile(deviations[order], np.cumsum(counts[order]), 0.5)
     return {
         "mean": float(mean * scale),
@@ -150,39 +142,45 @@ def _centre(values: npt.NDArray[np.float64], counts: Counts) -> dict[str, Any]:
     }
 
 
-def _quantile(values: npt.NDArray[np.float64], cumulative: Counts, p: float) -> float:
+def _quantile(values: Values, cumulative: Counts, p: float) -> float:
     rank = max(1, math.ceil(p * int(cumulative[-1])))
     return float(values[np.searchsorted(cumulative, rank)])
 
 
-def _tail(by_magnitude: Counts, table: BinTable) -> tuple[TailPoint, TailPoint] | None:
-    num_elements = int(by_magnitude.sum())
-    end = max(TAIL_END, MIN_TAIL_ELEMENTS / max(num_elements, 1))
+def _magnitudes(bins: Bins, values: Values, counts: Counts) -> tuple[Values, Counts]:
+    """Sorted magnitudes of the values other than zero (repeated where both signs occur), and
+    how many elements each counts together with all smaller ones."""
+    order = np.argsort((bins % SIGN_BIN).astype(np.uint16), kind="stable")  # a radix sort
+    order = order[values[order] != 0]
+    return np.abs(values[order]), np.cumsum(counts[order])
+
+
+def _tail(magnitudes: Values, cumulative: Counts) -> dict[str, Any]:
+    if not magnitudes.size:
+        return {"tail": None, "magnitude_99": 0.0}
+
+    def point(beyond: float) -> TailPoint:
+        return TailPoint(beyond, _quantile(magnitudes, cumulative, 1 - beyond))
+
+    end = max(TAIL_END, MIN_TAIL_ELEMENTS / int(cumulative[-1]))
     start = min(end * TAIL_START / TAIL_END, 0.5)
-    if end >= start:
-        return None
-    return (
-        TailPoint(start, _beyond(by_magnitude, table, start)),
-        TailPoint(end, _beyond(by_magnitude, table, end)),
-    )
+    return {
+        "tail": (point(start), point(end)) if end < start else None,
+        "magnitude_99": point(0.01).magnitude,
+    }
 
 
-def _beyond(by_magnitude: Counts, table: BinTable, probability: float) -> float:
-    """The magnitude that the share `probability` of the elements exceeds."""
-    cumulative = np.cumsum(by_magnitude)
-    rank = max(1, math.ceil((1 - probability) * int(cumulative[-1])))
-    return float(table.values[np.searchsorted(cumulative, rank)])
-
-
-def _bars(histogram: BitHistogram, table: BinTable) -> tuple[HistogramBar, ...]:
+def _bars(bins: Bins, counts: Counts, table: BinTable) -> tuple[HistogramBar, ...]:
     """Half-octave bars of both signs."""
-    octaves = table.half_octaves[1:]
-    first = int(octaves[0])
-    sides = [
-        np.bincount(octaves - first, weights=histogram.counts[start + 1 : start + table.num_finite])
-        for start in (SIGN_BIN, 0)
-    ]
+    nonzero = table.values[bins] != 0
+    bins, counts = bins[nonzero], counts[nonzero]
+    half_octaves = table.half_octaves[bins % SIGN_BIN]
+    first = int(half_octaves.min(initial=0))
+    both = np.bincount(half_octaves - first, weights=counts)
+    negative = np.bincount(
+        half_octaves - first, weights=np.where(bins >= SIGN_BIN, counts, 0), minlength=both.size
+    )
     return tuple(
-        HistogramBar(first + at, int(sides[0][at]), int(sides[1][at]))
-        for at in np.flatnonzero(sides[0] + sides[1]).tolist()
+        HistogramBar(first + at, int(negative[at]), int(both[at] - negative[at]))
+        for at in np.flatnonzero(both).tolist()
     )
