@@ -70,3 +70,10 @@ def plant(folder: Path, name: str, chunk: int, values: dict[int, int]) -> set[tu
         overwrite(where, pattern.to_bytes(2, "little"))
         places.add((where.path, where.offset))
     return places
+
+
+def fill(folder: Path, name: str, pattern: bytes) -> None:
+    """Writes `pattern` over every element of a tensor."""
+    for chunk in open_checkpoint(folder).index[name].chunks:
+        for piece in chunk.ref.ranges:
+            overwrite(piece, pattern * (piece.length // len(pattern)))

@@ -57,6 +57,11 @@ def health_json(report: HealthReport) -> dict[str, Any]:
         "num_bytes_again": report.num_bytes_again,
         "findings": json_value(report.findings),
         "tensors": [
-            {**json_value(tensor), "dtype": tensor.dtype.name} for tensor in report.tensors
+            {
+                **json_value(tensor),
+                "dtype": tensor.dtype.name,
+                "limits": json_value(report.limits[tensor.name]),
+            }
+            for tensor in report.tensors
         ],
     }

@@ -15,9 +15,10 @@ from unshard.cli.findings import health_json, health_lines
 from unshard.cli.printable import printable
 from unshard.cli.quantities import format_bytes
 from unshard.cli.tensor_tree import build_tree, tree_json, tree_lines
-from unshard.errors import IntegrityError
+from unshard.errors import IntegrityError, UsageError
 from unshard.execute.run import DEFAULT_WORKERS
 from unshard.health.findings import HealthReport
+from unshard.health.html_report.page import render_page
 from unshard.health.scan import scan_health
 from unshard.index.build import open_checkpoint
 from unshard.index.checkpoint import Checkpoint
@@ -60,8 +61,13 @@ def command(
     for option, value in (("--html", html), ("--workers", workers)):
         if value is not None and not health:
             raise click.UsageError(f"{option} goes with --health")
+    if html is not None and not html.absolute().parent.is_dir():
+        raise UsageError(f"{html}: no such folder {html.parent}")
     checkpoint = open_checkpoint(source)
     report = _scan(checkpoint, workers or DEFAULT_WORKERS) if health else None
+    if report is not None and html is not None:
+        page = render_page(report, facts(checkpoint))
+        html.write_text(page, "utf-8", errors="backslashreplace")  # a file name can be any bytes
     if as_json:
         click.echo(json.dumps(describe(checkpoint, report), indent=2))
     else:
@@ -92,26 +98,34 @@ def _lines(
         yield from health_lines(report)
 
 
-def summary(checkpoint: Checkpoint) -> list[str]:
+def summary(checkpoint: Checkpoint) -> Iterator[str]:
     """A few lines for people."""
+    evidence = checkpoint.layout.evidence
+    for label, text in facts(checkpoint).items():
+        yield f"{label:<12}{text}"
+        if label == "layout":
+            yield from (f"{'':<12}{sentence}" for sentence in evidence)
+
+
+def facts(checkpoint: Checkpoint) -> dict[str, str]:
+    """What the checkpoint is, each in one phrase."""
     layout, config, index = checkpoint.layout, checkpoint.config, checkpoint.index
     ledger = index.ledger
     weights = [index[name] for name in weight_names(index)]
     norm = "pre-norm" if config.pre_norm else "post-norm"
-    return [
-        f"layout      {layout.kind}: {layout.tp_size} tensor-parallel x {layout.fsdp_size} FSDP, "
+    return {
+        "layout": f"{layout.kind}: {layout.tp_size} tensor-parallel x {layout.fsdp_size} FSDP, "
         f"{len(layout.files)} files",
-        *(f"            {sentence}" for sentence in layout.evidence),
-        f"model       OPT, {norm}: {config.num_layers} layers, hidden {config.hidden_size}, "
+        "model": f"OPT, {norm}: {config.num_layers} layers, hidden {config.hidden_size}, "
         f"{config.num_heads} heads, ffn {config.ffn_dim}, vocabulary {config.vocab_size}, "
         f"{config.max_positions} positions",
-        f"parameters  {sum(weight.num_elements for weight in weights):,} in {len(weights)} tensors "
-        f"({', '.join(sorted({weight.dtype.name for weight in weights}))})",
-        f"weights     {format_bytes(ledger.unique_bytes)} of {format_bytes(ledger.stored_bytes)} "
+        "parameters": f"{sum(weight.num_elements for weight in weights):,} in {len(weights)} "
+        f"tensors ({', '.join(sorted({weight.dtype.name for weight in weights}))})",
+        "weights": f"{format_bytes(ledger.unique_bytes)} of {format_bytes(ledger.stored_bytes)} "
         f"stored; the rest is {ledger.replica_bytes:,} bytes of copies and "
         f"{ledger.padding_bytes:,} of padding",
-        f"tokenizer   {', '.join(checkpoint.companions) or 'no files beside the weights'}",
-    ]
+        "tokenizer": ", ".join(checkpoint.companions) or "no files beside the weights",
+    }
 
 
 def file_lines(files: list[FileContents]) -> Iterator[str]:

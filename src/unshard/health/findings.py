@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from unshard.health.outliers import Limits
 from unshard.health.statistics import TensorStatistics
 from unshard.tensors import Shape
 
 Severity = Literal["corrupt", "suspicious"]
 """`corrupt`: no healthy file has it. `suspicious`: a person should look."""
-FindingKind = Literal["nan", "infinite", "outlier", "constant", "copies differ", "unusual range"]
+FindingKind = Literal["nan", "infinite", "outlier", "constant", "copies differ"]
 
 MAX_PLACES = 1000
 """Coordinates kept per finding; the count is of all."""
@@ -48,6 +50,8 @@ class HealthReport:
     source: str
     tensors: tuple[TensorStatistics, ...]
     """In model order."""
+    limits: Mapping[str, Limits]
+    """Of every tensor: what its values were judged by."""
     findings: tuple[Finding, ...]
     """The corrupt ones first, each kind in model order."""
     num_bytes: int

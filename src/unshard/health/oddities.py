@@ -1,8 +1,9 @@
-"""Findings that need no second look: constant runs, copies that differ, unusual ranges."""
+"""Findings that need no second look: constant runs and copies that differ."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -10,28 +11,12 @@ from unshard.architectures.layers import split_layer
 from unshard.health.constant_runs import PAGE_BYTES, ConstantRun
 from unshard.health.coordinates import byte_of, index_of, place_of
 from unshard.health.findings import Finding, Place
-from unshard.health.outliers import UNUSUAL, Limits
 from unshard.health.tensor_pass import TensorPass
 
 COMMON_SHARE = 0.25
 """Runs that so many layers have at the same tensor were trained, or initialised, like that."""
 RESERVED_ROWS = 8
 """An embedding keeps rows that nothing trains: padding, unused positions, filler words."""
-
-
-def unusual_range(seen: TensorPass, limits: Limits) -> Iterator[Finding]:
-    """A tensor whose largest magnitude is far from its neighbours', yet within its limits."""
-    absmax = seen.statistics.absmax
-    if limits.is_unusual(absmax) and absmax <= limits.high:
-        yield Finding(
-            "suspicious",
-            "unusual range",
-            seen.tensor.name,
-            f"reaches ±{absmax:.3g}, more than {UNUSUAL:g} times the ±{limits.neighbours:.3g} of "
-            "the neighbouring layers",
-            1,
-            (),
-        )
 
 
 def differing_copies(seen: TensorPass) -> Iterator[Finding]:
@@ -46,13 +31,14 @@ def differing_copies(seen: TensorPass) -> Iterator[Finding]:
         places.append(Place(path, byte_offset, index_of(chunk, copy.first_element), value))
     first = seen.copies[0]
     mine = place_of(chunk, first.first_element, _value(seen, first.here))
+    here, there = Path(mine.path).name, Path(places[0].path).name
     yield Finding(
         "corrupt",
         "copies differ",
         seen.tensor.name,
         f"{len(seen.copies)} of {len(seen.tensor.replicas)} further copies differ from the one in "
-        f"{mine.path}: in {places[0].path} {first.num_elements:,} elements, the first at index "
-        f"{mine.index}: {mine.value:g} and {places[0].value:g}",
+        f"{here}; {there} in {first.num_elements:,} of {seen.tensor.num_elements:,} elements, the "
+        f"first at [{', '.join(map(str, mine.index))}]: {mine.value:g} and {places[0].value:g}",
         max(copy.num_elements for copy in seen.copies),
         (mine, *places),
     )
@@ -92,12 +78,15 @@ def _constant(seen: TensorPass) -> Finding:
     is_page = any(run.length * size >= PAGE_BYTES for run in seen.runs)
     places = tuple(_start(seen, run) for run in seen.runs)
     runs = "one run" if len(places) == 1 else f"{len(places)} runs"
+    usual = "the same tensor of other layers has none"
+    if split_layer(seen.tensor.name)[0] is None:
+        usual = f"only {RESERVED_ROWS} rows would be usual"
     return Finding(
         "corrupt" if is_page and len(seen.tensor.shape) > 1 else "suspicious",
         "constant",
         seen.tensor.name,
         f"{count:,} elements ({count / seen.tensor.num_elements:.2%}) are {places[0].value:g} in "
-        f"{runs}, as in a file that was not written to its end; other layers have none",
+        f"{runs}, as in a file that was not written to its end; {usual}",
         count,
         places,
     )

@@ -51,17 +51,20 @@ class Limits:
     """Magnitudes beyond which values of one tensor are outliers.
 
     As edges are found in pictures: one value beyond `high` makes its block suspect, and in a
-    suspect block every value beyond `low` is reported.
+    suspect block every value beyond `low` is reported. A tensor with no value beyond `high` is
+    still unusual with one beyond `unusual`.
     """
 
     low: float
     high: float
+    unusual: float
+    """Infinite without neighbours."""
     neighbours: float | None
     """The median of the neighbours' largest magnitudes."""
 
-    def is_unusual(self, absmax: float) -> bool:
-        """Far from the neighbours, yet not impossible."""
-        return self.neighbours is not None and absmax > UNUSUAL * self.neighbours
+    def thresholds(self, absmax: float) -> tuple[float, float]:
+        """For a tensor that reaches `absmax`: what is reported, what makes a block suspect."""
+        return (self.low, self.high) if absmax > self.high else (self.unusual, self.unusual)
 
 
 def limits_of(tensors: Mapping[str, TensorStatistics]) -> dict[str, Limits]:
@@ -97,7 +100,9 @@ def _limits(tensor: TensorStatistics, neighbours: float | None) -> Limits:
         candidates.append(max(tail_limit(tensor, NEVER), factors.own * tensor.magnitude_99))
     high = min(candidates)
     bulk = BULK_NEARBY * tensor.magnitude_99 if neighbours is None else UNUSUAL_NEARBY * neighbours
-    return Limits(min(high, max(tail_limit(tensor, ONCE), bulk)), high, neighbours)
+    low = min(high, max(tail_limit(tensor, ONCE), bulk))
+    unusual = math.inf if neighbours is None else UNUSUAL * neighbours
+    return Limits(low, high, unusual, neighbours)
 
 
 def tail_limit(tensor: TensorStatistics, expected: float) -> float:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import TypeVar
 
 from unshard.architectures.opt import weight_names
 from unshard.execute.run import DEFAULT_WORKERS
 from unshard.health.findings import Finding, HealthReport
-from unshard.health.oddities import constant_pages, differing_copies, unusual_range
-from unshard.health.outliers import Limits, limits_of
-from unshard.health.second_look import look_again, suspect_blocks
-from unshard.health.tensor_pass import BLOCK_BYTES, TensorPass, pass_over
+from unshard.health.oddities import constant_pages, differing_copies
+from unshard.health.outliers import limits_of
+from unshard.health.second_look import look_again, suspect
+from unshard.health.tensor_pass import pass_over
 from unshard.progress import Progress, Silent
 from unshard.tensors import LogicalTensor, TensorIndex
 
@@ -42,34 +43,23 @@ def scan_health(
     progress.start("health", num_bytes)
     passes = _in_threads(lambda tensor: pass_over(tensor, progress), weights, workers)
     limits = limits_of({seen.tensor.name: seen.statistics for seen in passes})
-    suspects = [seen for seen in passes if suspect_blocks(seen, limits[seen.tensor.name])]
-    again = BLOCK_BYTES * sum(
-        len(suspect_blocks(seen, limits[seen.tensor.name])) for seen in suspects
-    )
-    progress.start("second look", again)
-    looks = _in_threads(
-        lambda seen: list(look_again(seen, limits[seen.tensor.name], progress)), suspects, workers
-    )
+    suspects = [suspect(seen, limits[seen.tensor.name]) for seen in passes]
+    num_bytes_again = sum(each.num_bytes for each in suspects)
+    progress.start("second look", num_bytes_again)
+    looks = _in_threads(lambda each: look_again(each, progress), suspects, workers)
     findings = [
-        *(finding for look in looks for finding in look),
-        *_without_second_look(passes, limits),
+        *chain.from_iterable(looks),
+        *chain.from_iterable(map(differing_copies, passes)),
+        *constant_pages(passes),
     ]
     return HealthReport(
         source,
         tuple(seen.statistics for seen in passes),
+        limits,
         _in_order(findings, weights),
         num_bytes,
-        again,
+        num_bytes_again,
     )
-
-
-def _without_second_look(
-    passes: Sequence[TensorPass], limits: dict[str, Limits]
-) -> Iterator[Finding]:
-    for seen in passes:
-        yield from differing_copies(seen)
-        yield from unusual_range(seen, limits[seen.tensor.name])
-    yield from constant_pages(passes)
 
 
 def _in_threads(work: Callable[[T], R], items: Sequence[T], workers: int) -> list[R]:

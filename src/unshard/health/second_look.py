@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,10 +10,10 @@ import numpy.typing as npt
 from unshard.execute.blocks import Buffers
 from unshard.execute.reader import Reader
 from unshard.health.coordinates import place_of
-from unshard.health.findings import MAX_PLACES, Finding, FindingKind, Place
+from unshard.health.findings import MAX_PLACES, Finding, FindingKind, Place, Severity
 from unshard.health.float_formats import Bits, FloatFormat
 from unshard.health.outliers import Limits
-from unshard.health.tensor_pass import TensorPass, elements_per_block, read_block
+from unshard.health.tensor_pass import TensorPass, block_bytes, elements_per_block, read_block
 from unshard.progress import Progress
 from unshard.tensors import Chunk
 
@@ -39,13 +38,30 @@ class _Places:
         ]
 
 
-def suspect_blocks(seen: TensorPass, limits: Limits) -> list[tuple[int, int]]:
-    """(chunk, block) of every block that holds NaN, Inf or a magnitude beyond `limits.high`."""
-    return [
-        (chunk, int(block))
+@dataclass(frozen=True)
+class Suspect:
+    """A tensor of which some blocks must be read again."""
+
+    seen: TensorPass
+    limits: Limits
+    blocks: tuple[tuple[int, int], ...]
+    """(chunk, block) of every block that holds NaN, Inf or too large a magnitude."""
+
+    @property
+    def num_bytes(self) -> int:
+        refs = ((self.seen.tensor.chunks[chunk].ref, block) for chunk, block in self.blocks)
+        return sum(block_bytes(ref, block) for ref, block in refs)
+
+
+def suspect(seen: TensorPass, limits: Limits) -> Suspect:
+    """Which blocks of a tensor are suspect; most often none."""
+    _, high = limits.thresholds(seen.statistics.absmax)
+    blocks = tuple(
+        (chunk, block)
         for chunk, maxima in enumerate(seen.block_maxima)
-        for block in np.flatnonzero(_is_bad(seen.form, maxima, limits.high))
-    ]
+        for block in np.flatnonzero(_is_bad(seen.form, maxima, high)).tolist()
+    )
+    return Suspect(seen, limits, blocks)
 
 
 def _is_bad(form: FloatFormat, magnitudes: Bits, limit: float) -> npt.NDArray[np.bool_]:
@@ -54,47 +70,51 @@ def _is_bad(form: FloatFormat, magnitudes: Bits, limit: float) -> npt.NDArray[np
     return ~is_finite | (values > limit)
 
 
-def look_again(seen: TensorPass, limits: Limits, progress: Progress) -> Iterator[Finding]:
-    """Reads the suspect blocks of a tensor again and yields what is in them."""
+def look_again(found: Suspect, progress: Progress) -> list[Finding]:
+    """Reads the suspect blocks of a tensor again and says what is in them."""
     nan, infinite, outliers = _Places(), _Places(), _Places()
-    form, memory = seen.form, Buffers()
+    form, memory = found.seen.form, Buffers()
+    low, _ = found.limits.thresholds(found.seen.statistics.absmax)
     with Reader() as reader:
-        for number, block in suspect_blocks(seen, limits):
-            chunk = seen.tensor.chunks[number]
+        for number, block in found.blocks:
+            chunk = found.seen.tensor.chunks[number]
             start = block * elements_per_block(chunk.ref)
             bits = read_block(chunk.ref, block, form.raw, reader, memory)
             magnitudes = bits & bits.dtype.type(form.magnitude_mask)
             nan.add(form, chunk, start, bits, magnitudes > form.infinity)
             infinite.add(form, chunk, start, bits, magnitudes == form.infinity)
-            beyond = _is_bad(form, magnitudes, limits.low) & (magnitudes < form.infinity)
+            beyond = _is_bad(form, magnitudes, low) & (magnitudes < form.infinity)
             outliers.add(form, chunk, start, bits, beyond)
             progress.advance(bits.nbytes)
-    yield from _findings(seen, limits, {"nan": nan, "infinite": infinite, "outlier": outliers})
+    findings = (
+        _finding(found, "corrupt", "nan", nan, "NaN"),
+        _finding(found, "corrupt", "infinite", infinite, "infinite"),
+        _finding(found, *_outlier(found), outliers, f"beyond ±{low:.3g}, where {_usual(found)}"),
+    )
+    return [finding for finding in findings if finding.count]
 
 
-def _findings(
-    seen: TensorPass, limits: Limits, found: dict[FindingKind, _Places]
-) -> Iterator[Finding]:
-    words: dict[FindingKind, str] = {
-        "nan": "NaN",
-        "infinite": "infinite",
-        "outlier": f"beyond ±{limits.low:.3g}, {_reason(seen, limits)}",
-    }
-    for kind, each in found.items():
-        if each.count:
-            verb = "value is" if each.count == 1 else "values are"
-            yield Finding(
-                "corrupt",
-                kind,
-                seen.tensor.name,
-                f"{each.count:,} {verb} {words[kind]}",
-                each.count,
-                tuple(each.places),
-            )
+def _outlier(found: Suspect) -> tuple[Severity, FindingKind]:
+    is_corrupt = found.seen.statistics.absmax > found.limits.high
+    return "corrupt" if is_corrupt else "suspicious", "outlier"
 
 
-def _reason(seen: TensorPass, limits: Limits) -> str:
-    bulk = f"99 % of its values are within ±{seen.statistics.magnitude_99:.3g}"
-    if limits.neighbours is None:
+def _usual(found: Suspect) -> str:
+    bulk = f"99 % are within ±{found.seen.statistics.magnitude_99:.3g}"
+    if found.limits.neighbours is None:
         return bulk
-    return f"{bulk} and neighbouring layers reach ±{limits.neighbours:.3g}"
+    return f"{bulk} and neighbouring layers reach ±{found.limits.neighbours:.3g}"
+
+
+def _finding(
+    found: Suspect, severity: Severity, kind: FindingKind, what: _Places, words: str
+) -> Finding:
+    verb = "value is" if what.count == 1 else "values are"
+    return Finding(
+        severity,
+        kind,
+        found.seen.tensor.name,
+        f"{what.count:,} {verb} {words}",
+        what.count,
+        tuple(what.places),
+    )

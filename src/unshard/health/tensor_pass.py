@@ -42,10 +42,14 @@ def read_block(ref: TensorRef, number: int, raw: str, reader: Reader, memory: Bu
 
     It is valid until the next one is read into the same `memory`.
     """
-    start = number * BLOCK_BYTES
-    block = memory.take("block", min(BLOCK_BYTES, ref.num_bytes - start))
-    reader.read_into(ref, start, block)
+    block = memory.take("block", block_bytes(ref, number))
+    reader.read_into(ref, number * BLOCK_BYTES, block)
     return np.frombuffer(block, raw)
+
+
+def block_bytes(ref: TensorRef, number: int) -> int:
+    """The last block is shorter."""
+    return min(BLOCK_BYTES, ref.num_bytes - number * BLOCK_BYTES)
 
 
 def num_blocks(ref: TensorRef) -> int:
