@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unshard.health.float_formats import Bits
+from unshard.execute.element_values import Bits
 
 PAGE_BYTES = 4096
 """What file systems and page caches lose or keep as a whole."""

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from unshard.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, DType
 from unshard.errors import UsageError
+from unshard.execute.element_values import Bits, float64_values
 
 NUM_BINS = 1 << 16
 SIGN_BIN = 1 << 15
 """Bins from here on are the negative values, in the order of their magnitudes."""
-
-Bits = npt.NDArray[Any]
-"""Elements as unsigned integers of the format's width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +54,7 @@ class FloatFormat:
 
     def decode(self, bits: Bits) -> npt.NDArray[np.float64]:
         """The values of patterns, exactly."""
-        with np.errstate(invalid="ignore"):  # a signalling NaN is a value like any other here
-            if self.dtype is BFLOAT16:
-                return (bits.astype("<u4") << np.uint32(16)).view("<f4").astype(np.float64)
-            return bits.view(self.dtype.numpy).astype(np.float64)
+        return float64_values(bits, self.dtype)
 
 
 FORMATS = {

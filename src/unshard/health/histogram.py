@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from unshard.health.float_formats import NUM_BINS, Bits, FloatFormat
+from unshard.execute.element_values import Bits
+from unshard.health.float_formats import NUM_BINS, FloatFormat
 
 
 class BitHistogram:

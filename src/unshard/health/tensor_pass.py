@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from unshard.execute.blocks import Buffers
+from unshard.execute.element_values import Bits
 from unshard.execute.reader import Reader
 from unshard.health.constant_runs import PAGE_BYTES, ConstantRun, constant_runs, join_runs
 from unshard.health.copies import CopyDifference
-from unshard.health.float_formats import Bits, FloatFormat, float_format
+from unshard.health.float_formats import FloatFormat, float_format
 from unshard.health.histogram import BitHistogram
 from unshard.health.statistics import TensorStatistics, summarize
 from unshard.progress import Progress
