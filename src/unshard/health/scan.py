@@ -45,7 +45,8 @@ def scan_health(
     limits = limits_of({seen.tensor.name: seen.statistics for seen in passes})
     suspects = [suspect(seen, limits[seen.tensor.name]) for seen in passes]
     num_bytes_again = sum(each.num_bytes for each in suspects)
-    progress.start("second look", num_bytes_again)
+    if num_bytes_again:
+        progress.start("second look", num_bytes_again)
     looks = _in_threads(lambda each: look_again(each, progress), suspects, workers)
     findings = [
         *chain.from_iterable(looks),
