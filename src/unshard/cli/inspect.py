@@ -73,6 +73,8 @@ def command(
     else:
         for line in _lines(checkpoint, report, tensors=tensors, files=files):
             click.echo(line)
+        if html is not None:
+            click.echo(f"page        {printable(str(html))}")
     if report is not None and not report.is_healthy:
         raise IntegrityError(
             f"{source}: {len({finding.tensor for finding in report.corrupt})} tensors are corrupt",

@@ -129,7 +129,7 @@ def _section(
     worst = "corrupt" if "corrupt" in severities else next(iter(severities), "")
     badge = f' <b class="badge">{worst}</b>' if worst else ""
     name, anchor = (
-        ("Outside", "root")
+        ("Outside the layers", "root")
         if layer is None
         else (
             f"Layer {layer}",
