@@ -20,6 +20,9 @@ TAIL_END = 1e-4
 MIN_TAIL_ELEMENTS = 32
 """The far tail point has this many elements beyond it: more than a few corrupt ones move."""
 
+MAGNITUDE = SIGN_BIN - 1
+"""The part of a bin that is not its sign."""
+
 Counts = npt.NDArray[np.int64]
 Bins = npt.NDArray[np.intp]
 Values = npt.NDArray[np.float64]
@@ -82,9 +85,9 @@ def summarize(tensor: LogicalTensor, histogram: BitHistogram) -> TensorStatistic
     """The statistics of `tensor`, all of whose elements `histogram` has counted."""
     form, table = histogram.format, bin_table(histogram.format)
     bins = np.flatnonzero(histogram.counts)
-    bins = bins[bins % SIGN_BIN < table.num_finite]
+    bins = bins[(bins & MAGNITUDE) < table.num_finite]
     counts, values = histogram.counts[bins], table.values[bins]
-    is_tiny = bins % SIGN_BIN < form.smallest_normal >> form.bin_shift
+    is_tiny = (bins & MAGNITUDE) < form.smallest_normal >> form.bin_shift
     num_zero = histogram.num_zero if form.bin_shift else int(counts[values == 0].sum())
     num_positive = int(np.searchsorted(bins, SIGN_BIN))
     ascending = np.concatenate([np.arange(bins.size)[num_positive:][::-1], np.arange(num_positive)])
@@ -150,7 +153,7 @@ def _quantile(values: Values, cumulative: Counts, p: float) -> float:
 def _magnitudes(bins: Bins, values: Values, counts: Counts) -> tuple[Values, Counts]:
     """Sorted magnitudes of the values other than zero (repeated where both signs occur), and
     how many elements each counts together with all smaller ones."""
-    order = np.argsort((bins % SIGN_BIN).astype(np.uint16), kind="stable")  # a radix sort
+    order = np.argsort((bins & MAGNITUDE).astype(np.uint16), kind="stable")  # a radix sort
     order = order[values[order] != 0]
     return np.abs(values[order]), np.cumsum(counts[order])
 
@@ -174,7 +177,7 @@ def _bars(bins: Bins, counts: Counts, table: BinTable) -> tuple[HistogramBar, ..
     """Half-octave bars of both signs."""
     nonzero = table.values[bins] != 0
     bins, counts = bins[nonzero], counts[nonzero]
-    half_octaves = table.half_octaves[bins % SIGN_BIN]
+    half_octaves = table.half_octaves[bins & MAGNITUDE]
     first = int(half_octaves.min(initial=0))
     both = np.bincount(half_octaves - first, weights=counts)
     negative = np.bincount(
