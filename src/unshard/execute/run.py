@@ -13,9 +13,9 @@ from unshard.errors import DestinationError, NoSpaceError
 from unshard.execute.casts import refuse_cast
 from unshard.execute.copy import Copier, TaskResult
 from unshard.execute.finishing import Finishing
-from unshard.execute.journal import Journal
+from unshard.execute.journal import Journal, Unclaimed
 from unshard.execute.output_file import create, partial_path, write_error
-from unshard.execute.task_log import TaskLog
+from unshard.execute.task_log import NoTaskLog, TaskLog
 from unshard.execute.tasks import CopyTask, placements_of, tasks_of
 from unshard.execute.workers import DEFAULT_MEMORY_BYTES, DEFAULT_WORKERS, block_bytes
 from unshard.plan.copy_plan import CopyPlan, PlannedFile
@@ -52,6 +52,7 @@ def run_plan(
     memory_bytes: int = DEFAULT_MEMORY_BYTES,
     overwrite: bool = False,
     sync: bool = True,
+    claim: bool = True,
     executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> list[Path]:
@@ -59,7 +60,8 @@ def run_plan(
 
     Each file appears under its name only when it is whole and, with `sync`, on the disk.
     Stopped at any moment, the same call goes on where it was. What is written is compared
-    with what is read, and that with the checksums in the source files.
+    with what is read, and that with the checksums in the source files. Without `claim` the
+    folder may hold other files too, those of the plan are replaced, and nothing is resumed.
 
     Raises:
         DestinationError, NoSpaceError: the output cannot be written.
@@ -73,9 +75,10 @@ def run_plan(
     directory = Path(directory)
     size = block_bytes(memory_bytes, workers)
     _make_folder(plan, directory)
-    with Journal(plan, directory, sync=sync) as journal:
+    claimed = Journal(plan, directory, sync=sync) if claim else Unclaimed(plan, directory)
+    with claimed as journal:
         todo = journal.begin(overwrite=overwrite)
-        log = TaskLog(directory)
+        log = TaskLog(directory) if claim else NoTaskLog(directory)
         placements = placements_of(plan)
         tasks = tasks_of(plan, placements)
         results = _resumed(plan, directory, todo, tasks, log)

@@ -21,7 +21,7 @@ from unshard.placement import local_box
 from unshard.plan.boxes import Box
 from unshard.plan.copy_plan import CopyPlan, PlannedFile, Region, TargetTensor
 from unshard.plan.small_files import copied_companions, literal_file, stored_bytes
-from unshard.plan.torch_archive import TargetStorage, pickled_views, storage_of, torch_archive
+from unshard.plan.torch_archive import TargetStorage, views_of, storage_of, torch_archive
 from unshard.releases import dict_txt
 from unshard.tensors import LogicalTensor, Shape
 
@@ -136,7 +136,7 @@ def _parts_of(name: str) -> Iterator[str]:
 
 
 def _model(storages: Sequence[TargetStorage]) -> dict[str, Any]:
-    return {name: view for each in storages for name, view in pickled_views(each).items()}
+    return {name: view for each in storages for name, view in views_of(each)}
 
 
 def _reshard_fsdp_content(
