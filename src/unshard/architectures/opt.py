@@ -24,6 +24,10 @@ VERSION_BUFFER = "decoder.version"
 """A buffer, always 3, that metaseq's loaders insist on (metaseq#136: without it, the last
 layer norm was silently not applied). It is no weight."""
 
+EMBEDDING = "decoder.embed_tokens.weight"
+OUTPUT_PROJECTION = "decoder.output_projection.weight"
+"""Every OPT's output projection is its token embedding (tied); other models have their own."""
+
 FUSED_ORDER = ("k_proj", "v_proj", "q_proj")
 """What a fused `qkv_proj` holds, in this order whatever its name says."""
 

@@ -21,6 +21,13 @@ from unshard.tensors import Chunk, Ledger, LogicalTensor, TensorIndex, TensorRef
 FUSED = "qkv_proj"
 
 
+def logical_names(name: str) -> tuple[str, ...]:
+    """The logical tensors that the stored tensor `name` holds, in order of its rows."""
+    if f".{FUSED}." not in name:
+        return (name,)
+    return tuple(name.replace(FUSED, projection) for projection in FUSED_ORDER)
+
+
 def split_fused(ref: TensorRef) -> Iterator[TensorRef]:
     """`ref` itself, or the three tensors that a fused [K; V; Q] weight or bias holds.
 

@@ -13,23 +13,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unshard.architectures.opt import FUSED_ORDER, OPTConfig, tensor_rules
+from unshard.architectures.opt import OUTPUT_PROJECTION, OPTConfig, tensor_rules
 from unshard.errors import CheckpointError, UsageError
-from unshard.formats.records import PickledObject, as_mapping
+from unshard.formats.records import as_mapping
 from unshard.formats.torch_release import TORCH_1_13, TorchRelease
 from unshard.formats.torch_zip import TorchFile, storage_refs, stored_records
 from unshard.index.fsdp import PartTensors, read_part
-from unshard.index.tensor_parallel import FUSED, split_part
+from unshard.index.tensor_parallel import logical_names, split_part
 from unshard.placement import Placement, Replicate, Shard, local_box
 from unshard.plan.boxes import Box
 from unshard.plan.carried import carried_storages, used_sources
-from unshard.plan.copy_plan import CopyPlan, Omission, Region, TargetTensor
+from unshard.plan.copy_plan import CopyPlan, Omission, TargetTensor
+from unshard.plan.local_tensors import stacked
+from unshard.plan.metaseq_content import NUM_PARTS, set_num_parts
 from unshard.plan.original_process import OriginalProcess
 from unshard.plan.torch_archive import pickled_tensor, storage_of, torch_archive
 from unshard.tensors import UNCUT, Chunk, Cut, LogicalTensor, Shape
 
 KEYS = ("model", "cfg", "extra_state", "optimizer_history", "args", "shard_metadata")
-NUM_PARTS = "model_parallel_size"
 LAYER = re.compile(r"^decoder\.layers\.\d+\.")
 EVERY_KIND = OPTConfig(
     num_layers=1, hidden_size=2, num_heads=1, ffn_dim=1, vocab_size=1, max_positions=1,
@@ -37,7 +38,6 @@ EVERY_KIND = OPTConfig(
 )  # fmt: skip
 """Has every tensor that an OPT can have."""
 GATED = ("weight", "bias")
-OUTPUT_PROJECTION = "decoder.output_projection.weight"
 DROPPED = re.compile(r"project_(in|out)_dim\.|activation_fn\.gate\.")
 """What the original leaves out without a word."""
 
@@ -162,7 +162,7 @@ class _Merged:
         process = OriginalProcess(self._options.release, (*KEYS, NUM_PARTS))
         entries: Mapping[str, Any] = as_mapping(process.load(self._files[0].content)) or {}
         count = self._options.num_output_parts
-        _set_model_parallel_size(entries, count, process)
+        set_num_parts(entries, count, process.name(NUM_PARTS))
         keys = [key for key in as_mapping(entries["model"]) or {} if not self._drops(key)]
         for rank in range(count):
             tensors = [self._local(key, rank) for key in keys]
@@ -172,30 +172,15 @@ class _Merged:
 
     def _local(self, name: str, rank: int) -> TargetTensor:
         """The stored tensor `name` (perhaps a fused one) of one output part."""
-        regions: list[Region] = []
-        rows = 0
-        shape: Shape = ()
-        for logical in _logical_names(name):
-            source = self.sources[logical]
-            box = self._box(source, rank)
-            at = (rows, *(0 for _ in box.sizes[1:])) if box.sizes else ()
-            regions.append(Region(logical, box, at))
-            rows += box.sizes[0] if box.sizes else 0
-            shape = (rows, *box.sizes[1:]) if box.sizes else ()
-        dtype = self.sources[regions[0].source].dtype
-        return TargetTensor(name, dtype, shape, tuple(regions))
+        sources = [self.sources[logical] for logical in logical_names(name)]
+        pieces = ((source.name, self._box(source, rank)) for source in sources)
+        return stacked(name, sources[0].dtype, pieces)
 
     def _box(self, source: LogicalTensor, rank: int) -> Box:
         placement, count = self._placements[source.name], self._options.num_output_parts
         if self._options.bug_for_bug and isinstance(placement, Shard):
             return _uneven_box(source, placement.dim, rank, count)
         return Box(*local_box(source.name, source.shape, placement, rank, count))
-
-
-def _logical_names(name: str) -> tuple[str, ...]:
-    if f".{FUSED}." not in name:
-        return (name,)
-    return tuple(name.replace(FUSED, projection) for projection in FUSED_ORDER)
 
 
 def _resized(shape: Shape, dim: int, size: int) -> Shape:
@@ -213,19 +198,3 @@ def _uneven_box(source: LogicalTensor, dim: int, rank: int, count: int) -> Box:
         )
     offsets = _resized((0,) * len(source.shape), dim, start)
     return Box(offsets, _resized(source.shape, dim, stop - start))
-
-
-def _set_model_parallel_size(
-    entries: Mapping[str, Any], count: int, process: OriginalProcess
-) -> None:
-    """Sets the number of parts in the training arguments: `cfg.model`, or `args` of old files."""
-    cfg = as_mapping(entries.get("cfg"))
-    holder = entries.get("args") if cfg is None else cfg.get("model")
-    arguments = as_mapping(holder)
-    if not isinstance(arguments, dict):
-        return
-    node = arguments.get(NUM_PARTS)
-    if isinstance(node, PickledObject):  # OmegaConf wraps the value
-        node.state["_val"] = count
-    elif node is not None or arguments is getattr(holder, "state", holder):
-        arguments[process.name(NUM_PARTS)] = count

@@ -26,16 +26,17 @@ STORAGE, CPU = "storage", "cpu"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TargetStorage:
-    """A storage of the output, before it has a key: spans end to end, then zeros."""
+    """A storage of the output, before it has a key: literal bytes, spans end to end, zeros."""
 
     dtype: DType
     spans: tuple[Span, ...]
     fill_elements: int = 0
+    literal: bytes = b""
 
     @property
     def num_elements(self) -> int:
-        spanned = sum(span.stop - span.start for span in self.spans)
-        return spanned // self.dtype.itemsize_bytes + self.fill_elements
+        num_bytes = len(self.literal) + sum(span.stop - span.start for span in self.spans)
+        return num_bytes // self.dtype.itemsize_bytes + self.fill_elements
 
 
 def storage_of(tensors: Sequence[TargetTensor]) -> TargetStorage:
@@ -122,4 +123,4 @@ def torch_archive(
 
 def _storage_record(name: str, storage: TargetStorage) -> Record:
     fill_bytes = storage.fill_elements * storage.dtype.itemsize_bytes
-    return Record(name, 0, b"", storage.spans, fill_bytes)
+    return Record(name, 0, storage.literal, storage.spans, fill_bytes)
