@@ -1,17 +1,23 @@
-"""`unshard reshard` against `cp` of the same bytes: wall time as a ratio, and peak memory.
+"""`unshard reshard`, with its proof, against `cp` of the same bytes: seconds, ratios, memory.
 
-A reshard syncs what it writes before it says done; plain `cp` does not, so both kinds are here.
+    python benchmarks/reshard.py [--gigabytes 4] [--runs 3] [--dir FOLDER]
 
-    python benchmarks/reshard.py [--gigabytes 2] [--runs 3] [--dir FOLDER]
+A raw checkpoint of 8 parts x 16 shards is made into one safetensors file (the parts merged), into
+8 consolidated parts and into one. Three kinds of runs, each beside its own `cp`, interleaved:
 
-Interleaved on a warm page cache; each output is deleted before the next run. The last line
-is JSON.
+warm      sources in the page cache, nobody waits for the disk (`--no-sync`, plain `cp`)
+durable   sources in the page cache, the output is on the disk when the clock stops (`cp` + `sync`)
+cold      sources dropped from the page cache first, output as in `warm`
+
+Memory is touched and freed before each run, because a virtual machine hands it out slowly. The
+last line is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import mmap
 import os
 import resource
 import shutil
@@ -28,12 +34,20 @@ from unshard.testing.tiny_checkpoint import write_tiny_checkpoint
 HIDDEN = 2048
 BYTES_PER_LAYER = 12 * HIDDEN * HIDDEN * 2
 MB = 1_000_000
+TARGETS = {
+    "to 1 safetensors": ["--to", "safetensors", "--max-file-size", "1TB"],
+    "to 8 parts": ["--to", "metaseq"],
+    "to 1 part": ["--to", "metaseq", "--tp", "1"],
+}
+Runs = dict[str, list[tuple[float, float]]]
+"""Seconds and peak MB of every run, by contestant."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--gigabytes", type=float, default=2.0)
+    parser.add_argument("--gigabytes", type=float, default=4.0)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--kinds", nargs="+", default=["warm", "durable", "cold"])
     parser.add_argument("--dir", type=Path)
     parser.add_argument("--make", type=Path, help="only write the checkpoint, into this folder")
     arguments = parser.parse_args()
@@ -46,50 +60,60 @@ def main() -> None:
         make = [sys.executable, __file__, "--gigabytes", str(arguments.gigabytes), "--make"]
         subprocess.run([*make, str(work / "raw")], check=True)
         num_bytes = sum(path.stat().st_size for path in (work / "raw").iterdir())
-        report(num_bytes, measure(work, arguments.runs))
+        print(f"{num_bytes / 1e9:.2f} GB raw, medians of {arguments.runs} interleaved runs")
+        found = {kind: measure(work, kind, arguments.runs) for kind in arguments.kinds}
+        print(json.dumps({"bytes": num_bytes, "kinds": found}))
 
 
 def make_checkpoint(folder: Path, gigabytes: float) -> None:
-    """A raw checkpoint of 2 parts x 16 shards."""
-    layers = max(1, round(gigabytes * 1e9 / BYTES_PER_LAYER))
+    """A raw checkpoint of 8 parts x 16 shards."""
+    layers = max(1, round((gigabytes * 1e9 - 50272 * HIDDEN * 2) / BYTES_PER_LAYER))
     config = OPTConfig(layers, HIDDEN, 32, 4 * HIDDEN, 50272, 2048, HIDDEN)
     print(f"making {layers} layers of hidden {HIDDEN} …", file=sys.stderr)
-    write_tiny_checkpoint(folder, config, tp_size=2, fsdp_size=16)
+    write_tiny_checkpoint(folder, config, tp_size=8, fsdp_size=16)
 
 
-def contestants(raw: Path, out: Path) -> dict[str, list[str]]:
+def measure(work: Path, kind: str, runs: int) -> dict[str, dict[str, float]]:
+    """Runs all contestants `runs` times each, prints a table, returns its figures."""
+    raw, out = work / "raw", work / "out"
+    num_bytes = sum(path.stat().st_size for path in raw.iterdir())
+    found: Runs = {}
+    for _ in range(runs):
+        for name, command in contestants(raw, out, kind).items():
+            prepare(raw, num_bytes, kind)
+            found.setdefault(name, []).append(timed(command))
+            shutil.rmtree(out)
+    return report(kind, num_bytes, found)
+
+
+def contestants(raw: Path, out: Path, kind: str) -> dict[str, list[str]]:
     unshard = [sys.executable, "-m", "unshard", "reshard", str(raw), str(out)]
+    if kind == "durable":
+        copy = ["sh", "-c", 'cp -r "$0" "$1" && sync "$1"/*', str(raw), str(out)]
+        return {"cp": copy, **{name: [*unshard, *flags] for name, flags in TARGETS.items()}}
+    copy = ["cp", "-r", str(raw), str(out)]
     return {
-        "cp": ["cp", "-r", str(raw), str(out)],
-        "cp, synced": ["sh", "-c", 'cp -r "$0" "$1" && sync "$1"/*', str(raw), str(out)],
-        "to safetensors": [*unshard, "--to", "safetensors", "--max-file-size", "1TB"],
-        "to 2 metaseq parts": [*unshard, "--to", "metaseq"],
-        "to 1 metaseq part": [*unshard, "--to", "metaseq", "--tp", "1"],
+        "cp": copy,
+        **{name: [*unshard, *flags, "--no-sync"] for name, flags in TARGETS.items()},
     }
 
 
-def measure(work: Path, runs: int) -> dict[str, list[tuple[float, float]]]:
-    """Seconds and peak MB of every run, by contestant, interleaved."""
-    warm_up(work / "warm", sum(path.stat().st_size for path in (work / "raw").iterdir()))
-    found: dict[str, list[tuple[float, float]]] = {}
-    for _ in range(runs):
-        for name, command in contestants(work / "raw", work / "out").items():
-            found.setdefault(name, []).append(timed(command))
-            shutil.rmtree(work / "out")
-    return found
-
-
-def warm_up(path: Path, num_bytes: int) -> None:
-    """Touches and frees as much memory as a run needs: a virtual machine hands it out slowly."""
-    block = os.urandom(MB)
-    with path.open("wb") as file:
-        for _ in range(2 * num_bytes // MB):
-            file.write(block)
-    path.unlink()
+def prepare(raw: Path, num_bytes: int, kind: str) -> None:
+    """Brings the page cache into the state that `kind` names, and wakes memory."""
+    os.sync()
+    for path in raw.iterdir():
+        with path.open("rb", buffering=0) as file:
+            if kind == "cold":
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            else:
+                while file.read(1 << 20):
+                    pass
+    with mmap.mmap(-1, num_bytes + (1 << 30)) as memory:
+        for at in range(0, len(memory), mmap.PAGESIZE):
+            memory[at] = 1
 
 
 def timed(command: list[str]) -> tuple[float, float]:
-    os.sync()
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -104,18 +128,18 @@ def peak_mb(usage: resource.struct_rusage) -> float:
     return usage.ru_maxrss * 1024 / MB
 
 
-def report(num_bytes: int, found: dict[str, list[tuple[float, float]]]) -> None:
+def report(kind: str, num_bytes: int, found: Runs) -> dict[str, dict[str, float]]:
     base = statistics.median(seconds for seconds, _ in found["cp"])
     rows = {}
-    print(f"{num_bytes / 1e9:.2f} GB raw, medians of {len(found['cp'])} interleaved runs")
-    print(f"{'':<20}{'seconds':>9}{'x cp':>7}{'MB/s':>7}{'peak MB':>9}")
+    print(f"{kind:<20}{'seconds':>9}{'x cp':>7}{'MB/s':>7}{'peak MB':>9}   all runs")
     for name, runs in found.items():
         seconds = statistics.median(run[0] for run in runs)
         peak = max(run[1] for run in runs)
         rows[name] = {"seconds": seconds, "ratio_to_cp": seconds / base, "peak_mb": peak}
         rate = num_bytes / seconds / MB
-        print(f"{name:<20}{seconds:>9.2f}{seconds / base:>7.2f}{rate:>7.0f}{peak:>9.0f}")
-    print(json.dumps({"bytes": num_bytes, "runs": rows}))
+        each = " ".join(f"{run[0]:.2f}" for run in runs)
+        print(f"{name:<20}{seconds:>9.2f}{seconds / base:>7.2f}{rate:>7.0f}{peak:>9.0f}   {each}")
+    return rows
 
 
 if __name__ == "__main__":

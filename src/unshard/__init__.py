@@ -1,3 +1,34 @@
-"""unshard: from a presigned URL of sharded metaseq/OPT weights to a running API."""
+"""unshard: from a presigned URL of sharded metaseq/OPT weights to a running API.
+
+`open` gives a checkpoint's tensors lazily, `load_state_dict` one rank's in memory; see
+docs/library.md. Both are imported when they are first asked for, so that `import unshard`
+and every `--help` stay light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+__all__ = ["LazyCheckpoint", "LazyTensor", "__version__", "load_state_dict", "open"]
+
+if TYPE_CHECKING:
+    from unshard.library.lazy_checkpoint import LazyCheckpoint, open  # noqa: A004
+    from unshard.library.lazy_tensor import LazyTensor
+    from unshard.library.state_dict import load_state_dict
+else:
+    _MODULES = {
+        "LazyCheckpoint": "lazy_checkpoint",
+        "LazyTensor": "lazy_tensor",
+        "load_state_dict": "state_dict",
+        "open": "lazy_checkpoint",
+    }
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"unshard.library.{_MODULES[name]}"), name)
+
+    def __dir__() -> list[str]:
+        return __all__

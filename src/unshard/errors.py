@@ -7,7 +7,8 @@ and nobody else prints it.
 
     UnshardError                 1  something failed
     ├── UsageError               2  the command was asked for something impossible
-    │   └── RequestError            one generation request is invalid (HTTP 400)
+    │   ├── RequestError            one generation request is invalid (HTTP 400)
+    │   └── UnknownTensorError      a checkpoint has no tensor of that name
     ├── IntegrityError           3  something is not what it claims to be
     │   ├── FormatError             a file breaks its own format (or is hostile)
     │   ├── CheckpointError         files, ranks or tensors do not fit together
@@ -37,6 +38,8 @@ class UnshardError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint is not None:
+            self.add_note(f"hint: {hint}")
 
 
 class UsageError(UnshardError):
@@ -107,3 +110,11 @@ class RequestError(UsageError):
         super().__init__(message, hint=hint)
         self.param = param
         self.code = code
+
+
+class UnknownTensorError(UsageError, KeyError):
+    """A checkpoint has no tensor of the name that was asked for."""
+
+    def __str__(self) -> str:
+        """The message itself: a KeyError would quote it."""
+        return self.message

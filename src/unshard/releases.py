@@ -1,11 +1,12 @@
-"""What Meta published, as far as a download needs it: names, counts, md5s.
+"""What Meta published: names, counts and md5s of files.
 
-Sources: metaseq `projects/OPT/download_opt175b.md`, `projects/OPT/assets/` and
-`projects/OPTIML/download_optiml175b.md`.
+Sources: metaseq `projects/OPT/download_opt175b.md` and its history, `projects/OPT/assets/`,
+`projects/OPTIML/download_optiml175b.md` and metaseq's issues.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 from unshard.manifest import Digest
@@ -51,6 +52,16 @@ TOKENIZER_DIGESTS = {
     "gpt2-vocab.json": Digest("md5", "cf410ee085c5c69c957bb1f6d8456596"),
 }
 """Every OPT model uses these three files."""
+OPT_VOCAB_SIZE = 50272
+
+
+def tokenizer_digests(vocab_size: int) -> dict[str, Digest]:
+    """What a model with `vocab_size` tokens has beside its weights, as far as it is known:
+    only OPT's own vocabulary has published merges."""
+    if vocab_size == OPT_VOCAB_SIZE:
+        return dict(TOKENIZER_DIGESTS)
+    content = dict_txt(vocab_size)
+    return {"dict.txt": Digest("md5", hashlib.md5(content, usedforsecurity=False).hexdigest())}
 
 
 def dict_txt(vocab_size: int) -> bytes:
@@ -59,3 +70,104 @@ def dict_txt(vocab_size: int) -> bytes:
     It lists token ids as words with count 1; ids 0 to 3 are fairseq's implied specials.
     """
     return b"".join(b"%d 1\n" % token_id for token_id in range(4, vocab_size))
+
+
+OPT_175B_SIZE = (96, 12288)
+"""Layers and hidden size."""
+PART_NAMES = tuple(f"reshard-model_part-{tp_rank}.pt" for tp_rank in range(8))
+"""OPT-175B's consolidated parts."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartsDigests:
+    """The md5s of OPT-175B's consolidated parts, in order, as one run wrote them.
+
+    All of these sets are of the same weights: md5s of what `torch.save` writes say as much of
+    the program that wrote as of what it wrote.
+    """
+
+    origin: str
+    script: str
+    """Which of metaseq's scripts wrote them, and what it put into the files."""
+    issues: tuple[int, ...]
+    """Numbers of metaseq's issues and pull requests."""
+    md5s: tuple[str, ...]
+
+
+KNOWN_PARTS = (
+    PartsDigests(
+        "printed on the OPT-175B page from June 2022 to 2023-01-06",
+        "reshard_mp.py of 2022: flat parameters, no shard_metadata",
+        (81, 141),
+        (
+            "7e71cb65c4be784aa0b2889ac6039ee8",
+            "c8123da04f2c25a9026ea3224d5d5022",
+            "45e5d10896382e5bc4a7064fcafd2b1e",
+            "abb7296c4d2fc17420b84ca74fc3ce64",
+            "05dcc7ac6046f4d3f90b3d1068e6da15",
+            "d24dd334019060ce1ee7e625fcf6b4bd",
+            "fb1615ce0bbe89cc717f3e5079ee2655",
+            "2f3124432d2dbc6aebfca06be4b791c2",
+        ),
+    ),
+    PartsDigests(
+        "printed on the OPT-175B page from 2023-01-06 to 2023-04-06",
+        "reshard_fsdp.py with --input-glob-pattern, --output-shard-name: no shard_metadata",
+        (459, 590, 591),
+        (
+            "343a4ac67acf952e3287a270d4bc430c",
+            "becb3f4d6bbc9a7e48539f0007a8ffa1",
+            "1dac146a02256b0ca1dd482e3bf3e8e4",
+            "d4806579a1cd8980ed6d626add9bd68c",
+            "c5054a509eac01d78f1486feb00589f8",
+            "bf24e54c033dc4712602f1222c9ef453",
+            "9a705f5ca36996adfe08e9ef82f4a340",
+            "91e7f6b87c802a6c8ed9a34a4be9d7e7",
+        ),
+    ),
+    PartsDigests(
+        "printed on the OPT-175B page since 2023-04-06",
+        "reshard_fsdp.py with --input, --output: shard_metadata kept",
+        (698, 702, 703),
+        (
+            "14284cd62d00166bf4a16b7ac43b4946",
+            "bd9daba744d65f628e24a561ebc692ae",
+            "8e3b35dfd55ad6dc6340458ad7c7c3a1",
+            "48f1f189b33976392e7e64677382c6b7",
+            "9e5906c44cef3f4996aec6f02fe01bef",
+            "32b69d07dce2dd6b38f987a09a3286dd",
+            "e9b9de69f5373d1435a8b2e9a3093d7e",
+            "99349ce86ed401f715759dca68c35358",
+        ),
+    ),
+    PartsDigests(
+        "reported on 2023-01-06 by a user whose 992 files were right",
+        "reshard_fsdp.py before shard_metadata was kept, on another machine",
+        (590,),
+        (
+            "ca52a4d1a3d1672b5249481169078469",
+            "5c776fbc0f212df52fbf83b0ca4c7a64",
+            "73e90bef8877f96674800712269149ae",
+            "94d9442ec9fe04eab633df27d6e3ab5a",
+            "dac742fe02fba6d500375bdd0a5113ea",
+            "42485e9f21c759cae1f22079c0971a0b",
+            "48ee0e983a8cde23b7544213e329afec",
+            "ac62284b7f93d1f2a28eef6779cabeae",
+        ),
+    ),
+    PartsDigests(
+        "reported on 2023-04-13 by a user whose 992 files were right",
+        "reshard_fsdp.py after shard_metadata was kept, on another machine",
+        (711,),
+        (
+            "b0ea734369ec223ebdaea79929ea9ff8",
+            "0782475925ef19a125614aeaf55cbfcb",
+            "c29569635ec1d6ef7348b9331f7eeafb",
+            "e2a3fa645c52ad8efc9b91a7d8912431",
+            "04b2d47e42ef253c84e5c6748ccf5789",
+            "40e3bb060ad75c915658b483a6021850",
+            "84d0a78282e3d9fc21fff71b05b21661",
+            "4cd9a318c75edea1584b610cc99dd0c8",
+        ),
+    ),
+)

@@ -1,4 +1,4 @@
-"""Whether the files of a folder are what a manifest says."""
+"""Whether the files of a folder are what a manifest, or what is known of OPT, says."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ from pathlib import Path
 from unshard.errors import UsageError
 from unshard.manifest import Digest, Manifest, digest_file
 from unshard.progress import Progress, Silent
+from unshard.releases import (
+    KNOWN_PARTS,
+    OPT_VOCAB_SIZE,
+    PART_NAMES,
+    PartsDigests,
+    tokenizer_digests,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +69,13 @@ def verify(
     present = {name: directory / name for name in manifest if (directory / name).exists()}
     total_bytes = sum(path.stat().st_size for path in present.values())
     progress.start("verify", total_bytes)
-    problems = _problems(present, manifest, workers or os.cpu_count() or 1, progress)
+    algorithms = {name: manifest[name].algorithm for name in present}
+    found = _digests(present, algorithms, workers or os.cpu_count() or 1, progress)
+    problems = {
+        name: digest if isinstance(digest, str) else f"has {digest}, not {manifest[name]}"
+        for name, digest in found.items()
+        if digest != manifest[name]
+    }
     return VerifyReport(
         str(directory),
         manifest.source,
@@ -74,10 +87,76 @@ def verify(
     )
 
 
-def _problems(
-    present: Mapping[str, Path], manifest: Manifest, workers: int, progress: Progress
-) -> dict[str, str]:
-    """What is wrong with each file that is wrong."""
+@dataclass(frozen=True, slots=True)
+class PartsReport:
+    """Where the md5s of OPT-175B's consolidated parts are known from."""
+
+    directory: str
+    known: Mapping[str, PartsDigests]
+    """The set that a part belongs to, by the part's name."""
+    unknown: Mapping[str, str]
+    """The md5s that are in no set."""
+    unreadable: tuple[Difference, ...]
+    num_bytes: int
+    """Bytes hashed."""
+
+    @property
+    def is_right(self) -> bool:
+        """False where a part cannot be read, or is not of the sets that others belong to.
+
+        Eight unknown md5s prove nothing: another torch, or another script, writes others.
+        """
+        return not self.unreadable and not (self.known and self.unknown)
+
+
+def verify_parts(
+    directory: str | Path,
+    *,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> PartsReport:
+    """Hash the consolidated parts of OPT-175B in `directory` and look their md5s up."""
+    progress = progress or Silent()
+    paths = {name: Path(directory) / name for name in PART_NAMES}
+    paths = {name: path for name, path in paths.items() if path.exists()}
+    total_bytes = sum(path.stat().st_size for path in paths.values())
+    progress.start("verify parts", total_bytes)
+    algorithms = dict.fromkeys(paths, "md5")
+    found = _digests(paths, algorithms, workers or os.cpu_count() or 1, progress)
+    sets = {
+        (name, Digest("md5", md5)): parts
+        for parts in KNOWN_PARTS
+        for name, md5 in zip(PART_NAMES, parts.md5s, strict=True)
+    }
+    digests = {name: digest for name, digest in found.items() if isinstance(digest, Digest)}
+    return PartsReport(
+        str(directory),
+        known={each[0]: sets[each] for each in digests.items() if each in sets},
+        unknown={each[0]: each[1].value for each in digests.items() if each not in sets},
+        unreadable=tuple(
+            Difference(name, why) for name, why in found.items() if isinstance(why, str)
+        ),
+        num_bytes=total_bytes,
+    )
+
+
+def tokenizer_manifest(directory: Path, vocab_size: int) -> Manifest | None:
+    """What the tokenizer's files in `directory` must be beside a model with `vocab_size`
+    tokens; None where there are none, or nothing is known of them."""
+    digests = {
+        name: digest
+        for name, digest in tokenizer_digests(vocab_size).items()
+        if (directory / name).exists()
+    }
+    is_opts = vocab_size == OPT_VOCAB_SIZE
+    source = "OPT's tokenizer" if is_opts else f"a vocabulary of {vocab_size} tokens"
+    return Manifest(digests, source) if digests else None
+
+
+def _digests(
+    paths: Mapping[str, Path], algorithms: Mapping[str, str], workers: int, progress: Progress
+) -> dict[str, Digest | str]:
+    """Each file's digest, or why it has none."""
     stop = threading.Event()
 
     def advance(num_bytes: int) -> None:
@@ -85,26 +164,24 @@ def _problems(
             raise CancelledError
         progress.advance(num_bytes)
 
-    def problem(name: str) -> str | None:
-        return _problem(present[name], manifest[name], advance)
+    def digest(name: str) -> Digest | str:
+        return _digest(paths[name], algorithms[name], advance)
 
     executor = ThreadPoolExecutor(workers, thread_name_prefix="verify")
     try:
-        found = dict(zip(present, executor.map(problem, present), strict=True))
+        return dict(zip(paths, executor.map(digest, paths), strict=True))
     finally:
         stop.set()
         executor.shutdown(cancel_futures=True)
-    return {name: words for name, words in found.items() if words is not None}
 
 
-def _problem(path: Path, expected: Digest, advance: Callable[[int], None]) -> str | None:
+def _digest(path: Path, algorithm: str, advance: Callable[[int], None]) -> Digest | str:
     if not path.is_file():
         return "is not a file"
     try:
-        digest = digest_file(path, expected.algorithm, advance)
+        return digest_file(path, algorithm, advance)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    return None if digest == expected else f"has {digest}, the manifest says {expected}"
 
 
 def _extra(directory: Path, manifest: Manifest) -> tuple[str, ...]:

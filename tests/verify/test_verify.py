@@ -75,7 +75,7 @@ def test_missing_extra_and_different_are_told_apart(tmp_path):
     wrong, right = hashlib.md5(b"b").hexdigest(), hashlib.md5(b"B").hexdigest()
     assert (first.name, first.problem) == (
         "b.pt",
-        f"has md5 {wrong}, the manifest says md5 {right}",
+        f"has md5 {wrong}, not md5 {right}",
     )
     assert (second.name, second.problem) == ("d.pt", "is not a file")
     assert not report.is_right

@@ -1,17 +1,20 @@
-"""`unshard verify`: compare a folder with a manifest."""
+"""`unshard verify`: compare a folder with a manifest, and with what is known of OPT."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 from unshard.cli import display
-from unshard.errors import IntegrityError, UsageError
+from unshard.errors import UsageError
+from unshard.library.verification import Findings, verify_folder
 from unshard.manifest import read_manifest
-from unshard.verify import VerifyReport, verify
+from unshard.releases import KNOWN_PARTS
+from unshard.verify import PartsReport, VerifyReport
 
 MANIFEST_PATTERNS = ("*md5*.csv", "*.md5")
 
@@ -31,41 +34,81 @@ def command(
 ) -> None:
     """Hash the files in DIRECTORY and name every one that the manifest does not confirm.
 
+    OPT's tokenizer files need no manifest. Without one, the eight consolidated parts of
+    OPT-175B are looked up in every set of md5s that is known of them.
+
     Exit code 3 when a file differs or is missing. Files that no manifest names are listed
     and do no harm.
     """
     if not directory.is_dir():
         raise UsageError(f"{directory}: no such folder")
-    manifest = read_manifest(manifest_path or _only_manifest(directory))
+    path = manifest_path or _only_manifest(directory)
+    manifest = read_manifest(path) if path else None
     with display.progress() as progress:
-        report = verify(directory, manifest, workers=workers, progress=progress)
+        findings = verify_folder(directory, manifest, workers=workers, progress=progress)
     if as_json:
-        click.echo(
-            json.dumps({"is_right": report.is_right, **dataclasses.asdict(report)}, indent=2)
-        )
+        click.echo(json.dumps(_describe(findings), indent=2))
     else:
-        _print(report)
-    if not report.is_right:
-        raise IntegrityError(
-            f"{report.directory}: {len(report.different)} files differ and "
-            f"{len(report.missing)} are missing, of {len(manifest)}",
-            hint="`unshard download` with the same manifest fetches only these",
-        )
+        _print(findings)
+    problem = findings.problem()
+    if problem:
+        raise problem
 
 
-def _only_manifest(directory: Path) -> Path:
+def _only_manifest(directory: Path) -> Path | None:
     found = sorted(path for pattern in MANIFEST_PATTERNS for path in directory.glob(pattern))
-    if len(found) == 1:
-        return found[0]
-    what = ", ".join(path.name for path in found) or f"no {' or '.join(MANIFEST_PATTERNS)}"
-    raise UsageError(f"{directory}: has {what}", hint="say which manifest with --manifest FILE")
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise UsageError(
+            f"{directory}: has {names}", hint="say which manifest with --manifest FILE"
+        )
+    return found[0] if found else None
 
 
-def _print(report: VerifyReport) -> None:
+def _describe(findings: Findings) -> dict[str, Any]:
+    """The manifest's report, and the other two beside it, for programs."""
+    files, tokenizer, parts = (
+        dataclasses.asdict(report) if report else None
+        for report in (findings.files, findings.tokenizer, findings.parts)
+    )
+    is_right = findings.problem() is None
+    return {"is_right": is_right, **(files or {}), "tokenizer": tokenizer, "parts": parts}
+
+
+def _print(findings: Findings) -> None:
+    verified = findings.tokenizer.matching if findings.tokenizer else ()
+    if findings.files:
+        _print_files(findings.files, but=verified)
+    if findings.parts:
+        _print_parts(findings.parts, harmless=findings.damage is None)
+    if findings.tokenizer:
+        _print_files(findings.tokenizer, but=findings.tokenizer.extra)
+
+
+def _print_files(report: VerifyReport, but: tuple[str, ...]) -> None:
     for difference in report.different:
         click.echo(f"different  {difference.name}  {difference.problem}")
     for name in report.missing:
         click.echo(f"missing    {name}")
     for name in report.extra:
-        click.echo(f"extra      {name}")
+        if name not in but:
+            click.echo(f"extra      {name}")
     click.echo(f"{len(report.matching)} files match {report.manifest} ({report.num_bytes} bytes)")
+
+
+def _print_parts(report: PartsReport, harmless: bool) -> None:
+    for difference in report.unreadable:
+        click.echo(f"different  {difference.name}  {difference.problem}")
+    for name, md5 in report.unknown.items():
+        click.echo(f"unknown    {name}  md5 {md5}")
+    for parts in dict.fromkeys(report.known.values()):
+        count = sum(each == parts for each in report.known.values())
+        issues = ", ".join(f"#{number}" for number in parts.issues)
+        click.echo(f"{count} parts have md5s {parts.origin} (metaseq {issues})")
+        click.echo(f"  written by {parts.script}")
+    if report.known:
+        return
+    click.echo(f"no part has an md5 of the {len(KNOWN_PARTS)} sets known of OPT-175B")
+    if harmless:
+        click.echo("  no harm by itself: md5s depend on the script and the torch that wrote the")
+        click.echo("  files; `unshard fingerprint` depends on the weights alone (docs/md5.md)")

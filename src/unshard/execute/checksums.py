@@ -29,6 +29,19 @@ class RangeChecksums:
             length_before, crc_before = self._starts.pop(before)
             crc = combine(crc_before, crc, length)
             offset, length = before, length_before + length
+        self._insert(offset, length, crc)
+
+    def see(self, offset: int, data: memoryview) -> None:
+        """Takes in bytes that were met at `offset`."""
+        before = self._ends.pop(offset, None)
+        if before is None:
+            self.add(offset, len(data), crc32(data))
+            return
+        length, crc = self._starts.pop(before)
+        self._insert(before, length + len(data), crc32(data, crc))
+
+    def _insert(self, offset: int, length: int, crc: int) -> None:
+        """Puts in a range that nothing ends at, joined with one that begins where it ends."""
         after = self._starts.pop(offset + length, None)
         if after is not None:
             del self._ends[offset + length + after[0]]
@@ -36,17 +49,6 @@ class RangeChecksums:
             length += after[0]
         self._starts[offset] = (length, crc)
         self._ends[offset + length] = offset
-
-    def see(self, offset: int, data: memoryview) -> None:
-        """Takes in bytes that were met at `offset`."""
-        start = self._ends.get(offset)
-        if start is None:
-            self.add(offset, len(data), crc32(data))
-            return
-        length, crc = self._starts[start]
-        del self._ends[offset]
-        self._starts[start] = (length + len(data), crc32(data, crc))
-        self._ends[offset + len(data)] = start
 
     def __iter__(self) -> Iterator[Summed]:
         for offset, (length, crc) in self._starts.items():

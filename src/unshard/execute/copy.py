@@ -10,13 +10,20 @@ from typing import Self
 import numpy as np
 
 from unshard.errors import CheckpointError
-from unshard.execute.blocks import BLOCK_BYTES, Buffers, elements_of, stream
+from unshard.execute.blocks import (
+    BLOCK_BYTES,
+    Buffers,
+    elements,
+    elements_of,
+    rows_and_columns,
+    stream,
+)
 from unshard.execute.casts import cast
 from unshard.execute.checksums import RangeChecksums, Summed
 from unshard.execute.descriptors import Descriptors
 from unshard.execute.output_file import write_all
 from unshard.execute.reader import Reader
-from unshard.execute.slices import Block, SliceChecksums, SliceDigests, Slicer, rows_and_columns
+from unshard.execute.slices import Block, SliceChecksums, SliceDigests, Slicer
 from unshard.execute.tasks import CopyTask, Extent, Placement, common_cut
 from unshard.plan.copy_plan import CopyPlan
 from unshard.plan.lower import lower_whole
@@ -52,6 +59,8 @@ class Copier:
     closed: frozenset[int] = frozenset()
     """Numbers of the output files that are whole already."""
     block_bytes: int = BLOCK_BYTES
+    verify: bool = True
+    """Whether reads and writes are compared, and digests taken."""
     write_behind: bool = True
     """Whether the disk is asked to begin writing early, because a sync will follow."""
 
@@ -79,7 +88,7 @@ class _Copy:
         self._written_sums = [SliceChecksums(Slicer(self._tensor.shape, cut)) for _ in self._places]
         self._digests = (
             SliceDigests(Slicer(self._tensor.shape, self._tensor.cut))
-            if task.source in copier.plan.weights
+            if copier.verify and task.source in copier.plan.weights
             else None
         )
         self._origins = {id(chunk.ref): chunk.offsets for chunk in self._tensor.chunks}
@@ -96,14 +105,15 @@ class _Copy:
         task, tensor = self._task, self._tensor
         planned = lower_whole(tensor)
         row = task.start
-        with Reader(self._observe) as reader:
+        verify = self._copier.verify
+        with Reader(self._observe if verify else None) as reader:
             for raw in stream(
                 planned,
                 reader,
                 Buffers(),
                 self._copier.block_bytes,
                 rows=range(task.start, task.stop),
-                seen=self._seen,
+                seen=self._seen if verify else None,
             ):
                 block = elements_of(tensor, raw)
                 self._place(row, block)
@@ -125,9 +135,7 @@ class _Copy:
 
     def _seen(self, ref: TensorRef, row: int, data: memoryview) -> None:
         origin = self._origins[id(ref)]
-        block = np.frombuffer(data, f"u{ref.dtype.itemsize_bytes}").reshape(
-            -1, rows_and_columns(ref.shape)[1]
-        )
+        block = elements(data, rows_and_columns(ref.shape)[1], ref.dtype.itemsize_bytes)
         first, column = (origin[0] if origin else 0), (origin[1] if len(origin) > 1 else 0)
         self._read_sums.add(first + row, column, block)
 
@@ -153,7 +161,7 @@ class _Copy:
         left = offsets[1] if len(offsets) > 1 else 0
         width = rows_and_columns(place.target.shape)[1]
         mine = np.ascontiguousarray(block[start - row : stop - row, left : left + width])
-        if place.target.dtype is self._tensor.dtype:
+        if self._copier.verify and place.target.dtype is self._tensor.dtype:
             sums.add(start, left, mine)
         first = (place.region.at[0] if place.region.at else 0) + start - top
         self._write_bytes(mine.data.cast("B"), first * width * mine.itemsize, place.extents)

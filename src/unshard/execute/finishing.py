@@ -12,13 +12,17 @@ from unshard.execute.checksums import RangeChecksums, crc32
 from unshard.execute.copy import TaskResult
 from unshard.execute.fingerprint import Fingerprint, combine, tensor_digest
 from unshard.execute.output_file import commit, partial_path
+from unshard.execute.reclaim import Reclaimer, Reclaiming
 from unshard.execute.source_check import SourceCheck
 from unshard.execute.task_log import TaskLog
 from unshard.execute.tasks import CopyTask
 from unshard.plan.copy_plan import CopyPlan, PlannedFile
+from unshard.tensors import StoredRecord
 
 BATCH_BYTES = 1 << 30
 """How much is written between two syncs: what a power cut can cost."""
+RECLAIM_BATCH_BYTES = 1 << 28
+"""The same where source files are deleted: how much lies on the disk twice."""
 
 
 class Finishing:
@@ -34,11 +38,18 @@ class Finishing:
         tasks: Sequence[CopyTask],
         closed: frozenset[int],
         log: TaskLog | None,
+        reclaiming: Reclaiming | None = None,
     ) -> None:
         self._plan, self._directory, self._log = plan, directory, log
         self._tasks = tasks
         self._check = SourceCheck(plan)
-        self._slices: dict[str, dict[int, str]] = {name: {} for name in plan.weights}
+        self._reclaimer = Reclaimer(reclaiming, directory, tasks) if reclaiming else None
+        self._batch_bytes = RECLAIM_BATCH_BYTES if reclaiming else BATCH_BYTES
+        self._done: list[int] = []
+        self._proved: list[StoredRecord] = []
+        self._slices: dict[str, dict[int, str]] = {
+            name: {} for name in plan.sources if name in plan.weights
+        }
         self._sums: dict[tuple[int, int], RangeChecksums] = {}
         self._missing = [0] * len(plan.files)
         for task in tasks:
@@ -51,6 +62,8 @@ class Finishing:
         self._pending: list[Future[None]] = []
 
     def __enter__(self) -> Self:
+        if self._reclaimer:
+            self._reclaimer.begin(self._check)
         for number, missing in enumerate(self._missing):
             if not missing and number not in self._closed:
                 self._finish_file(number)
@@ -58,7 +71,7 @@ class Finishing:
 
     def __exit__(self, kind: type[BaseException] | None, *_exception: object) -> None:
         """Waits for what was begun; on the way out of an error, keeps what is done so far."""
-        if kind is not None:
+        if kind is not None or self._reclaimer:
             self._write_log()
         self._thread.shutdown(wait=True)
         if kind is None:
@@ -73,12 +86,13 @@ class Finishing:
         """
         self._raise_failures()
         task = self._tasks[result.number]
-        self._check.add(result.reads)
+        self._proved += self._check.add(result.reads, judged=logged)
         if task.source in self._slices:
             self._slices[task.source] |= result.slices
         for record, ranges in result.writes.items():
             for summed in ranges:
                 self._sums.setdefault(record, RangeChecksums()).add(*summed)
+        self._done.append(result.number)
         if not logged:
             self._unlogged.append(result)
             self._unlogged_bytes += sum(
@@ -88,7 +102,7 @@ class Finishing:
             self._missing[file] -= 1
             if not self._missing[file]:
                 self._finish_file(file)
-        if self._unlogged_bytes >= BATCH_BYTES:
+        if self._unlogged_bytes >= self._batch_bytes:
             self._write_log()
 
     def fingerprint(self) -> Fingerprint | None:
@@ -131,16 +145,30 @@ class Finishing:
         commit(file, self._directory, checksums, sync=self._log is not None)
 
     def _write_log(self) -> None:
-        if self._log is not None and self._unlogged:
-            self._pending.append(self._thread.submit(self._sync_and_log, self._unlogged))
-        self._unlogged, self._unlogged_bytes = [], 0
+        """Sends off all that came in since the last time, to be synced, logged and reclaimed."""
+        if self._log is not None and self._done:
+            self._pending.append(
+                self._thread.submit(self._sync_and_log, self._unlogged, self._done, self._proved)
+            )
+        self._unlogged, self._unlogged_bytes, self._done, self._proved = [], 0, [], []
 
-    def _sync_and_log(self, results: list[TaskResult]) -> None:
+    def _sync_and_log(
+        self, results: list[TaskResult], done: list[int], proved: list[StoredRecord]
+    ) -> None:
         files = {file for result in results for file in self._tasks[result.number].files}
         for number in files - self._closed:
             _sync_if_there(partial_path(self._directory, self._plan.files[number].name))
-        if self._log is not None:
+        if self._log is not None and results:
             self._log.append(results)
+        if self._reclaimer is not None:
+            self._reclaimer.release(done, proved)
+
+    def end(self) -> None:
+        """Removes what only an unfinished reshard needs."""
+        if self._log is not None:
+            self._log.remove()
+        if self._reclaimer is not None:
+            self._reclaimer.end()
 
     def _raise_failures(self) -> None:
         while self._pending and self._pending[0].done():

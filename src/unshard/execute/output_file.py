@@ -57,9 +57,10 @@ def create(plan: PlannedFile, folder: Path, *, reserve: bool) -> None:
     try:
         file = os.open(path, flags, 0o666)
         try:
-            os.ftruncate(file, plan.num_bytes)
             if reserve and plan.num_bytes:
                 os.posix_fallocate(file, 0, plan.num_bytes)
+            else:
+                os.ftruncate(file, plan.num_bytes)
         finally:
             os.close(file)
     except OSError as error:

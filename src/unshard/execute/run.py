@@ -9,12 +9,13 @@ from itertools import islice
 from pathlib import Path
 
 from unshard.disk import sync_directory
-from unshard.errors import DestinationError, NoSpaceError
+from unshard.errors import DestinationError, NoSpaceError, UsageError
 from unshard.execute.casts import refuse_cast
 from unshard.execute.copy import Copier, TaskResult
 from unshard.execute.finishing import Finishing
 from unshard.execute.journal import Journal, Unclaimed
 from unshard.execute.output_file import create, partial_path, write_error
+from unshard.execute.reclaim import Reclaiming
 from unshard.execute.task_log import NoTaskLog, TaskLog
 from unshard.execute.tasks import CopyTask, placements_of, tasks_of
 from unshard.execute.workers import DEFAULT_MEMORY_BYTES, DEFAULT_WORKERS, block_bytes
@@ -38,7 +39,7 @@ def threads(workers: int) -> Executor:
                 if not running:
                     return
                 done, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
+                for future in sorted(done, key=lambda each: each.exception() is not None):
                     yield future.result()
 
     return run
@@ -51,17 +52,21 @@ def run_plan(
     workers: int = DEFAULT_WORKERS,
     memory_bytes: int = DEFAULT_MEMORY_BYTES,
     overwrite: bool = False,
+    verify: bool = True,
     sync: bool = True,
     claim: bool = True,
+    reclaim: Sequence[str | Path] = (),
     executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> list[Path]:
     """Writes every file of `plan` into `directory`; returns their paths.
 
     Each file appears under its name only when it is whole and, with `sync`, on the disk.
-    Stopped at any moment, the same call goes on where it was. What is written is compared
-    with what is read, and that with the checksums in the source files. Without `claim` the
-    folder may hold other files too, those of the plan are replaced, and nothing is resumed.
+    Stopped at any moment, the same call goes on where it was. With `verify`, what is written is
+    compared with what is read, and that with the checksums in the source files; the output's
+    fingerprint is recorded in `unshard.json`. Source files in `reclaim` are deleted on the way,
+    each once all of it is written, synced and proved. Without `claim` the folder may hold other
+    files too, those of the plan are replaced, and nothing is recorded or resumed.
 
     Raises:
         DestinationError, NoSpaceError: the output cannot be written.
@@ -75,13 +80,20 @@ def run_plan(
     directory = Path(directory)
     size = block_bytes(memory_bytes, workers)
     _make_folder(plan, directory)
-    claimed = Journal(plan, directory, sync=sync) if claim else Unclaimed(plan, directory)
+    reclaiming = Reclaiming(plan, tuple(map(str, reclaim))) if reclaim else None
+    if reclaiming and not (sync and verify and claim):
+        raise UsageError("source files are deleted only after a synced, verified, recorded copy")
+    claimed = (
+        Journal(plan, directory, sync=sync, reclaim=bool(reclaim))
+        if claim
+        else Unclaimed(plan, directory)
+    )
     with claimed as journal:
         todo = journal.begin(overwrite=overwrite)
         log = TaskLog(directory) if claim else NoTaskLog(directory)
         placements = placements_of(plan)
         tasks = tasks_of(plan, placements)
-        results = _resumed(plan, directory, todo, tasks, log)
+        results = _resumed(plan, directory, todo, tasks, log, reserve=not reclaim)
         closed = frozenset(n for n, file in enumerate(plan.files) if file not in todo)
         copier = Copier(
             plan,
@@ -90,12 +102,13 @@ def run_plan(
             _started(plan, tasks, results, closed, progress or Silent()),
             closed,
             size,
+            verify=verify,
             write_behind=sync,
         )
         open_tasks = [
             task for task in tasks if task.number not in results and not task.files <= closed
         ]
-        finishing = Finishing(plan, directory, tasks, closed, log if sync else None)
+        finishing = Finishing(plan, directory, tasks, closed, log if sync else None, reclaiming)
         with finishing:
             for result in results.values():
                 finishing.add(result, logged=True)
@@ -103,7 +116,7 @@ def run_plan(
                 finishing.add(result)
         journal.check_sources()
         journal.finish(finishing.fingerprint())
-        log.remove()
+        finishing.end()
         if sync:
             sync_directory(directory)
     return [directory / file.name for file in plan.files]
@@ -129,6 +142,7 @@ def _resumed(
     todo: Sequence[PlannedFile],
     tasks: Sequence[CopyTask],
     log: TaskLog,
+    reserve: bool,
 ) -> dict[int, TaskResult]:
     """Tasks whose output is still there; files that nothing is left of are made anew."""
     results = log.read()
@@ -138,10 +152,11 @@ def _resumed(
         partial = partial_path(directory, file.name)
         if not partial.is_file() or partial.stat().st_size != file.num_bytes or not results:
             lost.add(numbers[file.name])
-    _refuse_full_disk([file for file in todo if numbers[file.name] in lost], directory)
+    if reserve:
+        _refuse_full_disk([file for file in todo if numbers[file.name] in lost], directory)
     for file in todo:
         if numbers[file.name] in lost:
-            create(file, directory, reserve=True)
+            create(file, directory, reserve=reserve)
     return {
         task.number: results[task.number]
         for task in tasks

@@ -6,7 +6,6 @@ contiguous in a block of rows; slices of columns are gathered from it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
+from unshard.execute.blocks import rows_and_columns
 from unshard.execute.checksums import crc32
 from unshard.tensors import Cut, Shape
 
@@ -48,17 +48,15 @@ class Slicer:
 
     def _columns(self, column: int, block: Block) -> Iterator[tuple[int, memoryview]]:
         count = block.shape[1] // self._width
+        if count == 1:
+            yield column // self._width, np.ascontiguousarray(block).data.cast("B")
+            return
         if self._tiles.size < block.size or self._tiles.dtype != block.dtype:
             self._tiles = np.empty(block.size, block.dtype)
         tiles = self._tiles[: block.size].reshape(count, len(block), self._width)
         np.copyto(tiles, block.reshape(len(block), count, self._width).transpose(1, 0, 2))
         for number in range(count):
             yield column // self._width + number, tiles[number].data.cast("B")
-
-
-def rows_and_columns(shape: Shape) -> tuple[int, int]:
-    """Any shape as a matrix: its first dimension, and all others together."""
-    return (shape[0], math.prod(shape[1:])) if shape else (1, 1)
 
 
 class SliceChecksums:

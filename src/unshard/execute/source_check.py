@@ -40,8 +40,13 @@ class SourceCheck:
         for records in self._records.values():
             yield from (record for record in records if record not in self._missing)
 
-    def add(self, reads: Mapping[str, Sequence[Summed]]) -> list[StoredRecord]:
+    def add(
+        self, reads: Mapping[str, Sequence[Summed]], *, judged: bool = False
+    ) -> list[StoredRecord]:
         """Takes in ranges that were read, by path; returns the records that this completed.
+
+        `judged` reads are of an earlier run: what they alone complete was judged then, and may
+        be deleted by now.
 
         Raises:
             FormatError: a record's bytes are not those that its file was written with.
@@ -55,7 +60,9 @@ class SourceCheck:
                 self._sums.setdefault(record, RangeChecksums()).add(offset, length, crc)
                 self._missing[record] -= length
                 if not self._missing[record]:
-                    _judge(record, self._sums.pop(record))
+                    sums = self._sums.pop(record)
+                    if not judged:
+                        _judge(record, sums)
                     done.append(record)
         return done
 

@@ -1,0 +1,126 @@
+"""Giving back the disk space of source files while they are resharded.
+
+Bytes go only after what was made of them is synced and proved: first each record of a file, as
+a hole, once all of it was read and its checksum held, then the file itself. The plan is kept
+beside the output until the end, because the source files can no longer tell it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unshard.disk import sync_directory
+from unshard.errors import UsageError
+from unshard.execute.output_file import write_all, write_error
+from unshard.execute.source_check import SourceCheck
+from unshard.execute.tasks import CopyTask
+from unshard.plan.copy_plan import CopyPlan
+from unshard.plan.plan_json import plan_from_json, plan_to_json
+from unshard.tensors import StoredRecord
+
+NAME = ".unshard.plan.json"
+PUNCH_HOLE = 0x02 | 0x01
+"""Linux's FALLOC_FL_PUNCH_HOLE, which goes with FALLOC_FL_KEEP_SIZE."""
+NEGLIGIBLE_BYTES = 1 << 20
+"""Random states and meters, which no layout but metaseq's carries along, are smaller."""
+
+
+@dataclass(frozen=True)
+class Reclaiming:
+    """A plan whose source `files` are to be deleted on the way."""
+
+    plan: CopyPlan
+    files: tuple[str, ...]
+
+
+def unfinished(directory: Path) -> Reclaiming | None:
+    """The reshard with reclaim that was stopped in `directory`, if there is one."""
+    try:
+        content = json.loads((directory / NAME).read_bytes())
+    except (FileNotFoundError, ValueError):  # cut short: then nothing was deleted yet
+        return None
+    return Reclaiming(plan_from_json(content["plan"]), tuple(content["files"]))
+
+
+class Reclaimer:
+    """Deletes source files piece by piece, behind the tasks that have copied them."""
+
+    def __init__(self, reclaiming: Reclaiming, directory: Path, tasks: Sequence[CopyTask]) -> None:
+        self._reclaiming = reclaiming
+        self._path = directory / NAME
+        self._waiting: dict[str, set[int]] = {path: set() for path in reclaiming.files}
+        for task in tasks:
+            tensor = reclaiming.plan.sources[task.source]
+            for ref in (*(chunk.ref for chunk in tensor.chunks), *tensor.replicas):
+                for path in {piece.path for piece in ref.ranges} & self._waiting.keys():
+                    self._waiting[path].add(task.number)
+
+    def begin(self, check: SourceCheck) -> None:
+        """Keeps the plan, durably.
+
+        Raises:
+            UsageError: a file holds more than the output will.
+            NoSpaceError, DestinationError: the plan cannot be written.
+        """
+        for record in check.unread():
+            if record.path in self._waiting and record.length > NEGLIGIBLE_BYTES:
+                raise UsageError(
+                    f"{record.path}: record {record.name} ({record.length} bytes) has no place in "
+                    "the output, so deleting the file would lose it",
+                    hint="keep the optimizer state too, or leave out --reclaim",
+                )
+        content = {
+            "plan": plan_to_json(self._reclaiming.plan),
+            "files": self._reclaiming.files,
+        }
+        try:
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
+            try:
+                write_all(file, self._path, json.dumps(content).encode(), 0)
+                os.fsync(file)
+            finally:
+                os.close(file)
+        except OSError as error:
+            raise write_error(self._path, error) from error
+        sync_directory(self._path.parent)
+
+    def release(self, tasks: Iterable[int], records: Iterable[StoredRecord]) -> None:
+        """Gives back records that were proved, and files that no task still needs."""
+        finished = set(tasks)
+        for record in records:
+            if record.path in self._waiting:
+                _punch(record)
+        for path in list(self._waiting):
+            self._waiting[path] -= finished
+            if not self._waiting[path]:
+                del self._waiting[path]
+                Path(path).unlink(missing_ok=True)
+
+    def end(self) -> None:
+        """Forgets the plan: the output is whole."""
+        self._path.unlink(missing_ok=True)
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+
+def _punch(record: StoredRecord) -> None:
+    """Makes a hole of the record where the file system can; else its file goes as a whole."""
+    try:
+        file = os.open(record.path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    try:
+        if _libc.fallocate(file, PUNCH_HOLE, record.offset, record.length):
+            code = ctypes.get_errno()
+            if code not in (errno.EOPNOTSUPP, errno.ENOSYS):
+                raise OSError(code, os.strerror(code), record.path)
+    finally:
+        os.close(file)

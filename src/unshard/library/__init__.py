@@ -1,0 +1,1 @@
+"""What `import unshard` offers: a checkpoint as lazy tensors, whatever its layout."""
