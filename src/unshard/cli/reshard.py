@@ -17,7 +17,7 @@ from unshard.index.build import open_checkpoint
 from unshard.index.checkpoint import Checkpoint
 from unshard.index.optimizer_state import read_optimizer_state
 from unshard.plan.copy_plan import CopyPlan
-from unshard.plan.metaseq_target import MetaseqOptions, plan_metaseq
+from unshard.plan.metaseq_target import plan_metaseq
 from unshard.plan.plan_json import plan_to_json
 from unshard.plan.safetensors_target import DEFAULT_MAX_FILE_BYTES, plan_safetensors
 
@@ -146,10 +146,14 @@ def _plan(
 ) -> CopyPlan:
     if target == "safetensors":
         return plan_safetensors(checkpoint, max_file_bytes or DEFAULT_MAX_FILE_BYTES, dtype)
-    shards = fsdp_size or 1
-    options = MetaseqOptions(tp_size, shards, shards > 1 if flat is None else flat, dtype)
-    state = read_optimizer_state(checkpoint) if optimizer == "keep" else None
-    return plan_metaseq(checkpoint, options, state)
+    return plan_metaseq(
+        checkpoint,
+        tp_size,
+        fsdp_size=fsdp_size or 1,
+        flat=flat,
+        dtype=dtype,
+        optimizer=read_optimizer_state(checkpoint) if optimizer == "keep" else None,
+    )
 
 
 def _print_plan(checkpoint: Checkpoint, plan: CopyPlan, workers: int, as_json: bool) -> None:

@@ -82,7 +82,7 @@ def run_plan(
     _make_folder(plan, directory)
     reclaiming = Reclaiming(plan, tuple(map(str, reclaim))) if reclaim else None
     if reclaiming and not (sync and verify and claim):
-        raise UsageError("source files are deleted only after a synced, verified, recorded copy")
+        raise UsageError("source files are deleted only after a synced, verified copy")
     claimed = (
         Journal(plan, directory, sync=sync, reclaim=bool(reclaim))
         if claim

@@ -33,34 +33,34 @@ from unshard.tensors import LogicalTensor
 COMPANION_NAMES: Mapping[Companion, str] = {"vocab": "gpt2-vocab.json", "merges": "gpt2-merges.txt"}
 
 
-@dataclass(frozen=True, slots=True)
-class MetaseqOptions:
-    """How to write metaseq files."""
-
-    tp_size: int | None = None
-    """Tensor-parallel parts; None is: as many as the source has."""
-    fsdp_size: int = 1
-    flat: bool = False
-    """Whether weights are flat parameters; for several FSDP shards they must be."""
-    dtype: DType | None = None
-    """For weights; an optimizer's state stays as it is."""
-
-
 def plan_metaseq(
     checkpoint: Checkpoint,
-    options: MetaseqOptions | None = None,
+    tp_size: int | None = None,
+    *,
+    fsdp_size: int = 1,
+    flat: bool | None = None,
+    dtype: DType | None = None,
     optimizer: OptimizerState | None = None,
 ) -> CopyPlan:
-    """The plan that writes `checkpoint`, and perhaps its `optimizer` state, as metaseq files.
+    """The plan that writes `checkpoint` as metaseq files.
+
+    `tp_size` parts (default: as many as the source has) of `fsdp_size` FSDP shards each; `flat`
+    parameters (default: where there are several shards) or tensors by name; weights cast to
+    `dtype`; `optimizer` state, if given, as it is.
 
     Raises:
         UsageError: the options contradict each other, or the heads do not divide.
         CheckpointError: a dimension does not divide by the number of parts.
     """
-    options = options or MetaseqOptions()
-    if options.fsdp_size > 1 and not options.flat:
-        raise UsageError(f"{options.fsdp_size} FSDP shards hold flat parameters", hint="add --flat")
-    target = _Target(checkpoint, options, optimizer)
+    flat = fsdp_size > 1 if flat is None else flat
+    if fsdp_size > 1 and not flat:
+        raise UsageError(f"{fsdp_size} FSDP shards hold flat parameters", hint="leave it flat")
+    parallel = TensorParallel(
+        checkpoint.config,
+        checkpoint.layout.tp_size if tp_size is None else tp_size,
+        checkpoint.layout.fused_qkv if checkpoint.metadata else checkpoint.config.pre_norm,
+    )
+    target = _Target(checkpoint, parallel, fsdp_size, flat, dtype, optimizer)
     parts = [file for rank in range(target.parallel.size) for file in target.part(rank)]
     companions, copies = copied_companions(checkpoint, COMPANION_NAMES)
     vocabulary = literal_file("dict.txt", dict_txt(checkpoint.config.vocab_size))
@@ -82,14 +82,14 @@ class _Target:
     """The files while they are planned; `sources` grows with them."""
 
     checkpoint: Checkpoint
-    options: MetaseqOptions
+    parallel: TensorParallel
+    fsdp_size: int
+    flat: bool
+    dtype: DType | None
     optimizer: OptimizerState | None
     sources: dict[str, LogicalTensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        layout, config = self.checkpoint.layout, self.checkpoint.config
-        fused = layout.fused_qkv if self.checkpoint.metadata else config.pre_norm
-        self.parallel = TensorParallel(config, self.options.tp_size or layout.tp_size, fused)
         self.sources |= self.checkpoint.index
         for tensors in self.optimizer.moments.values() if self.optimizer else ():
             self.sources |= {tensor.name: tensor for tensor in tensors.values()}
@@ -97,8 +97,8 @@ class _Target:
     @property
     def description(self) -> str:
         """The layout in words."""
-        count, shards = self.parallel.size, self.options.fsdp_size
-        if self.options.flat:
+        count, shards = self.parallel.size, self.fsdp_size
+        if self.flat:
             return f"{count} metaseq parts x {shards} FSDP shards of flat parameters"
         return f"{count} consolidated metaseq parts"
 
@@ -117,8 +117,8 @@ class _Target:
         units = [LocalUnit(unit, self._local(unit.names, rank)) for unit in self.parallel.units()]
         version = self._version()
         models = (
-            flat_models(units, version, self.options.fsdp_size)
-            if self.options.flat
+            flat_models(units, version, self.fsdp_size)
+            if self.flat
             else [unflattened_model(units, version)]
         )
         states = self._optimizer_states(metadata, rank, len(models))
@@ -126,22 +126,22 @@ class _Target:
             content = {"model": model, "shard_metadata": self._shard_metadata(units, shard)}
             content |= state | self._entries(metadata)
             name = self._name(rank, shard)
-            yield torch_archive(name, in_order(content) if self.options.flat else content, carried)
+            yield torch_archive(name, in_order(content) if self.flat else content, carried)
 
     def _name(self, rank: int, shard: int) -> str:
-        if self.options.flat:
+        if self.flat:
             return f"checkpoint_last-model_part-{rank}-shard{shard}.pt"
         return f"reshard-model_part-{rank}.pt"
 
     def _local(self, names: Sequence[str], rank: int) -> list[TargetTensor]:
-        index, dtype = self.checkpoint.index, self.options.dtype
+        index, dtype = self.checkpoint.index, self.dtype
         return [
             self.parallel.local(name, dtype or index[logical_names(name)[0]].dtype, rank)
             for name in names
         ]
 
     def _version(self) -> TargetStorage:
-        index, dtype = self.checkpoint.index, self.options.dtype
+        index, dtype = self.checkpoint.index, self.dtype
         if VERSION_BUFFER in index:
             return storage_of([copied(index[VERSION_BUFFER], dtype=dtype)])
         return version_storage(dtype or next(iter(index.values())).dtype)
@@ -152,7 +152,7 @@ class _Target:
         return carried_entries(metadata.entries, self.parallel.size)
 
     def _shard_metadata(self, units: Sequence[LocalUnit], shard: int) -> dict[str, Any]:
-        tied, count = self.checkpoint.config.tied_embeddings, self.options.fsdp_size
+        tied, count = self.checkpoint.config.tied_embeddings, self.fsdp_size
         return shard_metadata(units, tied, shard, count)
 
     def _optimizer_states(

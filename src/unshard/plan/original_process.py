@@ -122,10 +122,12 @@ class _Loading:
     def _element_type(self, said: Any) -> Any:
         """numpy's own object for a scalar's element type."""
         match said:
-            case PickledObject(args=(str(code), *rest)) if code[:1] in BUILT_IN_KINDS:
-                if code not in self._element_types:
+            case PickledObject(args=(str(code), *rest), state=tuple(state)) if (
+                code[:1] in BUILT_IN_KINDS
+            ):
+                if code not in self._element_types:  # made anew, down to its strings and tuples
                     own = PickledObject(said.constructor, (f"{code[:1]}{code[1:]}", *rest))
-                    own.state, own.has_state = said.state, said.has_state
+                    own.state, own.has_state = (*state,), True
                     self._element_types[code] = own
                 return self._element_types[code]
         return said
