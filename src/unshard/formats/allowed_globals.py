@@ -33,13 +33,18 @@ EXACT = {
     "numpy._core.multiarray": {"scalar", "_reconstruct"},
     "numpy.core.numeric": {"_frombuffer"},
     "numpy._core.numeric": {"_frombuffer"},
-    "torch._utils": {"_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter"},
+    "torch._utils": {
+        "_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3",
+        "_rebuild_parameter", "_rebuild_parameter_with_state",
+    },
     "torch._tensor": {"_rebuild_from_type_v2"},
     "torch.nn.parameter": {"Parameter"},
     "torch": {
         "Size", "Tensor", "device", "float16", "float32", "float64", "bfloat16", "int8", "int16",
-        "int32", "int64", "uint8", "bool", "LongStorage",
+        "int32", "int64", "uint8", "bool", "complex64", "complex128",
+        "ComplexFloatStorage", "ComplexDoubleStorage", "UntypedStorage",
     } | set(BY_TORCH_STORAGE),
+    "torch.storage": {"TypedStorage", "UntypedStorage"},
 }  # fmt: skip
 
 PACKAGES = frozenset(

@@ -7,8 +7,9 @@ nothing is called, and `pickle_encode` can write the same bytes again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 
@@ -77,31 +78,18 @@ def as_scalar(value: object) -> object:
     return value
 
 
-def is_nested_deeper(value: object, limit: int) -> bool:
-    """Whether containers lie in one another more than `limit` deep; cycles count once.
-
-    Decoding a pickle takes no recursion, but copying and encoding do.
-    """
-    level: list[object] = [value]
-    seen: set[int] = set()
-    for _ in range(limit):
-        new = {id(each): each for each in level if id(each) not in seen}
-        seen.update(new)
-        level = [child for each in new.values() for child in _children(each)]
-    return bool(level)
-
-
-def _children(value: object) -> Iterable[object]:
-    match value:
-        case dict():
-            return (*value.keys(), *value.values())
-        case list() | tuple() | set() | frozenset():
-            return value
-        case PersistentId():
-            return (value.value,)
-        case PickledObject():
-            return (value.constructor, value.args, value.state, value.items, value.entries)
-    return ()
+def children(value: object) -> Iterator[Any]:
+    """What a container or a record holds directly: keys, values, elements, parts."""
+    if isinstance(value, dict):
+        return chain(value, value.values())
+    if isinstance(value, list | tuple | set | frozenset):
+        return iter(value)
+    if isinstance(value, PersistentId):
+        return iter((value.value,))
+    if isinstance(value, PickledObject):
+        parts = (value.items, value.entries)
+        return chain((value.constructor, value.args, value.state), filter(None, parts))
+    return iter(())
 
 
 MAX_DIMENSIONS = 64

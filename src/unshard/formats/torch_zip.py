@@ -9,28 +9,23 @@ from __future__ import annotations
 import math
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unshard.dtypes import BY_TORCH_STORAGE, UINT8, DType
 from unshard.errors import FormatError
-from unshard.formats.records import (
-    Global,
-    PersistentId,
-    PickledObject,
-    as_mapping,
-    as_shape,
-    is_nested_deeper,
-)
-from unshard.formats.unpickle import decode_pickle
-from unshard.formats.zip_directory import Member, read_zip_directory
+from unshard.formats.pickle_prototype import Prototypes
+from unshard.formats.records import Global, PersistentId, PickledObject, as_mapping, as_shape
+from unshard.formats.regular_file import open_regular, read_exactly
+from unshard.formats.zip_directory import Member, zip_members
 from unshard.tensors import ByteRange, Shape, StoredRecord, TensorRef
 
-MAX_PICKLE_BYTES = 64 << 20
-MAX_NESTING = 100
-"""Far more than any trainer's state has, far less than Python's recursion limit allows."""
+MAX_PICKLE_BYTES = 48 << 20
+"""A trainer's state can hold a cache of one number per document; weights are not in here."""
+TENSOR_CALLS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3")
+PARAMETER_CALLS = ("_rebuild_parameter", "_rebuild_parameter_with_state")
 
 
 @dataclass(frozen=True)
@@ -50,36 +45,64 @@ def read_torch_file(path: str | Path) -> TorchFile:
     Raises:
         FormatError: it is no torch archive, or breaks a rule of the format.
     """
-    path = os.fspath(path)
-    members = read_zip_directory(path)
-    roots = {name.split("/", 1)[0] for name in members}
-    if len(roots) != 1 or f"{next(iter(roots))}/data.pkl" not in members:
-        raise FormatError(path, "is a zip archive, but not one that torch.save wrote")
-    root = roots.pop()
-    order = members.get(f"{root}/byteorder")
-    if order is not None and _read(path, order) != b"little":
-        raise FormatError(path, "holds big-endian tensors", hint="save it again on this machine")
-    pickle = members[f"{root}/data.pkl"]
-    if pickle.length > MAX_PICKLE_BYTES:
-        raise FormatError(path, f"its pickle of {pickle.length} bytes is far too large")
-    data = _read(path, pickle)
-    if zlib.crc32(data) != pickle.crc32:
-        raise FormatError(path, "data.pkl is damaged (CRC-32 differs)", hint="download it again")
+    return _open(os.fspath(path), Prototypes())
+
+
+def read_torch_files(paths: Iterable[str | Path]) -> Iterator[TorchFile]:
+    """Opens one archive after the other; the contents of similar ones share what is equal.
+
+    The files of a checkpoint hold nearly the same pickle, so this takes a fraction of the
+    time and memory of opening each by itself. Contents must not be changed.
+
+    Raises:
+        FormatError: as `read_torch_file`.
+    """
+    prototypes = Prototypes()
+    for path in paths:
+        yield _open(os.fspath(path), prototypes)
+
+
+def _open(path: str, prototypes: Prototypes) -> TorchFile:
+    with open_regular(path) as descriptor:
+        members = zip_members(path, descriptor)
+        root = _root(path, members)
+        _refuse_big_endian(path, descriptor, members.get(f"{root}/byteorder"))
+        pickle = _read_pickle(path, descriptor, members[f"{root}/data.pkl"])
     prefix = f"{root}/data/"
     storages = {
         name.removeprefix(prefix): member
         for name, member in members.items()
         if name.startswith(prefix)
     }
-    content = decode_pickle(data, path)
-    if is_nested_deeper(content, MAX_NESTING):
-        raise FormatError(path, f"its pickle nests values more than {MAX_NESTING} deep")
-    return TorchFile(path, root, content, storages)
+    return TorchFile(path, root, prototypes.decode(pickle, path), storages)
 
 
-def _read(path: str, member: Member) -> bytes:
-    with Path(path).open("rb") as file:
-        return os.pread(file.fileno(), member.length, member.offset)
+def _root(path: str, members: Mapping[str, Member]) -> str:
+    roots = {name.split("/", 1)[0] for name in members}
+    if len(roots) != 1 or f"{next(iter(roots))}/data.pkl" not in members:
+        raise FormatError(path, "is a zip archive, but not one that torch.save wrote")
+    return roots.pop()
+
+
+def _refuse_big_endian(path: str, descriptor: int, order: Member | None) -> None:
+    little = b"little"
+    if order is None:
+        return
+    if order.length != len(little) or _read(path, descriptor, order) != little:
+        raise FormatError(path, "holds big-endian tensors", hint="save it again on this machine")
+
+
+def _read_pickle(path: str, descriptor: int, member: Member) -> bytes:
+    if member.length > MAX_PICKLE_BYTES:
+        raise FormatError(path, f"its pickle of {member.length} bytes is far too large")
+    data = _read(path, descriptor, member)
+    if zlib.crc32(data) != member.crc32:
+        raise FormatError(path, "data.pkl is damaged (CRC-32 differs)", hint="download it again")
+    return data
+
+
+def _read(path: str, descriptor: int, member: Member) -> bytes:
+    return read_exactly(path, descriptor, member.length, member.offset)
 
 
 def storage_refs(file: TorchFile) -> dict[str, TensorRef]:
@@ -120,10 +143,7 @@ def tensors_of(file: TorchFile, state_dict: object, where: str) -> Iterator[Tens
 def tensor_ref(file: TorchFile, name: str, value: object) -> TensorRef | None:
     """`value` as a tensor called `name`, or None when it is something else."""
     value = _unwrap(value)
-    if not (
-        isinstance(value, PickledObject)
-        and value.is_call_of("torch._utils", "_rebuild_tensor_v2", "_rebuild_tensor")
-    ):
+    if not (isinstance(value, PickledObject) and value.is_call_of("torch._utils", *TENSOR_CALLS)):
         return None
     match value.args:
         case (PersistentId(), int(offset), size, stride, *_):
@@ -146,7 +166,7 @@ def _unwrap(value: object) -> object:
     """The plain tensor inside a pickled Parameter or a tensor that carries attributes."""
     for _ in range(2):
         if isinstance(value, PickledObject) and isinstance(value.args, tuple):
-            if value.is_call_of("torch._utils", "_rebuild_parameter") and value.args:
+            if value.is_call_of("torch._utils", *PARAMETER_CALLS) and value.args:
                 value = value.args[0]
             elif value.is_call_of("torch._tensor", "_rebuild_from_type_v2") and len(value.args) > 2:
                 value = PickledObject(value.args[0], value.args[2])
@@ -175,7 +195,7 @@ def _storage(file: TorchFile, name: str, persistent: object) -> tuple[DType, Mem
         raise FormatError(file.path, f"tensor {name}: unknown storage type {kind}")
     member = file.storages.get(key)
     if member is None:
-        raise FormatError(file.path, f"tensor {name}: storage {key!r} is not in the archive")
+        raise FormatError(file.path, f"tensor {name}: storage {key[:80]!r} is not in the archive")
     if member.length != count * dtype.itemsize_bytes:
         raise FormatError(
             file.path,

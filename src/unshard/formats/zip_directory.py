@@ -1,8 +1,10 @@
 """Reading the directory of a zip archive whose members are stored, not compressed.
 
-`torch.save` writes such archives. Only what torch writes is accepted: anything else that
-the zip format allows (compression, encryption, overlaps, duplicates, comments that hide a
-second directory) has no honest use here and is refused with a `FormatError`.
+`torch.save` writes such archives. Only what torch writes is accepted: members that tile the
+file from its first byte to the directory, each told the same by its local header, its data
+descriptor and the directory. Anything else that the zip format allows (compression,
+encryption, overlaps, gaps, duplicates, comments, several disks) has no honest use here, is
+read differently by different programs, and is refused with a `FormatError`.
 Format: PKWARE APPNOTE 6.3, sections 4.3.7 to 4.3.16.
 """
 
@@ -15,18 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unshard.errors import FormatError
+from unshard.formats.regular_file import open_regular, read_exactly
+from unshard.formats.zip_end import find_directory
 
-END = struct.Struct("<4s4H2IH")
-END64_LOCATOR = struct.Struct("<4sIQI")
-END64 = struct.Struct("<4sQ2H2I4Q")
 CENTRAL = struct.Struct("<4s6H3I5H2I")
 LOCAL = struct.Struct("<4s5H3I2H")
+DESCRIPTORS = {16: struct.Struct("<4s3I"), 24: struct.Struct("<4sI2Q")}
+"""The data descriptor behind a member, by its length: with 32-bit and with 64-bit sizes."""
 
 LIMIT_32 = 0xFFFFFFFF
-LIMIT_16 = 0xFFFF
-MAX_DIRECTORY_BYTES = 64 << 20
-MAX_TAIL_BYTES = END.size + LIMIT_16
-ALLOWED_FLAGS = 0x0808
+MAX_NAME_BYTES = 1024
+HAS_DESCRIPTOR = 0x0008
+ALLOWED_FLAGS = HAS_DESCRIPTOR | 0x0800
 """Data descriptor (bit 3) and UTF-8 names (bit 11): the two that torch sets."""
 
 
@@ -40,9 +42,11 @@ class Member:
     crc32: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _CentralEntry:
     name: bytes
+    shown: str
+    flags: int
     length: int
     crc32: int
     header_offset: int
@@ -55,72 +59,20 @@ def read_zip_directory(path: str | Path) -> dict[str, Member]:
         FormatError: the file is not a zip archive of the accepted kind.
     """
     path = os.fspath(path)
-    with Path(path).open("rb") as file:
-        descriptor = file.fileno()
-        size = os.fstat(descriptor).st_size
-        count, offset, length = _find_directory(path, descriptor, size)
-        directory = os.pread(descriptor, length, offset)
-        members: dict[str, Member] = {}
-        for entry in _entries(path, directory, count):
-            member = _locate(path, descriptor, entry, offset)
-            if member.name in members:
-                raise FormatError(path, f"zip directory names {member.name!r} twice")
-            members[member.name] = member
-    _refuse_overlaps(path, members)
-    return members
+    with open_regular(path) as descriptor:
+        return zip_members(path, descriptor)
 
 
-def _find_directory(path: str, descriptor: int, size: int) -> tuple[int, int, int]:
-    """Number of entries, offset and length (bytes) of the central directory."""
-    tail_offset = max(0, size - MAX_TAIL_BYTES)
-    tail = os.pread(descriptor, size - tail_offset, tail_offset)
-    at = tail.rfind(b"PK\x05\x06")
-    if at < 0 or len(tail) - at < END.size:
-        raise _not_an_archive(path, descriptor)
-    fields = END.unpack_from(tail, at)
-    count, length, offset, comment_length = fields[4:8]
-    if at + END.size + comment_length != len(tail):
-        raise FormatError(path, "zip end record is followed by foreign bytes")
-    end_offset = tail_offset + at
-    locator_offset = end_offset - END64_LOCATOR.size
-    locator = os.pread(descriptor, END64_LOCATOR.size, max(locator_offset, 0))
-    if locator_offset >= 0 and locator.startswith(b"PK\x06\x07"):
-        count, length, offset, end_offset = _read_end64(path, descriptor, locator)
-    if length > MAX_DIRECTORY_BYTES or offset + length > end_offset:
-        raise FormatError(path, f"zip directory of {length} bytes at {offset} lies outside")
-    return count, offset, length
-
-
-def _read_end64(path: str, descriptor: int, locator: bytes) -> tuple[int, int, int, int]:
-    end_offset = END64_LOCATOR.unpack(locator)[2]
-    record = os.pread(descriptor, END64.size, min(end_offset, (1 << 63) - 1))
-    if len(record) != END64.size or not record.startswith(b"PK\x06\x06"):
-        raise FormatError(path, "zip64 locator points to no zip64 end record")
-    count, length, offset = END64.unpack(record)[7:10]
-    return count, length, offset, end_offset
-
-
-def _not_an_archive(path: str, descriptor: int) -> FormatError:
-    """Says in plain words what the file is instead of a zip archive."""
-    head = os.pread(descriptor, 512, 0)
-    again = "download it again"
-    if not head:
-        return FormatError(path, "is empty", hint=again)
-    if head.startswith(b"PK\x03\x04"):
-        return FormatError(path, "is truncated: its zip directory is missing", hint=again)
-    if head.lstrip().lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
-        return FormatError(
-            path, "is a web page, not a checkpoint", hint="the link that it came from is wrong"
-        )
-    if head.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04")):
-        return FormatError(
-            path,
-            "is a legacy torch.save file (before torch 1.6), which is not supported",
-            hint="load it in torch and save it again",
-        )
-    printable = sum(32 <= byte < 127 or byte in b"\t\r\n" for byte in head)
-    kind = "a text file" if printable == len(head) else "no zip archive"
-    return FormatError(path, f"is {kind}, not a torch.save checkpoint")
+def zip_members(path: str, descriptor: int) -> dict[str, Member]:
+    """The same, of the file that is open as `descriptor`."""
+    directory, count, directory_offset = find_directory(path, descriptor)
+    entries = list(_entries(path, directory, count))
+    located: dict[str, Member] = {}
+    for member in _located(path, descriptor, entries, directory_offset):
+        if member.name in located:
+            raise FormatError(path, f"zip directory names {member.name!r} twice")
+        located[member.name] = member
+    return {entry.shown: located[entry.shown] for entry in entries}
 
 
 def _entries(path: str, directory: bytes, count: int) -> Iterator[_CentralEntry]:
@@ -128,81 +80,113 @@ def _entries(path: str, directory: bytes, count: int) -> Iterator[_CentralEntry]
     for number in range(count):
         if at + CENTRAL.size > len(directory):
             raise FormatError(path, f"zip directory ends at entry {number} of {count}")
-        (signature, _, _, flags, method, _, _, crc, packed, length) = CENTRAL.unpack_from(
-            directory, at
-        )[:10]
-        name_length, extra_length, comment_length = CENTRAL.unpack_from(directory, at)[10:13]
-        header_offset = CENTRAL.unpack_from(directory, at)[16]
-        end = at + CENTRAL.size + name_length + extra_length + comment_length
-        if signature != b"PK\x01\x02" or end > len(directory):
+        fields = CENTRAL.unpack_from(directory, at)
+        signature, _, _, flags, method, _, _, crc, packed, length = fields[:10]
+        name_length, extra_length, comment_length, disk, _, _, header_offset = fields[10:]
+        name_at = at + CENTRAL.size
+        extra_at = name_at + name_length
+        at = extra_at + extra_length + comment_length
+        if signature != b"PK\x01\x02" or at > len(directory) or disk:
             raise FormatError(path, f"zip directory entry {number} is damaged")
-        name = directory[at + CENTRAL.size : at + CENTRAL.size + name_length]
-        extra_at = at + CENTRAL.size + name_length
-        extra = directory[extra_at : extra_at + extra_length]
-        length, packed, header_offset = _widen(path, extra, length, packed, header_offset)
+        name = directory[name_at:extra_at]
+        if LIMIT_32 in (length, packed, header_offset):
+            extra = directory[extra_at : extra_at + extra_length]
+            length, packed, header_offset = _widen(path, extra, length, packed, header_offset)
         if method != 0 or packed != length or flags & ~ALLOWED_FLAGS:
             raise FormatError(
-                path, f"zip member {name!r} is compressed or encrypted, as torch never writes"
+                path, f"zip member {name[:80]!r} is compressed or encrypted, as torch never writes"
             )
-        yield _CentralEntry(name, length, crc, header_offset)
-        at = end
+        yield _CentralEntry(name, _checked_name(path, name), flags, length, crc, header_offset)
     if at != len(directory):
         raise FormatError(path, "zip directory holds more than its stated entries")
 
 
-def _widen(
-    path: str, extra: bytes, length: int, packed: int, header_offset: int
-) -> tuple[int, int, int]:
+def _widen(path: str, extra: bytes, *values: int) -> list[int]:
     """Replaces saturated 32-bit fields by those of the zip64 extra block, in its fixed order."""
-    values = [length, packed, header_offset]
-    if LIMIT_32 not in values:
-        return length, packed, header_offset
     at = 0
     while at + 4 <= len(extra):
         kind, size = struct.unpack_from("<2H", extra, at)
         if kind == 1:
-            wide = iter(
-                struct.unpack_from(f"<{min(size, len(extra) - at - 4) // 8}Q", extra, at + 4)
-            )
-            values = [next(wide, -1) if value == LIMIT_32 else value for value in values]
-            break
+            count = min(size, len(extra) - at - 4) // 8
+            wide = iter(struct.unpack_from(f"<{count}Q", extra, at + 4))
+            found = [next(wide, -1) if value == LIMIT_32 else value for value in values]
+            if -1 not in found:
+                return found
         at += 4 + size
-    if -1 in values or LIMIT_32 in values:
-        raise FormatError(path, "zip64 extra block lacks a size that the entry needs")
-    return values[0], values[1], values[2]
-
-
-def _locate(path: str, descriptor: int, entry: _CentralEntry, directory_offset: int) -> Member:
-    """Finds the member's data behind its local header, which must agree with the directory."""
-    want = LOCAL.size + len(entry.name)
-    header = os.pread(descriptor, want, min(entry.header_offset, (1 << 63) - 1))
-    shown = entry.name.decode("utf-8", "replace")
-    if len(header) != want or not header.startswith(b"PK\x03\x04"):
-        raise FormatError(path, f"zip member {shown!r} has no local header")
-    fields = LOCAL.unpack_from(header)
-    method, name_length, extra_length = fields[3], fields[9], fields[10]
-    if header[LOCAL.size :] != entry.name or name_length != len(entry.name) or method != 0:
-        raise FormatError(path, f"zip member {shown!r} disagrees with its local header")
-    offset = entry.header_offset + LOCAL.size + name_length + extra_length
-    if offset + entry.length > directory_offset:
-        raise FormatError(path, f"zip member {shown!r} reaches past the archive's data")
-    return Member(_checked_name(path, entry.name), offset, entry.length, entry.crc32)
+    raise FormatError(path, "zip64 extra block lacks a size that the entry needs")
 
 
 def _checked_name(path: str, raw: bytes) -> str:
+    if len(raw) > MAX_NAME_BYTES:
+        raise FormatError(path, f"a zip member's name has {len(raw)} bytes")
     try:
         name = raw.decode("utf-8")
     except UnicodeDecodeError:
-        raise FormatError(path, f"zip member name {raw!r} is not UTF-8") from None
-    steps = name.split("/")
-    if name.startswith("/") or "\\" in name or "\0" in name or ".." in steps:
-        raise FormatError(path, f"zip member name {name!r} leaves the archive")
+        raise FormatError(path, f"zip member name {raw[:80]!r} is not UTF-8") from None
+    if name.startswith("/") or "\\" in name or "\0" in name or ".." in name.split("/"):
+        raise FormatError(path, f"zip member name {name[:80]!r} leaves the archive")
     return name
 
 
-def _refuse_overlaps(path: str, members: dict[str, Member]) -> None:
-    end = 0
-    for member in sorted(members.values(), key=lambda member: member.offset):
-        if member.offset < end:
-            raise FormatError(path, f"zip member {member.name!r} overlaps another one")
-        end = member.offset + member.length
+def _located(
+    path: str, descriptor: int, entries: list[_CentralEntry], directory_offset: int
+) -> Iterator[Member]:
+    """Walks the file from member to member, which must tile it, in order of their bytes.
+
+    One read per member: the data descriptor of one and the local header of the next adjoin.
+    """
+    end, before = 0, None
+    for entry in sorted(entries, key=lambda entry: entry.header_offset):
+        gap = entry.header_offset - end
+        if gap < 0 or entry.header_offset > directory_offset:
+            raise FormatError(path, f"zip member {entry.shown!r} overlaps another one")
+        _refuse_gap(path, before, gap)
+        raw = read_exactly(path, descriptor, gap + LOCAL.size + len(entry.name), end)
+        _check_descriptor(path, before, raw[:gap])
+        offset = entry.header_offset + _local_length(path, descriptor, entry, raw, gap)
+        end, before = offset + entry.length, entry
+        if end > directory_offset:
+            raise FormatError(path, f"zip member {entry.shown!r} reaches past the archive's data")
+        yield Member(entry.shown, offset, entry.length, entry.crc32)
+    gap = directory_offset - end
+    _refuse_gap(path, before, gap)
+    _check_descriptor(path, before, read_exactly(path, descriptor, gap, end))
+
+
+def _refuse_gap(path: str, before: _CentralEntry | None, gap: int) -> None:
+    if gap and (before is None or not before.flags & HAS_DESCRIPTOR or gap not in DESCRIPTORS):
+        where = f"after zip member {before.shown!r}" if before else "at its beginning"
+        raise FormatError(path, f"holds {gap} bytes {where} that belong to nothing")
+
+
+def _check_descriptor(path: str, entry: _CentralEntry | None, raw: bytes) -> None:
+    if not raw or entry is None:
+        return
+    told = DESCRIPTORS[len(raw)].unpack(raw)
+    if told != (b"PK\x07\x08", entry.crc32, entry.length, entry.length):
+        raise FormatError(path, f"zip member {entry.shown!r} disagrees with its data descriptor")
+
+
+def _local_length(path: str, descriptor: int, entry: _CentralEntry, raw: bytes, at: int) -> int:
+    """Length of the local header at `raw[at:]`, which must agree with the directory."""
+    if not raw.startswith(b"PK\x03\x04", at):
+        raise FormatError(path, f"zip member {entry.shown!r} has no local header")
+    _, _, flags, method, _, _, crc, packed, length, name_length, extra_length = LOCAL.unpack_from(
+        raw, at
+    )
+    name_end = LOCAL.size + name_length
+    if LIMIT_32 in (length, packed):
+        extra_at = entry.header_offset + name_end
+        extra = read_exactly(path, descriptor, extra_length, extra_at)
+        length, packed = _widen(path, extra, length, packed)
+    told = (crc, packed, length)
+    # With a data descriptor, these fields are usually left 0 in front of the data.
+    later = bool(flags & HAS_DESCRIPTOR) and told == (0, 0, 0)
+    if (
+        raw[at + LOCAL.size :] != entry.name
+        or name_length != len(entry.name)
+        or (method, flags) != (0, entry.flags)
+        or not (later or told == (entry.crc32, entry.length, entry.length))
+    ):
+        raise FormatError(path, f"zip member {entry.shown!r} disagrees with its local header")
+    return int(name_end + extra_length)
