@@ -33,7 +33,7 @@ def accept_close_replicas(plan: CopyPlan, eps: float) -> CopyPlan:
                 raise CheckpointError(
                     f"{name}: the copies in {tensor.chunks[0].ref.ranges[0].path} and "
                     f"{replica.ranges[0].path} differ by up to {found:g}",
-                    hint=f"--eps {found:g} takes the first one all the same",
+                    hint=f"--eps {found!r} takes the first one all the same",
                 )
         kept[name] = replace(tensor, replicas=())
     return replace(plan, sources=kept)
