@@ -250,9 +250,7 @@ def test_parts_are_as_the_trainer_would_have_split_them(
     parts = unflattened(tmp_path / "raw", tmp_path / "parts", start)
     truth = [load(path)["model"] for path in unflattened(tmp_path / "truth", tmp_path / "t", end)]
     found = reshard_mp(parts, tmp_path / "out", MpOptions(end))
-    assert all(
-        same(content["model"], model) for content, model in zip(found, truth, strict=True)
-    )
+    assert all(same(content["model"], model) for content, model in zip(found, truth, strict=True))
     for content in found:
         assert list(content) == [
             "model", "cfg", "extra_state", "optimizer_history", "args", "shard_metadata",
