@@ -24,8 +24,9 @@ lint: .venv/dev ## Style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/dev ## The benchmarks: reshard against cp, generate against transformers
+bench: .venv/dev ## The benchmarks: reshard against cp, the health scan, generate against transformers
 	$(BIN)/python benchmarks/reshard.py
+	$(BIN)/python benchmarks/health.py
 	$(BIN)/python benchmarks/generate.py
 
 demo-model: .venv/dev ## Train the bundled model anew (under an hour on 2 cores)

@@ -15,7 +15,7 @@ from unshard.execute.replicas import accept_close_replicas
 from unshard.execute.run import run_plan
 from unshard.formats.torch_release import BY_NAME as RELEASES
 from unshard.formats.torch_release import TORCH_1_13
-from unshard.formats.torch_zip import TorchFile, read_torch_file
+from unshard.formats.torch_zip import TorchFile, read_torch_files
 from unshard.index.globbed_files import Rank, files_by_rank
 from unshard.plan.copy_plan import CopyPlan
 from unshard.plan.reshard_fsdp import FsdpOptions, plan_reshard_fsdp
@@ -179,7 +179,7 @@ def output_names(output: str, count: int) -> tuple[Path, list[str]]:
 
 
 def _open(pattern: str, rank: Rank) -> list[TorchFile]:
-    return [read_torch_file(path) for path in files_by_rank(pattern, rank)]
+    return list(read_torch_files(files_by_rank(pattern, rank)))
 
 
 def _write(plan: CopyPlan, folder: Path) -> None:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from unshard.architectures.opt import VERSION_BUFFER, TensorRule, tensor_rules
 from unshard.errors import CheckpointError, UsageError
-from unshard.formats.torch_zip import read_torch_file
+from unshard.formats.torch_zip import read_torch_files
 from unshard.index.checkpoint import Checkpoint
+from unshard.index.fused import logical_names
+from unshard.index.grid import place_files
 from unshard.index.optimizer import KEY, Moment, read_moments
 from unshard.index.slices import concatenate, slice_ranges
-from unshard.index.sources import place_files
-from unshard.index.tensor_parallel import logical_names
 from unshard.placement import Replicate, local_box
 from unshard.tensors import Chunk, LogicalTensor, Shape, TensorRef
 
@@ -51,7 +51,7 @@ def read_optimizer_state(checkpoint: Checkpoint) -> OptimizerState:
     grid = place_files(checkpoint.source, checkpoint.layout.files)
     parts = []
     for row in grid.values():
-        files = [read_torch_file(file.path) for file in row.values()]
+        files = list(read_torch_files(file.path for file in row.values()))
         parts.append(_LocalMoments(checkpoint, files[0].path, len(grid)).cut(read_moments(files)))
     for part in parts:
         if part.keys() != parts[0].keys():

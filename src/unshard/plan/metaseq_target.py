@@ -16,9 +16,9 @@ from unshard.dtypes import DType
 from unshard.errors import UsageError
 from unshard.index.checkpoint import Checkpoint, PartMetadata
 from unshard.index.companions import Companion
+from unshard.index.fused import logical_names
 from unshard.index.optimizer import KEY as OPTIMIZER
 from unshard.index.optimizer_state import OptimizerState
-from unshard.index.tensor_parallel import logical_names
 from unshard.plan.carried import carried_storages, used_sources
 from unshard.plan.copy_plan import CopyPlan, Omission, PlannedFile, TargetTensor
 from unshard.plan.metaseq_content import carried_entries, in_order, minimal_entries, shard_metadata

@@ -6,12 +6,10 @@ no unit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 from unshard.architectures.opt import (
-    FUSED_ORDER,
     VERSION_BUFFER,
     OPTConfig,
     TensorRule,
@@ -19,7 +17,7 @@ from unshard.architectures.opt import (
 )
 from unshard.dtypes import DType
 from unshard.errors import UsageError
-from unshard.index.tensor_parallel import FUSED, logical_names
+from unshard.index.fused import fuse, logical_names
 from unshard.placement import local_box
 from unshard.plan.boxes import Box
 from unshard.plan.copy_plan import TargetTensor
@@ -78,7 +76,7 @@ class TensorParallel:
         """The units, root first."""
         names = (name for name in self.rules if name != VERSION_BUFFER)
         units: dict[str, list[str]] = {"": []}
-        for name in _fuse(names) if self.fused else names:
+        for name in fuse(names) if self.fused else names:
             path = ".".join(name.split(".", 3)[:3]) if name.startswith(LAYERS) else ""
             units.setdefault(path, []).append(name)
         return [Unit(path, tuple(tensors)) for path, tensors in units.items()]
@@ -95,13 +93,3 @@ class TensorParallel:
     def _box(self, logical: str, rank: int) -> Box:
         rule = self.rules[logical]
         return Box(*local_box(logical, rule.shape, rule.placement, rank, self.size))
-
-
-def _fuse(names: Iterable[str]) -> dict[str, None]:
-    """Names in order, with those of K, V and Q as the fused tensor that holds them."""
-    fused: dict[str, None] = {}
-    for name in names:
-        for projection in FUSED_ORDER:
-            name = name.replace(f".{projection}.", f".{FUSED}.")
-        fused[name] = None
-    return fused

@@ -7,9 +7,9 @@ from typing import Any
 
 from unshard.errors import CheckpointError
 from unshard.formats.records import as_mapping
+from unshard.index.fused import logical_names
 from unshard.index.optimizer import KEY, states_of
 from unshard.index.optimizer_state import OptimizerState, source_name
-from unshard.index.tensor_parallel import logical_names
 from unshard.plan.flat_shards import cut_into_shards
 from unshard.plan.metaseq_units import TensorParallel, Unit
 from unshard.plan.torch_archive import TargetStorage, pickled_tensor

@@ -16,8 +16,9 @@ from unshard.errors import CheckpointError, UsageError
 from unshard.formats.records import as_mapping
 from unshard.formats.torch_release import TORCH_1_13, TorchRelease
 from unshard.formats.torch_zip import TorchFile, storage_refs, stored_records
-from unshard.index.fsdp import PartTensors, read_part
+from unshard.index.local_part import read_local_part
 from unshard.index.optimizer import KEY as OPTIMIZER
+from unshard.index.part import PartTensors
 from unshard.plan.carried import carried_storages, used_sources
 from unshard.plan.copy_plan import CopyPlan, TargetTensor
 from unshard.plan.flat_shards import cut_into_shards
@@ -108,7 +109,7 @@ class _Reshard:
 
     def contents(self) -> list[dict[str, Any]]:
         """What each output file pickles."""
-        part = read_part(self.files)
+        part = read_local_part(self.files)
         process = OriginalProcess(self.options.release, WORDS)
         entries: Mapping[str, Any] = as_mapping(process.load(self.files[0].content)) or {}
         metadata = as_mapping(entries.get("shard_metadata"))

@@ -18,8 +18,9 @@ from unshard.errors import CheckpointError, UsageError
 from unshard.formats.records import as_mapping
 from unshard.formats.torch_release import TORCH_1_13, TorchRelease
 from unshard.formats.torch_zip import TorchFile, storage_refs, stored_records
-from unshard.index.fsdp import PartTensors, read_part
-from unshard.index.tensor_parallel import logical_names, split_part
+from unshard.index.fused import logical_names
+from unshard.index.local_part import read_local_part
+from unshard.index.part import PartTensors, split_part
 from unshard.placement import Placement, Replicate, Shard, local_box
 from unshard.plan.boxes import Box
 from unshard.plan.carried import carried_storages, used_sources
@@ -68,7 +69,7 @@ def plan_reshard_mp(
         UsageError: a part is flat, or the options ask for the impossible.
         CheckpointError: the parts do not fit together, hold an unknown tensor, or do not divide.
     """
-    parts = [read_part([file]) for file in files]
+    parts = [read_local_part([file]) for file in files]
     for file, part in zip(files, parts, strict=True):
         if part.flat:
             raise UsageError(
