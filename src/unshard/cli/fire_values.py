@@ -35,7 +35,7 @@ def truth_option(*names: str, default: bool, help_text: str) -> Callable[[F], F]
         *names,
         type=Truth(),
         default=default,
-        show_default=str(default),
+        show_default=True,
         is_flag=False,
         flag_value="True",
         help=help_text,

@@ -7,14 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from unshard.errors import CheckpointError
 from unshard.plan.copy_plan import Span, TargetTensor
 from unshard.plan.torch_archive import TargetStorage
 
 
-def cut_into_shards(tensors: Sequence[TargetTensor], count: int) -> list[TargetStorage]:
-    """The `count` shards of tensors of one dtype, laid end to end; each is a storage of
-    ceil(total / count) elements."""
-    dtype = tensors[0].dtype
+def cut_into_shards(name: str, tensors: Sequence[TargetTensor], count: int) -> list[TargetStorage]:
+    """The `count` shards of `tensors`, laid end to end as the flat parameter `name`; each is a
+    storage of ceil(total / count) elements.
+
+    Raises:
+        CheckpointError: the tensors differ in dtype, or there are none.
+    """
+    dtypes = {tensor.dtype for tensor in tensors}
+    if len(dtypes) != 1:
+        kinds = " and ".join(sorted(dtype.name for dtype in dtypes)) or "nothing"
+        raise CheckpointError(f"{name}: {kinds} cannot be one flat parameter")
+    [dtype] = dtypes
     total = sum(tensor.num_elements for tensor in tensors)
     share = -(-total // count)
     shards = []

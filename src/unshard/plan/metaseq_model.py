@@ -8,7 +8,6 @@ from typing import Any
 
 from unshard.architectures.opt import VERSION_BUFFER
 from unshard.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, DType
-from unshard.errors import CheckpointError
 from unshard.plan.copy_plan import TargetTensor
 from unshard.plan.flat_shards import cut_into_shards
 from unshard.plan.metaseq_units import Unit
@@ -61,13 +60,8 @@ def flat_models(
     """
     models: list[dict[str, Any]] = [{} for _ in range(count)]
     for unit in units:
-        dtypes = sorted({tensor.dtype.name for tensor in unit.tensors})
-        if len(dtypes) > 1:
-            raise CheckpointError(
-                f"{unit.unit.key}: {' and '.join(dtypes)} cannot be one flat parameter",
-                hint="--dtype makes them one type",
-            )
-        for model, shard in zip(models, cut_into_shards(unit.tensors, count), strict=True):
+        shards = cut_into_shards(unit.unit.key, unit.tensors, count)
+        for model, shard in zip(models, shards, strict=True):
             model[unit.unit.key] = pickled_tensor(shard, 0, (shard.num_elements,))
             if not unit.unit.path:
                 model |= _version(version)

@@ -84,7 +84,7 @@ def _shards(
         parallel.local(name, planes[logical_names(name)[0]].dtype, rank, source_name(moment))
         for name in unit.names
     ]
-    return cut_into_shards(tensors, count)
+    return cut_into_shards(source_name(moment, unit.key), tensors, count)
 
 
 def _vector(storage: TargetStorage) -> Any:

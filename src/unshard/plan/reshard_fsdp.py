@@ -23,6 +23,7 @@ from unshard.plan.carried import carried_storages, used_sources
 from unshard.plan.copy_plan import CopyPlan, TargetTensor
 from unshard.plan.flat_shards import cut_into_shards
 from unshard.plan.original_process import OriginalProcess
+from unshard.plan.pickled_metadata import FlatNames, buffer_names, flat_names, for_shard
 from unshard.plan.reshard_optimizer import ReshardedOptimizer
 from unshard.plan.small_files import copied
 from unshard.plan.torch_archive import (
@@ -88,7 +89,7 @@ def plan_reshard_fsdp(
 
 @dataclass(frozen=True, slots=True)
 class _Flat:
-    """A flat parameter as the metadata names it; the strings are the metadata's own."""
+    """A flat parameter as the metadata names it, and the tensors that it holds."""
 
     key: str
     names: list[str]
@@ -97,6 +98,13 @@ class _Flat:
     @property
     def num_elements(self) -> int:
         return sum(tensor.num_elements for tensor in self.tensors)
+
+    def unflattened(self) -> dict[str, Any]:
+        """The tensors as views of one storage, or of one each where they differ in dtype."""
+        alike = len({tensor.dtype for tensor in self.tensors}) == 1
+        groups = [self.tensors] if alike else [[tensor] for tensor in self.tensors]
+        views = [view for group in groups for _, view in views_of(storage_of(group))]
+        return dict(zip(self.names, views, strict=True))
 
 
 @dataclass
@@ -118,16 +126,15 @@ class _Reshard:
                 f"{self.files[0].path}: has no shard_metadata, which says what it holds",
                 hint="`unshard reshard --to metaseq` knows the releases that have none",
             )
-        flats = list(self._flats(part, metadata))
-        buffers = dict(self._buffers(part, metadata, flats))
-        models = self._models(flats, buffers)
-        contents: list[dict[str, Any]] = [
-            {
-                process.name("model"): model,
-                process.name("shard_metadata"): self._metadata(metadata, flats, rank),
-            }
-            for rank, model in enumerate(models)
-        ]
+        flats = [self._flat(part, each) for each in flat_names(metadata)]
+        models = self._models(flats, dict(self._buffers(part, metadata, flats)))
+        contents: list[dict[str, Any]] = []
+        for rank, model in enumerate(models):
+            said = entries["shard_metadata"]
+            if not self.options.unflatten_weights:
+                tensors = {flat.key: flat.tensors for flat in flats}
+                said = for_shard(metadata, tensors, rank, len(models))
+            contents.append({process.name("model"): model, process.name("shard_metadata"): said})
         self._add_optimizer(contents, entries, flats, process)
         skipped = {"model", "shard_metadata", OPTIMIZER}
         others = {key: value for key, value in entries.items() if key not in skipped}
@@ -135,13 +142,9 @@ class _Reshard:
             others = _without_metaseq_classes(others)
         return [content | others for content in contents]
 
-    def _flats(self, part: PartTensors, metadata: Mapping[str, Any]) -> Iterator[_Flat]:
-        for unit in map(_entries, metadata["param_metadata"]):
-            path = unit["fsdp_path"]
-            for own_name, said in _entries(unit["params"]).items():
-                names = [_joined(path, name) for name in _entries(said)["names"]]
-                tensors = [self._target(self._stored(part, name)) for name in names]
-                yield _Flat(_joined(path, own_name), names, tensors)
+    def _flat(self, part: PartTensors, names: FlatNames) -> _Flat:
+        tensors = [self._target(self._stored(part, name)) for name in names.names]
+        return _Flat(names.key, names.names, tensors)
 
     def _stored(self, part: PartTensors, name: str) -> TensorRef:
         ref = part.tensors.get(name)
@@ -153,9 +156,8 @@ class _Reshard:
 
     def _target(self, ref: TensorRef, replicas: Sequence[TensorRef] = ()) -> TargetTensor:
         """The stored tensor in the output's dtype, and a source for it."""
-        source = LogicalTensor(
-            ref.name, ref.dtype, ref.shape, (Chunk((0,) * len(ref.shape), ref),), tuple(replicas)
-        )
+        chunk = Chunk((0,) * len(ref.shape), ref)
+        source = LogicalTensor(ref.name, ref.dtype, ref.shape, (chunk,), tuple(replicas))
         self.sources[ref.name] = source
         return copied(source, dtype=self.options.output_dtype if ref.dtype in FLOATS else None)
 
@@ -163,7 +165,7 @@ class _Reshard:
         self, part: PartTensors, metadata: Mapping[str, Any], flats: Sequence[_Flat]
     ) -> Iterator[tuple[str, TargetTensor]]:
         """What FSDP does not shard: the buffers that the metadata names, then any others."""
-        named: Sequence[str] = metadata.get("buffer_names", ())
+        named = buffer_names(self.files[0].path, metadata)
         flattened = {name for flat in flats for name in flat.names}
         others = [name for name in part.tensors if name not in flattened and name not in named]
         for name in (*named, *others):
@@ -176,35 +178,15 @@ class _Reshard:
         models: list[dict[str, Any]] = [{} for _ in range(self.options.num_output_shards)]
         for flat in flats:
             if self.options.unflatten_weights:
-                models[0] |= _unflattened(flat)
+                models[0] |= flat.unflattened()
                 continue
-            shards = cut_into_shards(flat.tensors, len(models))
+            shards = cut_into_shards(flat.key, flat.tensors, len(models))
             for model, shard in zip(models, shards, strict=True):
                 model[flat.key] = pickled_tensor(shard, 0, (shard.num_elements,))
         for model in models:
             for name, tensor in buffers.items():
                 model[name] = pickled_tensor(storage_of([tensor]), 0, tensor.shape)
         return models
-
-    def _metadata(
-        self, metadata: Mapping[str, Any], flats: Sequence[_Flat], rank: int
-    ) -> Mapping[str, Any]:
-        """The first shard's metadata, with the paddings of output shard `rank`."""
-        if self.options.unflatten_weights:
-            return metadata
-        count = self.options.num_output_shards
-        shares = {flat.key: -(-flat.num_elements // count) for flat in flats}
-        paddings = {
-            flat.key: min(
-                max((rank + 1) * shares[flat.key] - flat.num_elements, 0), shares[flat.key]
-            )
-            for flat in flats
-        }
-        units = [
-            {**unit, "params": _repadded(unit, paddings)}
-            for unit in map(_entries, metadata["param_metadata"])
-        ]
-        return {**metadata, "param_metadata": units}
 
     def _add_optimizer(
         self,
@@ -222,30 +204,6 @@ class _Reshard:
         states = optimizer.states(entries[OPTIMIZER], len(contents), process)
         for content, state in zip(contents, states, strict=True):
             content[process.name(OPTIMIZER)] = state
-
-
-def _entries(value: object) -> Mapping[str, Any]:
-    return as_mapping(value) or {}
-
-
-def _repadded(unit: Mapping[str, Any], paddings: Mapping[str, int]) -> dict[str, Any]:
-    return {
-        own_name: {**_entries(said), "padding": paddings[_joined(unit["fsdp_path"], own_name)]}
-        for own_name, said in _entries(unit["params"]).items()
-    }
-
-
-def _joined(path: str, name: str) -> str:
-    """The full name; where `path` is empty, the very same string."""
-    return f"{path}.{name}" if path else name
-
-
-def _unflattened(flat: _Flat) -> dict[str, Any]:
-    """The tensors of a unit as views of one storage, or of one each where they differ in dtype."""
-    alike = len({tensor.dtype for tensor in flat.tensors}) == 1
-    groups = [flat.tensors] if alike else [[tensor] for tensor in flat.tensors]
-    views = [view for group in groups for _, view in views_of(storage_of(group))]
-    return dict(zip(flat.names, views, strict=True))
 
 
 def _without_metaseq_classes(entries: Mapping[str, Any]) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class ReshardedOptimizer:
             if moment is None:
                 pieces = [value] * count
             else:
-                storages = cut_into_shards([moment], count)
+                storages = cut_into_shards(moment.name, [moment], count)
                 pieces = [pickled_tensor(each, 0, (each.num_elements,)) for each in storages]
             for shard, piece in zip(shards, pieces, strict=True):
                 shard[name] = piece
