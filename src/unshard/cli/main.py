@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, str] = {
     "verify": "Compare files with a manifest of md5s.",
     "inspect": "Say what a checkpoint is: layout, model, tensors, bytes.",
     "reshard": "Write a checkpoint in another layout.",
+    "metaseq": "metaseq's own reshard commands, flag for flag.",
     "fingerprint": "Digest the weights: the same in every layout.",
     "diff": "Compare two checkpoints tensor by tensor.",
     "generate": "Continue a prompt.",
