@@ -16,7 +16,7 @@ test: .venv/dev ## The unit tests
 	$(BIN)/pytest $(ARGS)
 
 slow: .venv/dev ## The slower tests
-	$(BIN)/pytest -m slow $(ARGS)
+	$(BIN)/pytest -m slow -n 0 $(ARGS)
 
 lint: .venv/dev ## Style, types and the direction of imports
 	$(BIN)/ruff check
@@ -24,8 +24,9 @@ lint: .venv/dev ## Style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/dev ## The benchmarks: reshard against cp, generate against transformers
+bench: .venv/dev ## The benchmarks: reshard against cp, the health scan, generate against transformers
 	$(BIN)/python benchmarks/reshard.py
+	$(BIN)/python benchmarks/health.py
 	$(BIN)/python benchmarks/generate.py
 
 fuzz: .venv/dev ## Fuzz every reader of files, ten minutes each (ARGS="--seconds 60" for less)

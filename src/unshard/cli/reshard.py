@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
 from unshard.cli.display import progress
 from unshard.cli.quantities import ByteCount, format_bytes
-from unshard.errors import UsageError
+from unshard.dtypes import BY_NAME, DType
 from unshard.execute.run import run_plan
 from unshard.execute.workers import DEFAULT_WORKERS, peak_buffer_bytes
 from unshard.index.build import open_checkpoint
 from unshard.index.checkpoint import Checkpoint
+from unshard.index.optimizer_state import read_optimizer_state
 from unshard.plan.copy_plan import CopyPlan
 from unshard.plan.metaseq_target import plan_metaseq
 from unshard.plan.plan_json import plan_to_json
@@ -21,8 +24,8 @@ from unshard.plan.safetensors_target import DEFAULT_MAX_FILE_BYTES, plan_safeten
 
 @click.command(
     help="Write SRC into the folder DST in another layout: `safetensors` (Hugging Face, with "
-    "config and tokenizer) or `metaseq` (consolidated reshard-model_part-N.pt). Memory stays "
-    "constant; stopped at any moment, the same command goes on."
+    "config and tokenizer) or `metaseq` (consolidated reshard-model_part-N.pt, or FSDP shards). "
+    "Memory stays constant; stopped at any moment, the same command goes on."
 )
 @click.argument("source", metavar="SRC")
 @click.argument("destination", metavar="DST")
@@ -34,16 +37,37 @@ from unshard.plan.safetensors_target import DEFAULT_MAX_FILE_BYTES, plan_safeten
     help="The layout to write.",
 )
 @click.option(
+    "--dtype",
+    type=click.Choice(["fp16", "bf16", "fp32"]),
+    help="Cast the weights.  [default: as they are]",
+)
+@click.option(
     "--tp",
     "tp_size",
     type=click.IntRange(1),
     help="metaseq: number of tensor-parallel parts.  [default: as the source]",
 )
 @click.option(
+    "--fsdp",
+    "fsdp_size",
+    type=click.IntRange(1),
+    help="metaseq: number of FSDP shards of each part.  [default: 1]",
+)
+@click.option(
+    "--flat/--unflattened",
+    default=None,
+    help="metaseq: flat parameters, as the trainer saves, or tensors by name.  "
+    "[default: flat for several FSDP shards]",
+)
+@click.option(
+    "--optimizer",
+    type=click.Choice(["keep", "skip"]),
+    help="metaseq: the optimizer's state.  [default: skip]",
+)
+@click.option(
     "--max-file-size",
     "max_file_bytes",
     type=ByteCount(),
-    default=DEFAULT_MAX_FILE_BYTES,
     help="safetensors: start a new file beyond this size.  [default: 5GB]",
 )
 @click.option(
@@ -60,32 +84,28 @@ def command(
     source: str,
     destination: str,
     target: str,
-    tp_size: int | None,
-    max_file_bytes: int,
+    dtype: str | None,
     workers: int,
     overwrite: bool,
     dry_run: bool,
     as_json: bool,
+    **layout: Any,
 ) -> None:
-    if tp_size is not None and target != "metaseq":
-        raise click.UsageError("--tp goes with --to metaseq: safetensors are not split by rank")
+    _refuse_others_options(target, layout)
     checkpoint = open_checkpoint(source)
-    if tp_size is not None:
-        _refuse_half_heads(tp_size, checkpoint.config.num_heads)
     if not checkpoint.companions:
         click.echo(
             f"note: no tokenizer beside {source}: put gpt2-vocab.json and gpt2-merges.txt there, "
             "and they go along",
             err=True,
         )
-    plan = (
-        plan_metaseq(checkpoint, tp_size)
-        if target == "metaseq"
-        else plan_safetensors(checkpoint, max_file_bytes)
-    )
+    plan = _plan(checkpoint, target, BY_NAME[dtype] if dtype else None, **layout)
     if dry_run:
         _print_plan(checkpoint, plan, workers, as_json)
         return
+    for omission in plan.omissions:
+        if omission.name not in checkpoint.index:
+            click.echo(f"note: leaves out {omission.name}: {omission.reason}", err=True)
     with progress() as reporter:
         paths = run_plan(plan, destination, workers=workers, overwrite=overwrite, progress=reporter)
     if as_json:
@@ -95,10 +115,45 @@ def command(
         click.echo(path)
 
 
-def _refuse_half_heads(tp_size: int, num_heads: int) -> None:
-    if num_heads % tp_size:
-        fitting = ", ".join(str(n) for n in range(1, num_heads + 1) if num_heads % n == 0)
-        raise UsageError(f"--tp {tp_size}: the model has {num_heads} heads", hint=f"use {fitting}")
+def _refuse_others_options(target: str, layout: Mapping[str, object]) -> None:
+    """Options of one target mean nothing to the other, and are not ignored."""
+    own = {"safetensors": {"max_file_bytes"}}.get(target, set(layout) - {"max_file_bytes"})
+    for name, value in layout.items():
+        if value is not None and name not in own:
+            other = "safetensors" if target == "metaseq" else "metaseq"
+            raise click.UsageError(f"{OPTION_NAMES[name]} goes with --to {other}")
+
+
+OPTION_NAMES = {
+    "tp_size": "--tp",
+    "fsdp_size": "--fsdp",
+    "flat": "--flat/--unflattened",
+    "optimizer": "--optimizer",
+    "max_file_bytes": "--max-file-size",
+}
+
+
+def _plan(
+    checkpoint: Checkpoint,
+    target: str,
+    dtype: DType | None,
+    *,
+    tp_size: int | None,
+    fsdp_size: int | None,
+    flat: bool | None,
+    optimizer: str | None,
+    max_file_bytes: int | None,
+) -> CopyPlan:
+    if target == "safetensors":
+        return plan_safetensors(checkpoint, max_file_bytes or DEFAULT_MAX_FILE_BYTES, dtype)
+    return plan_metaseq(
+        checkpoint,
+        tp_size,
+        fsdp_size=fsdp_size or 1,
+        flat=flat,
+        dtype=dtype,
+        optimizer=read_optimizer_state(checkpoint) if optimizer == "keep" else None,
+    )
 
 
 def _print_plan(checkpoint: Checkpoint, plan: CopyPlan, workers: int, as_json: bool) -> None:

@@ -7,7 +7,7 @@ layers: layer N*k + j is called `decoder.layers.N.layers.j`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from unshard.errors import CheckpointError
@@ -17,24 +17,25 @@ IN_BLOCK = re.compile(r"^decoder\.layers\.(\d{1,9})\.layers\.(\d{1,9})\.(.+)$")
 IN_LAYER = "decoder.layers."
 
 
-def unblock(source: str, part: PartTensors) -> tuple[PartTensors, int]:
-    """The part with its layers numbered one by one, and the number of layers in a block.
+def unblock(source: str, parts: Sequence[PartTensors]) -> tuple[list[PartTensors], int]:
+    """The parts with their layers numbered one by one, and the number of layers in a block.
 
     Raises:
         CheckpointError: some layers are in blocks and others not, or blocks differ in size.
     """
-    found = {name: match for name in part.tensors if (match := IN_BLOCK.match(name))}
+    matches = [(name, IN_BLOCK.match(name)) for name in parts[0].tensors]
+    found = {name: match for name, match in matches if match}
     if not found:
-        return part, 1
-    for name in part.tensors:
-        if name.startswith(IN_LAYER) and name not in found:
+        return list(parts), 1
+    for name, match in matches:
+        if match is None and name.startswith(IN_LAYER):
             raise CheckpointError(f"{source}: {name} is in no block of layers, unlike others")
     size = _block_size(source, {(int(match[1]), int(match[2])) for match in found.values()})
     renamed = {
         name: f"decoder.layers.{int(match[1]) * size + int(match[2])}.{match[3]}"
         for name, match in found.items()
     }
-    return _rename(part, renamed), size
+    return [_rename(part, renamed) for part in parts], size
 
 
 def _block_size(source: str, layers: Iterable[tuple[int, int]]) -> int:

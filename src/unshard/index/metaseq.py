@@ -15,7 +15,7 @@ from unshard.index.evidence import model_evidence, naming_evidence, storage_evid
 from unshard.index.flat_layout import flat_layout
 from unshard.index.fsdp import unflatten
 from unshard.index.fused import is_fused
-from unshard.index.grid import place_files
+from unshard.index.grid import Grid, place_files
 from unshard.index.layer_blocks import unblock
 from unshard.index.output_projection import judge_output, take_copies
 from unshard.index.part import PartFiles, PartTensors, as_stored, read_part_files, split_part
@@ -36,41 +36,44 @@ def open_metaseq(source: Source) -> Checkpoint:
     opened = read_torch_files(file.path for row in grid.values() for file in row.values())
     read = [read_part_files(islice(opened, len(row))) for row in grid.values()]
     arguments = _merged_arguments(read)
-    stored, flat_evidence = _tensors(source.text, read, arguments)
-    unblocked = [unblock(source.text, part) for part in stored]
-    parts = [split_part(part) for part, _ in unblocked]
+    stored, cutting = _tensors(source.text, read, arguments)
+    unblocked, layers_per_block = unblock(source.text, stored)
+    parts = [split_part(part) for part in unblocked]
     shared = read[0].first.metadata.shared if read[0].first.metadata else frozenset()
     output = judge_output(source.text, parts[0], arguments, shared)
     parts, copies = take_copies(source.text, parts) if output.tied else (parts, [])
     shapes = {name: ref.shape for name, ref in parts[0].tensors.items()}
     config = derive_config(source.text, shapes, len(parts), arguments)
-    first, layers_per_block = unblocked[0]
-    named = not first.flat or read[0].first.metadata is not None
-    layout = Layout(
-        kind="metaseq-raw" if first.flat else "metaseq-consolidated",
-        tp_size=len(parts),
-        fsdp_size=len(next(iter(grid.values()))),
-        fused_qkv=any(map(is_fused, first.tensors)),
-        files=tuple(file.path for row in grid.values() for file in row.values()),
-        evidence=(
-            *source.notes,
-            naming_evidence(grid),
-            *storage_evidence(first, layers_per_block, named=named),
-            *flat_evidence,
-            output.evidence,
-            *model_evidence(config, arguments),
-        ),
+    named = not stored[0].flat or read[0].first.metadata is not None
+    evidence = (
+        *source.notes,
+        naming_evidence(grid),
+        *storage_evidence(stored[0], layers_per_block, named=named),
+        *cutting,
+        output.evidence,
+        *model_evidence(config, arguments),
     )
     return Checkpoint(
         source=source.text,
         folder=source.folder,
-        layout=layout,
+        layout=_layout(grid, stored[0], evidence),
         config=config,
         index=build_index(source.text, parts, config, copies),
         metadata=tuple(part.beside for part in read),
         units=parts[0].units,
         companions=find_companions(source.folder),
         stored=tuple(record for part in read for rank in part.ranks for record in rank.stored),
+    )
+
+
+def _layout(grid: Grid, first: PartTensors, evidence: tuple[str, ...]) -> Layout:
+    return Layout(
+        kind="metaseq-raw" if first.flat else "metaseq-consolidated",
+        tp_size=len(grid),
+        fsdp_size=len(grid[0]),
+        fused_qkv=any(map(is_fused, first.tensors)),
+        files=tuple(file.path for row in grid.values() for file in row.values()),
+        evidence=evidence,
     )
 
 

@@ -77,21 +77,26 @@ def read_part_files(files: Iterable[TorchFile]) -> PartFiles:
     """
     opened = iter(files)
     file = next(opened)
-    first = _rank_file(file)
+    first = read_rank_file(file)
     beside, arguments = _beside(file), _arguments(file)
     ranks = [first]
     for file in opened:
-        rank = _rank_file(file, first.metadata)
-        if list(rank.model) != list(first.model):
-            raise CheckpointError(f"{file.path}: holds other parameters than {first.path}")
+        ranks.append(read_rank_file(file, first))
         arguments = merge_arguments(arguments, first.path, _arguments(file), file.path)
-        ranks.append(rank)
     return PartFiles(tuple(ranks), arguments, beside)
 
 
-def _rank_file(file: TorchFile, first: ShardMetadata | None = None) -> RankFile:
-    metadata = read_shard_metadata(file, first)
-    return RankFile(file.path, _model_of(file), metadata, tuple(stored_records(file)))
+def read_rank_file(file: TorchFile, first: RankFile | None = None) -> RankFile:
+    """One FSDP rank's file; `first` is the first rank's, and holds the same parameters.
+
+    Raises:
+        CheckpointError: it does not, or the file is no checkpoint.
+    """
+    metadata = read_shard_metadata(file, first.metadata if first else None)
+    rank = RankFile(file.path, _model_of(file), metadata, tuple(stored_records(file)))
+    if first is not None and list(rank.model) != list(first.model):
+        raise CheckpointError(f"{file.path}: holds other parameters than {first.path}")
+    return rank
 
 
 def _beside(file: TorchFile) -> PartMetadata:

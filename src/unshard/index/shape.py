@@ -24,14 +24,12 @@ def derive_config(
     local: Mapping[str, Shape],
     tp_size: int,
     arguments: ModelArguments,
-    *,
-    tied: bool | None = None,
 ) -> OPTConfig:
     """The config of the model whose local (per TP rank) tensors are `local`, K, V, Q apart.
 
     Shapes come first; from `arguments` comes only what shapes cannot say, the number of
-    heads and the activation, or else from the table of published models. `tied` says
-    whether a stored output projection is a copy of the embedding.
+    heads and the activation, or else from the table of published models. An output
+    projection among `local` is taken for weights of its own.
 
     Raises:
         CheckpointError: a tensor that every OPT has is absent, the heads are unknown, or
@@ -55,7 +53,7 @@ def derive_config(
         max_positions=_size(source, local, "decoder.embed_positions.weight", 0) - POSITION_OFFSET,
         embedding_size=_size(source, local, EMBEDDING, 1),
         pre_norm=_pre_norm(source, local, num_layers, hidden, arguments),
-        tied_embeddings=OUTPUT_PROJECTION not in local if tied is None else tied,
+        tied_embeddings=OUTPUT_PROJECTION not in local,
         activation=arguments.activation or "relu",
     )
     _refuse_contradiction(source, config, arguments)

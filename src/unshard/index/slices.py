@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 
 from unshard.tensors import ByteRange, Shape, TensorRef
 
@@ -24,25 +26,32 @@ def slice_ranges(ranges: tuple[ByteRange, ...], start: int, length: int) -> Iter
 def cut(refs: Sequence[TensorRef], tensors: Iterable[tuple[str, Shape]]) -> Iterator[TensorRef]:
     """Tensors that lie one after the other in the elements of `refs` end to end.
 
-    One pass over the ranges, however many tensors there are. Raises IndexError when `refs`
-    hold too few elements.
+    Raises IndexError when `refs` hold too few elements.
     """
     ranges = [piece for ref in refs for piece in ref.ranges]
-    dtype = refs[0].dtype
-    number = used = 0
+    ends = list(accumulate(piece.length for piece in ranges))
+    dtype, stop = refs[0].dtype, 0
     for name, shape in tensors:
-        missing = math.prod(shape) * dtype.itemsize_bytes
-        taken = []
-        while missing:
-            piece = ranges[number]
-            length = min(missing, piece.length - used)
-            if length:
-                taken.append(ByteRange(piece.path, piece.offset + used, length))
-            missing -= length
-            used += length
-            if used == piece.length:
-                number, used = number + 1, 0
-        yield TensorRef(name, dtype, shape, tuple(taken))
+        start, stop = stop, stop + math.prod(shape) * dtype.itemsize_bytes
+        yield TensorRef(name, dtype, shape, _between(ranges, ends, start, stop))
+
+
+def _between(
+    ranges: Sequence[ByteRange], ends: Sequence[int], start: int, stop: int
+) -> tuple[ByteRange, ...]:
+    """Bytes `[start, stop)` of `ranges`, which end at `ends`, without a walk over all."""
+    if start == stop:
+        return ()
+    first, last = bisect_right(ends, start), bisect_left(ends, stop)
+    head, tail = ranges[first], ranges[last]
+    skipped, left = start - (ends[first] - head.length), ends[last] - stop
+    if first == last:
+        return (ByteRange(head.path, head.offset + skipped, stop - start),)
+    return (
+        ByteRange(head.path, head.offset + skipped, head.length - skipped),
+        *ranges[first + 1 : last],
+        ByteRange(tail.path, tail.offset, tail.length - left),
+    )
 
 
 def concatenate(name: str, refs: Sequence[TensorRef]) -> TensorRef:
