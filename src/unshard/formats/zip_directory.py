@@ -136,7 +136,9 @@ def _located(
     One read per member: the data descriptor of one and the local header of the next adjoin.
     """
     end, before = 0, None
-    for entry in sorted(entries, key=lambda entry: entry.header_offset):
+    ordered = sorted(entries, key=lambda entry: entry.header_offset)
+    _fetch_headers(descriptor, ordered, directory_offset)
+    for entry in ordered:
         gap = entry.header_offset - end
         if gap < 0 or entry.header_offset > directory_offset:
             raise FormatError(path, f"zip member {entry.shown!r} overlaps another one")
@@ -151,6 +153,14 @@ def _located(
     gap = directory_offset - end
     _refuse_gap(path, before, gap)
     _check_descriptor(path, before, read_exactly(path, descriptor, gap, end))
+
+
+def _fetch_headers(descriptor: int, entries: list[_CentralEntry], directory_offset: int) -> None:
+    """Asks for all of them at once, which a cold disk answers sooner than one by one."""
+    for entry in entries:
+        start = max(0, min(entry.header_offset, directory_offset) - max(DESCRIPTORS))
+        length = max(DESCRIPTORS) + LOCAL.size + len(entry.name)
+        os.posix_fadvise(descriptor, start, length, os.POSIX_FADV_WILLNEED)
 
 
 def _refuse_gap(path: str, before: _CentralEntry | None, gap: int) -> None:
