@@ -261,6 +261,21 @@ def test_parts_are_as_the_trainer_would_have_split_them(
     assert len(sizes) == len(found[0]["model"])
 
 
+def test_parts_that_were_merged_are_flattened_with_their_true_shapes(tmp_path: Path) -> None:
+    """`reshard_mp` leaves the shapes of the old number of parts in shard_metadata."""
+    write_tiny_checkpoint(tmp_path / "raw", tp_size=2, fsdp_size=1)
+    write_tiny_checkpoint(tmp_path / "truth", tp_size=1, fsdp_size=3)
+    parts = unflattened(tmp_path / "raw", tmp_path / "parts", 2)
+    reshard_mp(parts, tmp_path / "one", MpOptions(1))
+    options = FsdpOptions(num_output_shards=3, unflatten_weights=False)
+    found = reshard_fsdp([tmp_path / "one/s-model_part-0.pt"], tmp_path / "out", options)
+    for content, path in zip(found, shards(tmp_path / "truth"), strict=True):
+        expected = load(path)
+        assert content["shard_metadata"] == expected["shard_metadata"]
+        for name, tensor in expected["model"].items():
+            assert torch.equal(content["model"][name], tensor), name
+
+
 @pytest.mark.parametrize("form", ["namespace", "dict", "args", "nothing"])
 def test_the_number_of_parts_is_set_wherever_it_is_said(form: str, tmp_path: Path) -> None:
     """The original takes a Namespace in cfg only."""
