@@ -16,7 +16,7 @@ test: .venv/dev ## The unit tests
 	$(BIN)/pytest $(ARGS)
 
 slow: .venv/dev ## The slower tests
-	$(BIN)/pytest -m slow $(ARGS)
+	$(BIN)/pytest -m slow -n 0 $(ARGS)
 
 lint: .venv/dev ## Style, types and the direction of imports
 	$(BIN)/ruff check

@@ -221,3 +221,13 @@ def fingerprint_json(fingerprint: Fingerprint) -> dict[str, Any]:
         "model": fingerprint.model,
         "tensors": dict(fingerprint.tensors),
     }
+
+
+def recorded_fingerprint(directory: Path) -> str | None:
+    """The model fingerprint that a reshard recorded in `directory`, or None."""
+    try:
+        content = json.loads((directory / NAME).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    found = content.get("fingerprint") if isinstance(content, dict) else None
+    return found.get("model") if isinstance(found, dict) else None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from unshard.architectures.opt import OPTConfig
 from unshard.errors import CheckpointError, FormatError
+from unshard.formats.json_object import read_json_object
 
 MAX_COUNT = 10_000_000
 T = TypeVar("T")
@@ -27,11 +27,8 @@ def read_config(path: Path) -> OPTConfig:
             f"{path.parent}: holds tensors by name, as Hugging Face's files do, but no config.json",
             hint="put the model's config.json beside the weights",
         )
-    try:
-        said = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        raise FormatError(path, "is not valid JSON") from None
-    if not isinstance(said, dict) or said.get("model_type") != "opt":
+    said = read_json_object(path)
+    if said.get("model_type") != "opt":
         raise CheckpointError(f"{path}: does not describe an OPT model (model_type is not 'opt')")
     pre_norm = _typed(path, said, "do_layer_norm_before", True)
     _refuse_unsupported(path, said, pre_norm)

@@ -17,6 +17,9 @@ from unshard.formats.records import as_mapping, as_shape
 from unshard.formats.torch_zip import TorchFile
 from unshard.tensors import Shape
 
+MAX_NAME_LENGTH = 1024
+"""A longer one is no key of a state dict."""
+
 
 @dataclass(frozen=True, slots=True)
 class FlatParameter:
@@ -139,7 +142,7 @@ def _flat_parameter(
     sizes = tuple(size for size in map(as_shape, shapes) if size is not None)
     if not len(names) == len(shapes) == len(sizes):
         raise _malformed(file, path)
-    if not all(isinstance(name, str) for name in names):
+    if not all(isinstance(name, str) and len(name) <= MAX_NAME_LENGTH for name in (path, *names)):
         raise _malformed(file, path)
     return FlatParameter(path, own_name, tuple(names), sizes)
 
@@ -152,5 +155,5 @@ def _padding(file: TorchFile, flat: FlatParameter, entry: Mapping[Any, Any]) -> 
 
 
 def _malformed(file: TorchFile, path: Any) -> CheckpointError:
-    unit = path if isinstance(path, str) and path else "the root"
+    unit = path[:MAX_NAME_LENGTH] if isinstance(path, str) and path else "the root"
     return CheckpointError(f"{file.path}: shard_metadata of {unit} is malformed")

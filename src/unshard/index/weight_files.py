@@ -6,18 +6,17 @@ Same choice as transformers makes: `model.safetensors`, else the files that
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unshard.errors import CheckpointError, FormatError
+from unshard.formats.json_object import read_json_object
 
 INDEX_SUFFIX = ".index.json"
 NAMES = ("model.safetensors", "pytorch_model.bin")
 NUMBERED = re.compile(r"^(?P<stem>.+)-(?P<number>\d{1,9})-of-(?P<count>\d{1,9})\.\w+$")
-MAX_INDEX_BYTES = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +122,7 @@ def read_weight_index(path: Path) -> Mapping[str, str]:
     Raises:
         FormatError: it is no such JSON.
     """
-    if path.stat().st_size > MAX_INDEX_BYTES:
-        raise FormatError(path, "is far too large for an index")
-    try:
-        said = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        raise FormatError(path, "is not valid JSON") from None
-    weights = said.get("weight_map") if isinstance(said, dict) else None
+    weights = read_json_object(path).get("weight_map")
     if not isinstance(weights, dict) or not weights:
         raise FormatError(path, "has no weight_map")
     for name, file in weights.items():
