@@ -7,6 +7,7 @@ import json
 import click
 
 from unshard.cli.display import progress
+from unshard.cli.executors import chosen_executor, executor_options
 from unshard.cli.quantities import ByteCount, format_bytes
 from unshard.errors import UsageError
 from unshard.execute.run import run_plan
@@ -51,8 +52,9 @@ from unshard.plan.safetensors_target import DEFAULT_MAX_FILE_BYTES, plan_safeten
     type=click.IntRange(1),
     default=DEFAULT_WORKERS,
     show_default=True,
-    help="Threads that copy.",
+    help="Threads that copy, or CPUs of the cluster.",
 )
+@executor_options
 @click.option("--overwrite", is_flag=True, help="Replace files of the same names in DST.")
 @click.option("--dry-run", is_flag=True, help="Print the plan that would run, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan or the result as JSON.")
@@ -63,6 +65,8 @@ def command(
     tp_size: int | None,
     max_file_bytes: int,
     workers: int,
+    executor: str,
+    ray_address: str | None,
     overwrite: bool,
     dry_run: bool,
     as_json: bool,
@@ -86,8 +90,16 @@ def command(
     if dry_run:
         _print_plan(checkpoint, plan, workers, as_json)
         return
+    somewhere = chosen_executor(executor, workers, ray_address)
     with progress() as reporter:
-        paths = run_plan(plan, destination, workers=workers, overwrite=overwrite, progress=reporter)
+        paths = run_plan(
+            plan,
+            destination,
+            workers=1 if somewhere else workers,  # of each process
+            overwrite=overwrite,
+            executor=somewhere,
+            progress=reporter,
+        )
     if as_json:
         click.echo(json.dumps({"files": [str(path) for path in paths], "bytes": plan.num_bytes}))
         return
