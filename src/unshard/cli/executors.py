@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Generator, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import click
 
 from unshard.cli.deferred import deferred
+from unshard.execute.copy import Copier, TaskResult
 from unshard.execute.run import Executor
+from unshard.execute.tasks import CopyTask
 
 on_ray = deferred("unshard.execute.ray_executor", "on_ray")
 
@@ -38,8 +43,17 @@ def chosen_executor(name: str, workers: int, ray_address: str | None) -> Executo
         UsageError: Ray is not installed.
     """
     if name == "ray":
-        found: Executor = on_ray(workers, ray_address or "auto")
-        return found
+        return _without_stdout(on_ray(workers, ray_address or "auto"))
     if ray_address is not None:
         raise click.UsageError("--ray-address goes with --executor ray")
     return None
+
+
+def _without_stdout(executor: Executor) -> Executor:
+    """Ray prints there, in colours, when a worker dies; stdout is for the result."""
+
+    def run(copier: Copier, tasks: Sequence[CopyTask]) -> Generator[TaskResult]:
+        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+            yield from executor(copier, tasks)
+
+    return run

@@ -33,25 +33,25 @@ class Expected:
 
 def expected_of(copier: Copier, tasks: Sequence[CopyTask]) -> Expected:
     """What `tasks` need, as this machine sees it."""
-    sources = {path for task in tasks for path in source_paths(copier.plan, task)}
+    sources = {path for task in tasks for path in _source_paths(copier.plan, task)}
     numbers = frozenset[int]().union(*(task.files for task in tasks)) - copier.closed
     outputs = [copier.paths[number] for number in sorted(numbers)]
     return Expected(
         __version__,
-        working_folder([*sources, *outputs]),
+        _working_folder([*sources, *outputs]),
         {path: (Path(path).stat().st_size, 0) for path in sorted(sources)},
         {path: _stamp(Path(path).stat()) for path in outputs},
     )
 
 
-def source_paths(plan: CopyPlan, task: CopyTask) -> set[str]:
+def _source_paths(plan: CopyPlan, task: CopyTask) -> set[str]:
     """The files that the task reads."""
     tensor = plan.sources[task.source]
     refs = (*(chunk.ref for chunk in tensor.chunks), *tensor.replicas)
     return {piece.path for ref in refs for piece in ref.ranges}
 
 
-def working_folder(paths: Sequence[str]) -> str:
+def _working_folder(paths: Sequence[str]) -> str:
     """Where `paths` mean on any machine what they mean here."""
     return "/" if all(Path(path).is_absolute() for path in paths) else str(Path.cwd())
 

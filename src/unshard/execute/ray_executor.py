@@ -6,33 +6,25 @@ twice writes the same bytes to the same place, so what a lost worker was doing i
 
 from __future__ import annotations
 
-import logging
-import subprocess
-import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
+from typing import Self
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import RayError, RayTaskError
 
 from unshard.disk import sync_file
-from unshard.errors import UsageError, WorkerLostError
+from unshard.errors import WorkerLostError
 from unshard.execute.copy import Copier, TaskResult
-from unshard.execute.node_check import (
-    Expected,
-    expected_of,
-    problem_here,
-    source_paths,
-    working_folder,
-)
+from unshard.execute.node_check import expected_of
+from unshard.execute.ray_cluster import check_nodes, connected
 from unshard.execute.run import Executor
 from unshard.execute.tasks import CopyTask
 from unshard.plan.copy_plan import CopyPlan
-from unshard.progress import Silent
+from unshard.progress import Progress, Silent
 
 BATCH_BYTES = 128 << 20
 """About how much a worker reads before it syncs and reports: what a lost worker can cost."""
@@ -40,10 +32,6 @@ BATCHES_PER_WORKER = 4
 """At least, so that all end at about the same time."""
 MAX_RETRIES = 3
 """How often a batch is done again whose worker is lost."""
-CONNECT_TIMEOUT_S = 15
-"""Ray itself tries for two minutes, and then ends the process."""
-CHECK_TIMEOUT_S = 60
-"""For every node to start a worker and look at the files."""
 STOP_TIMEOUT_S = 30
 """How long interrupted workers have before they are killed."""
 
@@ -63,45 +51,14 @@ def on_ray(workers: int, address: str = "auto") -> Executor:
     def run(copier: Copier, tasks: Batch) -> Generator[TaskResult]:
         if not tasks:
             return
-        with _connected(address), _ray_errors():
-            _check_nodes(expected_of(copier, tasks))
-            yield from _run_batches(copier, tasks, workers)
+        with connected(address), _ray_errors():
+            expected = expected_of(copier, tasks)
+            check_nodes(expected)
+            job = _Job(replace(copier, progress=Silent()), expected.folder)
+            with _Running(job, copier.progress) as running:
+                yield from _run_batches(running, copier, tasks, workers)
 
     return run
-
-
-@contextmanager
-def _connected(address: str) -> Iterator[None]:
-    if ray.is_initialized():
-        yield
-        return
-    _refuse_unreachable(address)
-    ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _refuse_unreachable(address: str) -> None:
-    """Connects in a process that can be ended, because Ray's own attempt cannot."""
-    code = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False)"
-    try:
-        done = subprocess.run(  # noqa: S603  (this Python, this code)
-            [sys.executable, "-c", code, address],
-            timeout=CONNECT_TIMEOUT_S,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        reason = "" if done.returncode == 0 else (done.stderr.splitlines() or ["?"])[-1]
-    except subprocess.TimeoutExpired:
-        reason = f"no answer in {CONNECT_TIMEOUT_S} s"
-    if reason:
-        raise UsageError(
-            f"no Ray cluster to be reached at {address}: {reason}",
-            hint="`ray start` makes this machine a node of one: see docs/scale-out.md",
-        )
 
 
 @contextmanager
@@ -113,56 +70,76 @@ def _ray_errors() -> Iterator[None]:
         raise error.cause from error
     except RayError as error:
         raise WorkerLostError(
-            f"the Ray cluster lost a worker too often, or itself: {str(error).splitlines()[0]}",
+            f"the Ray cluster lost a worker too often, or itself: {_first_line(error)}",
             hint="Ray's logs say why; run the same command again: it goes on from here",
         ) from error
 
 
-def _check_nodes(expected: Expected) -> None:
-    """
-    Raises:
-        UsageError: a node that tasks may run on cannot run them.
-    """
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-    if not nodes:
-        raise UsageError("no node of the Ray cluster has a CPU for tasks")
-    check = ray.remote(num_cpus=0, max_retries=0)(problem_here)
-    found = [
-        check.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote(expected)
-        for node in nodes
-    ]
-    for node, ref in zip(nodes, found, strict=True):
-        try:
-            problem = ray.get(ref, timeout=CHECK_TIMEOUT_S)
-        except GetTimeoutError:
-            problem = f"did not answer in {CHECK_TIMEOUT_S} s"
-        except RayTaskError as error:
-            problem = f"cannot run unshard {expected.version}: {str(error).splitlines()[-1]}"
-        if problem:
-            raise UsageError(
-                f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}) {problem}",
-                hint="every node needs this unshard, and the folders of the sources and the output",
-            )
-
-
-def _run_batches(copier: Copier, tasks: Batch, workers: int) -> Generator[TaskResult]:
+def _run_batches(
+    running: _Running, copier: Copier, tasks: Batch, workers: int
+) -> Generator[TaskResult]:
     by_number = {task.number: task for task in tasks}
     todo = _batches(copier.plan, tasks, workers)
-    job = ray.put(_job(copier, tasks))
-    run = ray.remote(max_retries=MAX_RETRIES, scheduling_strategy="SPREAD")(_run_batch)
-    running = [run.remote([job], batch) for batch in islice(todo, workers)]
-    try:
-        while running:
-            [done], running = ray.wait(running, num_returns=1)
-            results = ray.get(done)
-            running += [run.remote([job], batch) for batch in islice(todo, 1)]
-            for result in results:
-                copier.progress.advance(by_number[result.number].num_bytes(copier.plan))
-                yield result
-    finally:
-        _stop(running)
+    for batch in islice(todo, workers):
+        running.start(batch)
+    while running:
+        results = running.next_results()
+        for batch in islice(todo, 1):
+            running.start(batch)
+        for result in results:
+            copier.progress.advance(by_number[result.number].num_bytes(copier.plan))
+            yield result
+
+
+class _Running:
+    """Batches that are on the cluster. Left early, it stops them and waits until they have:
+    another run may begin then."""
+
+    def __init__(self, job: _Job, progress: Progress) -> None:
+        self._progress = progress
+        self._job = ray.put(job)
+        # Ray's own retries would be without end where it is memory that workers lack.
+        self._run = ray.remote(max_retries=0, scheduling_strategy="SPREAD")(_run_batch)
+        self._batches: dict[ray.ObjectRef, tuple[Batch, int]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._batches)
+
+    def start(self, batch: Batch, retries: int = 0) -> None:
+        self._batches[self._run.remote([self._job], batch)] = batch, retries
+
+    def next_results(self) -> list[TaskResult]:
+        """The results of the next batch that ends, at last; a lost one is started again."""
+        while True:
+            [done], _ = ray.wait(list(self._batches), num_returns=1)
+            batch, retries = self._batches.pop(done)
+            try:
+                results: list[TaskResult] = ray.get(done)
+            except RayTaskError:
+                raise
+            except RayError as error:
+                if retries == MAX_RETRIES:
+                    raise
+                self._progress.note(f"doing again what a lost worker did: {_first_line(error)}")
+                self.start(batch, retries + 1)
+            else:
+                return results
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        running = list(self._batches)
+        for ref in running:
+            ray.cancel(ref)
+        if running:
+            _, stuck = ray.wait(running, num_returns=len(running), timeout=STOP_TIMEOUT_S)
+            for ref in stuck:
+                ray.cancel(ref, force=True)
+
+
+def _first_line(error: RayError) -> str:
+    return str(error).splitlines()[0]
 
 
 def _batches(plan: CopyPlan, tasks: Batch, workers: int) -> Iterator[Batch]:
@@ -181,16 +158,6 @@ def _batches(plan: CopyPlan, tasks: Batch, workers: int) -> Iterator[Batch]:
         yield batch
 
 
-def _stop(running: list[ray.ObjectRef]) -> None:
-    """Returns when nothing writes any more: another run may begin then."""
-    for ref in running:
-        ray.cancel(ref)
-    if running:
-        _, stuck = ray.wait(running, num_returns=len(running), timeout=STOP_TIMEOUT_S)
-        for ref in stuck:
-            ray.cancel(ref, force=True)
-
-
 # What runs on the workers.
 
 
@@ -200,11 +167,6 @@ class _Job:
 
     copier: Copier
     folder: str
-
-
-def _job(copier: Copier, tasks: Batch) -> _Job:
-    sources = {path for task in tasks for path in source_paths(copier.plan, task)}
-    return _Job(replace(copier, progress=Silent()), working_folder([*sources, *copier.paths]))
 
 
 @lru_cache(maxsize=1)
