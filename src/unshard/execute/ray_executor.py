@@ -70,7 +70,7 @@ def _ray_errors() -> Iterator[None]:
         raise error.cause from error
     except RayError as error:
         raise WorkerLostError(
-            f"the Ray cluster lost a worker too often, or itself: {_first_line(error)}",
+            f"the Ray cluster lost a worker too often, or itself: {_first_sentence(error)}",
             hint="Ray's logs say why; run the same command again: it goes on from here",
         ) from error
 
@@ -120,7 +120,7 @@ class _Running:
             except RayError as error:
                 if retries == MAX_RETRIES:
                     raise
-                self._progress.note(f"doing again what a lost worker did: {_first_line(error)}")
+                self._progress.note(f"doing again what a lost worker did: {_first_sentence(error)}")
                 self.start(batch, retries + 1)
             else:
                 return results
@@ -138,8 +138,8 @@ class _Running:
                 ray.cancel(ref, force=True)
 
 
-def _first_line(error: RayError) -> str:
-    return str(error).splitlines()[0]
+def _first_sentence(error: RayError) -> str:
+    return str(error).splitlines()[0].split(". ")[0]
 
 
 def _batches(plan: CopyPlan, tasks: Batch, workers: int) -> Iterator[Batch]:
