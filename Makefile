@@ -16,10 +16,10 @@ test: .venv/dev ## The unit tests
 	$(BIN)/pytest $(ARGS)
 
 slow: .venv/dev ## The slower tests
-	$(BIN)/pytest -m slow $(ARGS)
+	$(BIN)/pytest -m slow -n 0 $(ARGS)
 
 ray: .venv/ray ## The tests on a Ray cluster that they start on this machine
-	$(BIN)/pytest -m ray $(ARGS)
+	$(BIN)/pytest -m ray -n 0 $(ARGS)
 
 lint: .venv/dev ## Style, types and the direction of imports
 	$(BIN)/ruff check
@@ -27,8 +27,9 @@ lint: .venv/dev ## Style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/dev ## The benchmarks: reshard against cp, generate against transformers
+bench: .venv/dev ## The benchmarks: reshard against cp, the health scan, generate against transformers
 	$(BIN)/python benchmarks/reshard.py
+	$(BIN)/python benchmarks/health.py
 	$(BIN)/python benchmarks/generate.py
 
 demo-model: .venv/dev ## Train the bundled model anew (under an hour on 2 cores)

@@ -295,13 +295,7 @@ def test_full_disk_is_noticed_first(
         run_plan(plan_safetensors(open_checkpoint(raw[0])), tmp_path / "out")
 
 
-def test_parts_that_do_not_divide(tmp_path: Path) -> None:
+def test_heads_stay_whole(tmp_path: Path) -> None:
     write_tiny_checkpoint(tmp_path, tp_size=1, fsdp_size=1)
-    with pytest.raises(CheckpointError, match="does not divide by 3"):
+    with pytest.raises(UsageError, match="3 tensor-parallel parts: the model has 4 heads"):
         plan_metaseq(open_checkpoint(tmp_path), 3)
-
-
-def test_metaseq_from_hugging_face_is_refused_for_now(raw: Raw, tmp_path: Path) -> None:
-    run_plan(plan_safetensors(open_checkpoint(raw[0])), tmp_path / "hf")
-    with pytest.raises(UsageError, match="not supported yet"):
-        plan_metaseq(open_checkpoint(tmp_path / "hf"))

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import argparse
 import zipfile
-from collections import OrderedDict, defaultdict
+import zlib
+from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from unshard.dtypes import ALL
 from unshard.errors import FormatError
 from unshard.formats.pickle_encode import encode_pickle
 from unshard.formats.records import PickledObject, as_mapping
-from unshard.formats.torch_zip import read_torch_file, tensor_ref, tensors_of
+from unshard.formats.torch_zip import read_torch_file, read_torch_files, tensor_ref, tensors_of
+from unshard.formats.torch_zip_layout import (
+    data_offset,
+    descriptor,
+    directory,
+    lay_out,
+    local_header,
+)
 from unshard.formats.zip_directory import read_zip_directory
 from unshard.tensors import TensorRef
 
@@ -85,83 +91,6 @@ def test_opening_reads_headers_only(tmp_path: Path) -> None:
     read_torch_file(path)
 
 
-def content(**more: Any) -> dict[str, Any]:
-    shared = "shared string"
-    return {
-        "cfg": {
-            "_name": None,
-            "model": argparse.Namespace(lr=[1e-4], betas="(0.9, 0.95)", x=shared),
-        },
-        "many": {f"key{i}": i for i in range(1000)},
-        "list": list(range(2500)),
-        "numbers": [
-            0,
-            255,
-            256,
-            65535,
-            65536,
-            -1,
-            2**31 - 1,
-            -(2**31),
-            2**31,
-            -(2**63),
-            10**30,
-            1.5,
-        ],
-        "odd": [
-            None,
-            True,
-            False,
-            (),
-            (1,),
-            (1, 2),
-            (1, 2, 3),
-            (1, 2, 3, 4),
-            "",
-            "é\u2028",
-            shared,
-        ],
-        "ordered": OrderedDict([("b", 1), ("a", shared)]),
-        "default": defaultdict(list, a=[1]),
-        "size": torch.Size([1, 2]),
-        "dtype": torch.float16,
-        "numpy": np.float64(2.5),
-        **more,
-    }
-
-
-def test_reading_and_writing_a_pickle_gives_its_bytes_again(tmp_path: Path) -> None:
-    value = content(model={"w": torch.zeros(2, 2)}, rng=torch.zeros(4, dtype=torch.uint8))
-    torch.save(value, tmp_path / "a.pt")
-    file = read_torch_file(tmp_path / "a.pt")
-    with zipfile.ZipFile(tmp_path / "a.pt") as archive:
-        assert encode_pickle(file.content) == archive.read("a/data.pkl")
-
-
-plain = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=9),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(st.text(max_size=5), inner, max_size=4)
-        | st.tuples(inner, inner)
-    ),
-    max_leaves=12,
-)
-
-
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(value=plain)
-def test_any_plain_value(tmp_path: Path, value: Any) -> None:
-    path = tmp_path / "a.pt"
-    torch.save({"value": value}, path)
-    file = read_torch_file(path)
-    assert file.content["value"] == value
-    with zipfile.ZipFile(path) as archive:
-        assert encode_pickle(file.content) == archive.read("a/data.pkl")
-
-
 def test_records_are_inert(tmp_path: Path) -> None:
     torch.save({"cfg": argparse.Namespace(lr=1)}, tmp_path / "a.pt")
     cfg = read_torch_file(tmp_path / "a.pt").content["cfg"]
@@ -175,3 +104,63 @@ def test_a_value_that_is_no_tensor(tmp_path: Path) -> None:
     assert tensor_ref(file, "t", 3) is None
     with pytest.raises(FormatError, match=r"model\['t'\] is no tensor"):
         list(tensors_of(file, file.content["model"], "model"))
+
+
+def test_members_know_their_checksums(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save({"model": {"t": torch.arange(9), "none": torch.empty(0)}}, path)
+    with zipfile.ZipFile(path) as archive:
+        for name, member in read_zip_directory(path).items():
+            assert member.crc32 == zlib.crc32(archive.read(name))
+
+
+@pytest.mark.parametrize("root", ["archive", "a", "step_4000.pt-model_part-0", "two words"])
+def test_any_root_folder(tmp_path: Path, root: str) -> None:
+    path = tmp_path / f"{root}.x"
+    torch.save({"model": {"t": torch.arange(9)}}, path)
+    file = read_torch_file(path)
+    assert (file.root, file.storages.keys()) == (root, {"0"})
+
+
+def test_saved_into_an_open_file(tmp_path: Path) -> None:
+    with (tmp_path / "a.pt").open("wb") as file:
+        torch.save({"model": {"t": torch.arange(9)}}, file)
+    assert read_torch_file(tmp_path / "a.pt").root == "archive"
+
+
+def test_storage_beyond_4_gib(tmp_path: Path) -> None:
+    """Its header and those behind it carry 64-bit sizes and offsets; the data is a hole."""
+    records = [("a/data.pkl", 4), ("a/data/0", 5 << 30), ("a/data/1", 3), ("a/version", 2)]
+    entries, num_bytes = lay_out(records)
+    path = tmp_path / "a.pt"
+    pickle = b"\x80\x02}."
+    entries[0] = replace(entries[0], crc32=zlib.crc32(pickle))
+    with path.open("wb") as file:
+        for entry in entries:
+            file.seek(entry.header_offset)
+            file.write(local_header(entry) + (pickle if entry.num_bytes == 4 else b""))
+            file.seek(data_offset(entry) + entry.num_bytes)
+            file.write(descriptor(entry))
+        file.write(directory(entries, file.tell()))
+    assert path.stat().st_size == num_bytes
+    members = read_torch_file(path).storages
+    assert [(member.offset, member.length) for member in members.values()] == [
+        (data_offset(entries[1]), 5 << 30),
+        (data_offset(entries[2]), 3),
+    ]
+
+
+def test_similar_files_share_what_is_equal(tmp_path: Path) -> None:
+    """And each is what it is when opened by itself."""
+    shape = {"names": ["weight", "bias"], "shapes": [(3, 4), (3,)]}
+    paths = [tmp_path / f"{rank}.pt" for rank in range(4)]
+    for rank, path in enumerate(paths):
+        model = {"t": torch.arange(5)}
+        torch.save({"model": model, "rank": rank, "time": rank / 7, "shape": shape}, path)
+    files = list(read_torch_files(paths))
+    for rank, (file, path) in enumerate(zip(files, paths, strict=True)):
+        alone = read_torch_file(path)
+        assert encode_pickle(file.content) == encode_pickle(alone.content)
+        assert (file.path, file.storages) == (alone.path, alone.storages)
+        assert (file.content["rank"], file.content["time"]) == (rank, rank / 7)
+    assert files[2].content["shape"] is files[3].content["shape"]

@@ -55,7 +55,9 @@ PICKLES: dict[str, Callable[[], bytes]] = {
     "a table of one slot": lambda: pickle(
         b"}(", *(integer(n << 18) + b"N" for n in range(1 << 13)), b"u"
     ),
-    "strings as keys": lambda: pickle(b"}(", *(text(f"{n}") + b"N" for n in range(MANY // 2)), b"u"),
+    "strings as keys": lambda: pickle(
+        b"}(", *(text(f"{n}") + b"N" for n in range(MANY // 2)), b"u"
+    ),
     "the same long key": lambda: pickle(
         text("x" * 1024), put(0), text("x" * 1024), put(1),
         b"00}(", (get(0) + b"N" + get(1) + b"N") * (MANY // 4), b"u",
@@ -197,7 +199,7 @@ def main() -> None:
         status, seconds, megabytes = in_child(lambda read=read: read(path))
         found[name] = outcomes.get(status, f"status {status}"), seconds, megabytes
         path.unlink()
-    print(json.dumps(found))
+    sys.stdout.write(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ MAX_SECONDS = 1.0
 MAX_MEGABYTES = 200
 
 TYPICAL = (
-    "pickle: lists", "pickle: objects", "pickle: the same long key", "pickle: the same tuple as key",
-    "pickle: tensors without end", "zip: byteorder of 4 GiB", "zip: pickle of 4 GiB",
-    "header: 10 MB of spaces", "header: names",
+    "pickle: lists", "pickle: objects", "pickle: the same long key",
+    "pickle: the same tuple as key", "pickle: tensors without end",
+    "zip: byteorder of 4 GiB", "zip: pickle of 4 GiB", "header: 10 MB of spaces", "header: names",
 )  # fmt: skip
 
 

@@ -73,8 +73,8 @@ def test_header(tmp_path: Path, refused: Refusal, attack: str) -> None:
 
 SOUND = b'{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}'
 TEXTS: dict[str, tuple[bytes, str]] = {
-    "empty": (b"", "not valid JSON"),
-    "spaces": (b" " * 64, "not valid JSON"),
+    "empty": (b"", "not a JSON object"),
+    "spaces": (b" " * 64, "not a JSON object"),
     "cut": (SOUND[:-1], "not valid JSON"),
     "more behind": (SOUND + b"{}", "not valid JSON"),
     "zeros behind": (SOUND + bytes(8), "not valid JSON"),
@@ -82,8 +82,8 @@ TEXTS: dict[str, tuple[bytes, str]] = {
     "a list": (b"[1]", "not a JSON object"),
     "a number": (b"1", "not a JSON object"),
     "single quotes": (SOUND.replace(b'"', b"'"), "not valid JSON"),
-    "UTF-16": (SOUND.decode().encode("utf-16"), "not valid JSON"),
-    "byte order mark": (b"\xef\xbb\xbf" + SOUND, "not valid JSON"),
+    "UTF-16": (SOUND.decode().encode("utf-16"), "not a JSON object"),
+    "byte order mark": (b"\xef\xbb\xbf" + SOUND, "not a JSON object"),
     "not UTF-8": (SOUND.replace(b"a", b"\xff", 1), "not valid JSON"),
     "surrogates in UTF-8": (SOUND.replace(b"a", b"\xed\xa0\x80", 1), "not valid JSON"),
     "line break in a name": (SOUND.replace(b'"a"', b'"a\n"'), "not valid JSON"),

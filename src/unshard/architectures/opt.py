@@ -7,8 +7,8 @@ tensor of the model. Source: metaseq's transformer decoder; docs of OPT (arXiv:2
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from unshard.placement import Placement, Replicate, Shard
 from unshard.tensors import Shape
@@ -23,6 +23,10 @@ POSITION_OFFSET = 2
 VERSION_BUFFER = "decoder.version"
 """A buffer, always 3, that metaseq's loaders insist on (metaseq#136: without it, the last
 layer norm was silently not applied). It is no weight."""
+
+EMBEDDING = "decoder.embed_tokens.weight"
+OUTPUT_PROJECTION = "decoder.output_projection.weight"
+"""Every OPT's output projection is its token embedding (tied); other models have their own."""
 
 FUSED_ORDER = ("k_proj", "v_proj", "q_proj")
 """What a fused `qkv_proj` holds, in this order whatever its name says."""
@@ -85,9 +89,8 @@ def tensor_rules(config: OPTConfig) -> dict[str, TensorRule]:
         for name, shape, placement, theirs in rows
     }
     if not config.tied_embeddings:
-        name = "decoder.output_projection.weight"
         shape = (config.vocab_size, config.embedding_size)
-        rules[name] = TensorRule(name, shape, ROWS, "lm_head.weight")
+        rules[OUTPUT_PROJECTION] = TensorRule(OUTPUT_PROJECTION, shape, ROWS, "lm_head.weight")
     return rules
 
 
@@ -126,8 +129,31 @@ def _layer_rows(config: OPTConfig) -> Iterator[tuple[str, Shape, Placement]]:
     yield "final_layer_norm.bias", (hidden,), WHOLE
 
 
-KNOWN_HEADS = {
-    (12, 768): 12, (24, 1024): 16, (24, 2048): 32, (32, 2560): 32, (32, 4096): 32,
-    (40, 5120): 40, (48, 7168): 56, (64, 9216): 72, (96, 12288): 96,
-}  # fmt: skip
-"""Attention heads of the published models by (layers, hidden size): shapes do not say it."""
+def _published(num_layers: int, hidden_size: int, num_heads: int) -> OPTConfig:
+    return OPTConfig(
+        num_layers, hidden_size, num_heads, ffn_dim=4 * hidden_size, vocab_size=50272,
+        max_positions=2048, embedding_size=hidden_size,
+    )  # fmt: skip
+
+
+KNOWN_MODELS: Mapping[str, OPTConfig] = {
+    "OPT-125M": _published(12, 768, 12),
+    "OPT-350M": replace(_published(24, 1024, 16), embedding_size=512, pre_norm=False),
+    "OPT-1.3B": _published(24, 2048, 32),
+    "OPT-2.7B": _published(32, 2560, 32),
+    "OPT-6.7B": _published(32, 4096, 32),
+    "OPT-13B": _published(40, 5120, 40),
+    "OPT-30B": _published(48, 7168, 56),
+    "OPT-66B": _published(64, 9216, 72),
+    "OPT-175B": _published(96, 12288, 96),
+}
+"""The published models, for checkpoints whose files leave out what shapes cannot say.
+OPT-IML has the same shapes."""
+
+
+def known_model(num_layers: int, hidden_size: int) -> tuple[str, OPTConfig] | None:
+    """The published model of that depth and width; no two share them."""
+    for name, config in KNOWN_MODELS.items():
+        if (config.num_layers, config.hidden_size) == (num_layers, hidden_size):
+            return name, config
+    return None

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import click
 
 from unshard import __version__
+from unshard.cli.printable import printable
 from unshard.errors import UnshardError
 
 INTERRUPTED = 130
@@ -20,6 +21,7 @@ COMMANDS: Mapping[str, str] = {
     "verify": "Compare files with a manifest of md5s.",
     "inspect": "Say what a checkpoint is: layout, model, tensors, bytes.",
     "reshard": "Write a checkpoint in another layout.",
+    "metaseq": "metaseq's own reshard commands, flag for flag.",
     "fingerprint": "Digest the weights: the same in every layout.",
     "diff": "Compare two checkpoints tensor by tensor.",
     "generate": "Continue a prompt.",
@@ -77,16 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _printable(text: str) -> str:
-    """`text` in one line: a name out of a file may hold line ends and terminal commands."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in text
-    )
-
-
 def _fail(message: str, hint: str | None, exit_code: int) -> int:
-    click.echo(f"error: {_printable(message)}", err=True)
+    click.echo(f"error: {printable(message)}", err=True)
     if hint:
-        click.echo(f"hint: {_printable(hint)}", err=True)
+        click.echo(f"hint: {printable(hint)}", err=True)
     return exit_code

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
+from typing import Any
 
 import click
 
 from unshard.cli.display import progress
 from unshard.cli.executors import chosen_executor, executor_options
-from unshard.cli.quantities import ByteCount, format_bytes
-from unshard.errors import UsageError
+from unshard.cli.quantities import ByteCount
+from unshard.cli.resharding import (
+    mention_omissions,
+    plan_layout,
+    print_plan,
+    print_result,
+    refuse_other_command,
+    refuse_others_options,
+)
+from unshard.dtypes import BY_NAME
+from unshard.execute.journal import recorded_fingerprint
+from unshard.execute.reclaim import unfinished
 from unshard.execute.run import run_plan
-from unshard.execute.workers import DEFAULT_WORKERS, peak_buffer_bytes
+from unshard.execute.workers import DEFAULT_MEMORY_BYTES, DEFAULT_WORKERS
 from unshard.index.build import open_checkpoint
 from unshard.index.checkpoint import Checkpoint
-from unshard.plan.copy_plan import CopyPlan
-from unshard.plan.metaseq_target import plan_metaseq
-from unshard.plan.plan_json import plan_to_json
-from unshard.plan.safetensors_target import DEFAULT_MAX_FILE_BYTES, plan_safetensors
 
 
 @click.command(
     help="Write SRC into the folder DST in another layout: `safetensors` (Hugging Face, with "
-    "config and tokenizer) or `metaseq` (consolidated reshard-model_part-N.pt). Memory stays "
-    "constant; stopped at any moment, the same command goes on."
+    "config and tokenizer) or `metaseq` (consolidated reshard-model_part-N.pt, or FSDP shards). "
+    "Memory stays constant; stopped at any moment, the same command goes on."
 )
 @click.argument("source", metavar="SRC")
 @click.argument("destination", metavar="DST")
@@ -35,16 +42,37 @@ from unshard.plan.safetensors_target import DEFAULT_MAX_FILE_BYTES, plan_safeten
     help="The layout to write.",
 )
 @click.option(
+    "--dtype",
+    type=click.Choice(["fp16", "bf16", "fp32"]),
+    help="Cast the weights.  [default: as they are]",
+)
+@click.option(
     "--tp",
     "tp_size",
     type=click.IntRange(1),
     help="metaseq: number of tensor-parallel parts.  [default: as the source]",
 )
 @click.option(
+    "--fsdp",
+    "fsdp_size",
+    type=click.IntRange(1),
+    help="metaseq: number of FSDP shards of each part.  [default: 1]",
+)
+@click.option(
+    "--flat/--unflattened",
+    default=None,
+    help="metaseq: flat parameters, as the trainer saves, or tensors by name.  "
+    "[default: flat for several FSDP shards]",
+)
+@click.option(
+    "--optimizer",
+    type=click.Choice(["keep", "skip"]),
+    help="metaseq: the optimizer's state.  [default: skip]",
+)
+@click.option(
     "--max-file-size",
     "max_file_bytes",
     type=ByteCount(),
-    default=DEFAULT_MAX_FILE_BYTES,
     help="safetensors: start a new file beyond this size.  [default: 5GB]",
 )
 @click.option(
@@ -55,6 +83,31 @@ from unshard.plan.safetensors_target import DEFAULT_MAX_FILE_BYTES, plan_safeten
     help="Threads that copy, or CPUs of the cluster.",
 )
 @executor_options
+@click.option(
+    "--memory",
+    "memory_bytes",
+    type=ByteCount(),
+    default=DEFAULT_MEMORY_BYTES,
+    help="Memory that each process keeps to.  [default: 256MB]",
+)
+@click.option(
+    "--verify/--no-verify",
+    default=True,
+    help="Prove on the way that what is written is what was read, and record the fingerprint.  "
+    "[default: verify]",
+)
+@click.option(
+    "--sync/--no-sync",
+    default=True,
+    help="Wait until all is on the disk. Without, it is faster, and a stopped run starts anew.  "
+    "[default: sync]",
+)
+@click.option(
+    "--reclaim",
+    is_flag=True,
+    help="Delete each file of SRC once all of it is written, synced and proved: the disk need not "
+    "hold both. There is no way back.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace files of the same names in DST.")
 @click.option("--dry-run", is_flag=True, help="Print the plan that would run, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan or the result as JSON.")
@@ -62,72 +115,54 @@ def command(
     source: str,
     destination: str,
     target: str,
-    tp_size: int | None,
-    max_file_bytes: int,
+    dtype: str | None,
     workers: int,
     executor: str,
     ray_address: str | None,
+    memory_bytes: int,
+    verify: bool,
+    sync: bool,
+    reclaim: bool,
     overwrite: bool,
     dry_run: bool,
     as_json: bool,
+    **layout: Any,
 ) -> None:
-    if tp_size is not None and target != "metaseq":
-        raise click.UsageError("--tp goes with --to metaseq: safetensors are not split by rank")
-    checkpoint = open_checkpoint(source)
-    if tp_size is not None:
-        _refuse_half_heads(tp_size, checkpoint.config.num_heads)
-    if not checkpoint.companions:
-        click.echo(
-            f"note: no tokenizer beside {source}: put gpt2-vocab.json and gpt2-merges.txt there, "
-            "and they go along",
-            err=True,
-        )
-    plan = (
-        plan_metaseq(checkpoint, tp_size)
-        if target == "metaseq"
-        else plan_safetensors(checkpoint, max_file_bytes)
-    )
-    if dry_run:
-        _print_plan(checkpoint, plan, workers, as_json)
-        return
-    somewhere = chosen_executor(executor, workers, ray_address)
+    refuse_others_options(target, layout)
+    left = unfinished(Path(destination))
+    if left is not None:
+        refuse_other_command(left, source, destination, reclaim=reclaim and not dry_run)
+        plan, files = left.plan, left.files
+    else:
+        checkpoint = open_checkpoint(source)
+        _mention_missing_tokenizer(checkpoint)
+        plan = plan_layout(checkpoint, target, BY_NAME[dtype] if dtype else None, **layout)
+        files = tuple(map(str, checkpoint.layout.files))
+        if dry_run:
+            print_plan(checkpoint, plan, workers, as_json=as_json)
+            return
+        mention_omissions(checkpoint, plan)
+    cluster = chosen_executor(executor, workers, ray_address)
     with progress() as reporter:
         paths = run_plan(
             plan,
             destination,
-            workers=1 if somewhere else workers,  # of each process
+            workers=1 if cluster else workers,
+            memory_bytes=memory_bytes,
+            verify=verify,
+            sync=sync,
+            reclaim=files if reclaim else (),
             overwrite=overwrite,
-            executor=somewhere,
+            executor=cluster,
             progress=reporter,
         )
-    if as_json:
-        click.echo(json.dumps({"files": [str(path) for path in paths], "bytes": plan.num_bytes}))
-        return
-    for path in paths:
-        click.echo(path)
+    print_result(paths, plan, recorded_fingerprint(Path(destination)), as_json=as_json)
 
 
-def _refuse_half_heads(tp_size: int, num_heads: int) -> None:
-    if num_heads % tp_size:
-        fitting = ", ".join(str(n) for n in range(1, num_heads + 1) if num_heads % n == 0)
-        raise UsageError(f"--tp {tp_size}: the model has {num_heads} heads", hint=f"use {fitting}")
-
-
-def _print_plan(checkpoint: Checkpoint, plan: CopyPlan, workers: int, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(plan_to_json(plan)))
-        return
-    ledger = checkpoint.index.ledger
-    click.echo(f"from    {checkpoint.source} ({checkpoint.layout.kind})")
-    click.echo(f"to      {plan.target}, {format_bytes(plan.num_bytes)}")
-    click.echo(
-        f"reads   {format_bytes(ledger.stored_bytes)} from {len(plan.source_paths())} files, "
-        f"{ledger.replica_bytes:,} bytes of copies compared, {ledger.padding_bytes:,} of padding "
-        "left out"
-    )
-    click.echo(f"memory  {format_bytes(peak_buffer_bytes(workers))} of buffers, {workers} workers")
-    for file in plan.files:
-        spans = sum(len(record.spans) for record in file.records)
-        click.echo(f"  {file.name:<40} {file.num_bytes:>16,} bytes  {spans:>5} tensors")
-    for omission in plan.omissions:
-        click.echo(f"  leaves out {omission.name}: {omission.reason}")
+def _mention_missing_tokenizer(checkpoint: Checkpoint) -> None:
+    if not checkpoint.companions:
+        click.echo(
+            f"note: no tokenizer beside {checkpoint.source}: put gpt2-vocab.json and "
+            "gpt2-merges.txt there, and they go along",
+            err=True,
+        )

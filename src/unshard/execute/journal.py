@@ -21,6 +21,39 @@ WEIGHT_SUFFIXES = (".safetensors", ".pt", ".bin")
 MAX_BYTES = 1 << 28
 
 
+class Unclaimed:
+    """In the place of a `Journal` where a folder may hold the output of several commands, as
+    of metaseq's own: nothing is recorded or refused, so nothing can be resumed, and what a
+    failed run began is removed."""
+
+    def __init__(self, plan: CopyPlan, directory: Path) -> None:
+        self._plan = plan
+        self._directory = directory
+        self._sources = _states(plan)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        for file in self._plan.files:
+            partial_path(self._directory, file.name).unlink(missing_ok=True)
+
+    def begin(self, *, overwrite: bool) -> list[PlannedFile]:  # noqa: ARG002  (as a Journal)
+        """All files of the plan."""
+        return list(self._plan.files)
+
+    def check_sources(self) -> None:
+        """
+        Raises:
+            CheckpointError: a source file changed while it was read.
+        """
+        if _states(self._plan) != self._sources:
+            raise _changed("run it again when nothing writes to the source")
+
+    def finish(self, fingerprint: Fingerprint | None) -> None:
+        """Nothing is recorded."""
+
+
 class Journal:
     """The file `unshard.json` in the destination: which reshard its files belong to.
 
@@ -94,10 +127,7 @@ class Journal:
             CheckpointError: a source file changed while it was read.
         """
         if not self._unchanged(self._recorded()):
-            raise CheckpointError(
-                "a source file changed during the reshard: the output may mix old and new",
-                hint="run it again with --overwrite when nothing writes to the source",
-            )
+            raise _changed("run it again with --overwrite when nothing writes to the source")
 
     def finish(self, fingerprint: Fingerprint | None) -> None:
         """Records the fingerprint of what was written, where one is known."""
@@ -145,12 +175,11 @@ class Journal:
         return True
 
     def _record(self, digest: str) -> dict[str, Any]:
-        states = ((path, Path(path).stat()) for path in self._plan.source_paths())
         return {
             "written_by": "unshard reshard",
             "target": self._plan.target,
             "plan": digest,
-            "sources": {path: [state.st_size, state.st_mtime_ns] for path, state in states},
+            "sources": _states(self._plan),
             "files": self._names,
             "synced": self._sync,
         }
@@ -173,6 +202,18 @@ class Journal:
             raise write_error(self._path, error) from error
 
 
+def _states(plan: CopyPlan) -> dict[str, list[int]]:
+    """Size and modification time of every file that the plan reads."""
+    states = ((path, Path(path).stat()) for path in plan.source_paths())
+    return {path: [state.st_size, state.st_mtime_ns] for path, state in states}
+
+
+def _changed(hint: str) -> CheckpointError:
+    return CheckpointError(
+        "a source file changed during the reshard: the output may mix old and new", hint=hint
+    )
+
+
 def fingerprint_json(fingerprint: Fingerprint) -> dict[str, Any]:
     """A fingerprint as JSON values."""
     return {
@@ -180,3 +221,13 @@ def fingerprint_json(fingerprint: Fingerprint) -> dict[str, Any]:
         "model": fingerprint.model,
         "tensors": dict(fingerprint.tensors),
     }
+
+
+def recorded_fingerprint(directory: Path) -> str | None:
+    """The model fingerprint that a reshard recorded in `directory`, or None."""
+    try:
+        content = json.loads((directory / NAME).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    found = content.get("fingerprint") if isinstance(content, dict) else None
+    return found.get("model") if isinstance(found, dict) else None

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from unshard.errors import DestinationError, NoSpaceError, UnshardError
+from unshard.execute.checksums import crc32
+from unshard.formats import serialization_id
 from unshard.formats.torch_zip_layout import descriptor, directory, lay_out, local_header
 from unshard.plan.copy_plan import PlannedFile
 
@@ -81,7 +83,8 @@ def commit(plan: PlannedFile, folder: Path, checksums: Mapping[str, int], *, syn
             for record in plan.records:
                 write_all(file, path, record.literal, record.offset)
             if plan.framing == "torch-zip":
-                _write_zip_framing(file, path, plan, checksums)
+                identified = _write_serialization_id(file, path, plan, checksums)
+                _write_zip_framing(file, path, plan, identified)
             if sync:
                 os.fsync(file)
         finally:
@@ -89,6 +92,22 @@ def commit(plan: PlannedFile, folder: Path, checksums: Mapping[str, int], *, syn
         path.replace(folder / plan.name)
     except OSError as error:
         raise write_error(folder / plan.name, error) from error
+
+
+def _write_serialization_id(
+    file: int, path: Path, plan: PlannedFile, checksums: Mapping[str, int]
+) -> Mapping[str, int]:
+    """Fills in the record that follows from all others, in archives that have one; returns
+    the checksums with its own."""
+    *others, last = plan.records
+    if not last.name.endswith(f"/{serialization_id.RECORD}"):
+        return checksums
+    root = last.name.removesuffix(serialization_id.RECORD)
+    content = serialization_id.serialization_id(
+        {record.name.removeprefix(root): checksums[record.name] for record in others}
+    )
+    write_all(file, path, content, last.offset)
+    return {**checksums, last.name: crc32(content)}
 
 
 def _write_zip_framing(

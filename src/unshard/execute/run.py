@@ -14,10 +14,10 @@ from unshard.errors import DestinationError, NoSpaceError, UsageError
 from unshard.execute.casts import refuse_cast
 from unshard.execute.copy import Copier, TaskResult
 from unshard.execute.finishing import Finishing
-from unshard.execute.journal import Journal
+from unshard.execute.journal import Journal, Unclaimed
 from unshard.execute.output_file import create, partial_path, write_error
 from unshard.execute.reclaim import Reclaiming
-from unshard.execute.task_log import TaskLog
+from unshard.execute.task_log import NoTaskLog, TaskLog
 from unshard.execute.tasks import CopyTask, placements_of, tasks_of
 from unshard.execute.workers import DEFAULT_MEMORY_BYTES, DEFAULT_WORKERS, block_bytes
 from unshard.plan.copy_plan import CopyPlan, PlannedFile
@@ -56,6 +56,7 @@ def run_plan(
     overwrite: bool = False,
     verify: bool = True,
     sync: bool = True,
+    claim: bool = True,
     reclaim: Sequence[str | Path] = (),
     executor: Executor | None = None,
     progress: Progress | None = None,
@@ -66,8 +67,11 @@ def run_plan(
     Stopped at any moment, the same call goes on where it was. With `verify`, what is written is
     compared with what is read, and that with the checksums in the source files; the output's
     fingerprint is recorded in `unshard.json`. Source files in `reclaim` are deleted on the way,
-    each once all of it is written, synced and proved. `workers` threads of this process copy, or
-    else an `executor`, of which each process has `workers` threads; they share `memory_bytes`.
+    each once all of it is written, synced and proved. Without `claim` the folder may hold other
+    files too, those of the plan are replaced, and nothing is recorded or resumed.
+
+    `workers` threads of this process copy, or else an `executor`, of which each process has
+    `workers` threads; they share `memory_bytes`.
 
     Raises:
         DestinationError, NoSpaceError: the output cannot be written.
@@ -82,11 +86,16 @@ def run_plan(
     size = block_bytes(memory_bytes, workers)
     _make_folder(plan, directory)
     reclaiming = Reclaiming(plan, tuple(map(str, reclaim))) if reclaim else None
-    if reclaiming and not (sync and verify):
+    if reclaiming and not (sync and verify and claim):
         raise UsageError("source files are deleted only after a synced, verified copy")
-    with Journal(plan, directory, sync=sync, reclaim=bool(reclaim)) as journal:
+    claimed = (
+        Journal(plan, directory, sync=sync, reclaim=bool(reclaim))
+        if claim
+        else Unclaimed(plan, directory)
+    )
+    with claimed as journal:
         todo = journal.begin(overwrite=overwrite)
-        log = TaskLog(directory)
+        log = TaskLog(directory) if claim else NoTaskLog(directory)
         placements = placements_of(plan)
         tasks = tasks_of(plan, placements)
         results = _resumed(plan, directory, todo, tasks, log, reserve=not reclaim)

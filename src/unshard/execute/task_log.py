@@ -57,6 +57,20 @@ class TaskLog:
         self._path.unlink(missing_ok=True)
 
 
+class NoTaskLog(TaskLog):
+    """Believes and keeps nothing, for runs that cannot be resumed."""
+
+    def read(self) -> dict[int, TaskResult]:
+        """No task is ever done."""
+        return {}
+
+    def append(self, results: Iterable[TaskResult]) -> None:
+        """Forgets them."""
+
+    def remove(self) -> None:
+        """There is nothing; another run's log may be there."""
+
+
 def _drop_cut_line(file: int) -> None:
     size = os.fstat(file).st_size
     tail = os.pread(file, min(size, 1 << 20), size - min(size, 1 << 20))

@@ -24,7 +24,7 @@ EXACT = {
     "copyreg": {"_reconstructor"},
     "copy_reg": {"_reconstructor"},
     "_codecs": {"encode"},
-    "datetime": {"date", "datetime", "timedelta"},
+    "datetime": {"date", "datetime", "time", "timedelta", "timezone"},
     "decimal": {"Decimal"},
     "pathlib": {"Path", "PosixPath", "PurePosixPath"},
     "typing": {"Any", "Dict", "List", "Optional", "Tuple", "Union"},

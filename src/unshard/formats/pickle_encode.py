@@ -134,12 +134,16 @@ class _Encoder:
         self.memoize(value)
 
     def save_elements(self, values: list[Any]) -> None:
+        """An exact list: one element alone, else groups of 1000, the last one however short."""
         if len(values) == 1:
             self.save(values[0])
             self.out += b"a"
             return
         for at in range(0, len(values), BATCH):
-            self.save_batch(values[at : at + BATCH], one=b"a", many=b"e")
+            self.out += b"("
+            for element in values[at : at + BATCH]:
+                self.save(element)
+            self.out += b"e"
 
     def save_batch(self, batch: list[Any], one: bytes, many: bytes) -> None:
         if len(batch) == 1:

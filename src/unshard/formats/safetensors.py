@@ -11,18 +11,18 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from unshard.dtypes import BY_SAFETENSORS, DType
 from unshard.errors import FormatError
+from unshard.formats.json_object import MAX_JSON_BYTES, parse_json_object
 from unshard.formats.records import as_shape
 from unshard.formats.regular_file import open_regular, read_exactly
 from unshard.tensors import ByteRange, Shape, TensorRef
 
-MAX_HEADER_BYTES = 10_000_000
-"""Some 80,000 tensors in one file. The reference reader takes ten times as much; parsed, that
-would be gigabytes."""
-MAX_JSON_VALUES = 400_000
+MAX_HEADER_BYTES = MAX_JSON_BYTES
+"""More than 40,000 tensors in one file. The reference reader takes ten times as much; parsed,
+that would be gigabytes."""
 MAX_NAME_LENGTH = 1024
 
 
@@ -36,7 +36,9 @@ def read_safetensors(path: str | Path) -> dict[str, TensorRef]:
     with open_regular(path) as descriptor:
         size = os.fstat(descriptor).st_size
         raw = _read_header(path, descriptor, size)
-    header, data_offset = _parse(path, raw), 8 + len(raw)
+    if not raw.startswith(b"{"):
+        raise FormatError(path, "header is not a JSON object")
+    header, data_offset = parse_json_object(path, raw, "header"), 8 + len(raw)
     _check_metadata(path, header.pop("__metadata__", {}))
     refs = [_tensor(path, name, entry, data_offset) for name, entry in header.items()]
     refs.sort(key=lambda ref: (ref.ranges[0].offset, ref.ranges[0].length))
@@ -59,29 +61,6 @@ def _read_header(path: str, descriptor: int, size: int) -> bytes:
     if length > MAX_HEADER_BYTES:
         raise FormatError(path, f"its header of {length} bytes is far too large")
     return read_exactly(path, descriptor, length, 8)
-
-
-def _parse(path: str, raw: bytes) -> dict[str, Any]:
-    def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        entries = dict(pairs)
-        if len(entries) != len(pairs):
-            raise FormatError(path, "header names a tensor twice")
-        return entries
-
-    def refuse(constant: str) -> NoReturn:
-        raise FormatError(path, f"header holds {constant}, which is not JSON")
-
-    if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > MAX_JSON_VALUES:
-        raise FormatError(path, f"header holds more than {MAX_JSON_VALUES} values")
-    try:
-        header = json.loads(
-            raw.decode("utf-8"), object_pairs_hook=without_duplicates, parse_constant=refuse
-        )
-    except (ValueError, RecursionError):
-        raise FormatError(path, "header is not valid JSON") from None
-    if not isinstance(header, dict) or not raw.startswith(b"{"):
-        raise FormatError(path, "header is not a JSON object")
-    return header
 
 
 def _check_metadata(path: str, metadata: object) -> None:

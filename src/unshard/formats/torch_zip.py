@@ -24,6 +24,7 @@ from unshard.tensors import ByteRange, Shape, StoredRecord, TensorRef
 
 MAX_PICKLE_BYTES = 48 << 20
 """A trainer's state can hold a cache of one number per document; weights are not in here."""
+MAX_TENSORS = 30_000
 TENSOR_CALLS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3")
 PARAMETER_CALLS = ("_rebuild_parameter", "_rebuild_parameter_with_state")
 
@@ -131,6 +132,8 @@ def tensors_of(file: TorchFile, state_dict: object, where: str) -> Iterator[Tens
     entries = as_mapping(state_dict)
     if entries is None:
         raise FormatError(file.path, f"{where} is no dict of tensors")
+    if len(entries) > MAX_TENSORS:
+        raise FormatError(file.path, f"{where} has {len(entries)} entries, which is too many")
     for name, value in entries.items():
         if not isinstance(name, str):
             raise FormatError(file.path, f"{where} has a key that is no string: {name!r:.80}")

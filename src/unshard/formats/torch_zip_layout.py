@@ -1,4 +1,4 @@
-"""The bytes of a `torch.save` archive around its records, as torch 1.13 writes them.
+"""The bytes of a `torch.save` archive around its records.
 
 Nothing in them depends on time or machine, so sizes and offsets are known before any data
 is; only the checksums come later. Format: PKWARE APPNOTE 6.3; order and padding: torch's
@@ -15,7 +15,6 @@ ALIGNMENT = 64
 """Every record's data begins at a multiple of this many bytes."""
 SATURATED = 0xFFFFFFFF
 FLAGS = 0x0808
-VERSION_RECORD = b"3\n"
 
 
 @dataclass(frozen=True, slots=True)

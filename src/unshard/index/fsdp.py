@@ -1,4 +1,4 @@
-"""FSDP flat parameters: which bytes of which files are which tensor of one TP part.
+"""FSDP flat parameters: which bytes of which files are which tensor of one part.
 
 fairscale's rule: a unit's tensors are laid end to end, row-major; rank f of F holds
 elements [f*n, (f+1)*n) with n = ceil(total / F), filled with zeros at the end.
@@ -6,182 +6,110 @@ elements [f*n, (f+1)*n) with n = ceil(total / F), filled with zeros at the end.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from unshard.errors import CheckpointError
-from unshard.formats.records import as_mapping, as_shape
-from unshard.formats.torch_zip import TorchFile, tensors_of
-from unshard.index.slices import concatenate, slice_elements
-from unshard.tensors import Shape, TensorRef
-
-FLAT_PARAMETER = "flat_param_"
+from unshard.index.part import PartFiles, PartTensors, RankFile, is_flat_parameter, stored_bytes
+from unshard.index.shard_metadata import FlatParameter
+from unshard.index.slices import cut
+from unshard.tensors import TensorRef
 
 
-@dataclass(frozen=True)
-class PartTensors:
-    """The tensors of one tensor-parallel part, with local shapes and metaseq's names."""
-
-    tensors: dict[str, TensorRef]
-    copies: dict[str, tuple[TensorRef, ...]]
-    """Buffers that the FSDP ranks after the first also hold."""
-    units: tuple[tuple[str, ...], ...]
-    """Names by FSDP unit, root first; buffers are units of their own, last."""
-    stored_bytes: int
-    padding_bytes: int
-    flat: bool
-    """Whether the files hold flat parameters."""
-
-
-@dataclass(frozen=True, slots=True)
-class FlatParameter:
-    """What `shard_metadata` says of one flat parameter, from one rank's file."""
-
-    key: str
-    names: tuple[str, ...]
-    shapes: tuple[Shape, ...]
-    padding: int
-    """Elements of zero fill at the end of this rank's slice."""
-
-
-def is_flat(model: dict[str, TensorRef]) -> bool:
-    """Whether a state dict holds flat parameters instead of tensors."""
-    return any(name.rsplit(".", 1)[-1].startswith(FLAT_PARAMETER) for name in model)
-
-
-def read_part(files: Sequence[TorchFile]) -> PartTensors:
-    """The tensors of one part from the files of all its FSDP ranks, in rank order.
+def unflatten(part: PartFiles, flats: Sequence[FlatParameter]) -> PartTensors:
+    """The tensors of a part whose files hold `flats`.
 
     Raises:
-        CheckpointError: the files do not fit together, or their metadata is absent.
+        CheckpointError: lengths, paddings or names of the ranks do not fit `flats`.
     """
-    models = [_model_of(file) for file in files]
-    for file, model in zip(files, models, strict=True):
-        if list(model) != list(models[0]):
-            raise CheckpointError(f"{file.path}: holds other parameters than {files[0].path}")
-    if is_flat(models[0]):
-        return _unflatten(files, models)
-    if len(files) > 1:
-        raise CheckpointError(
-            f"{files[0].path}: is unflattened, yet there are {len(files)} FSDP shards of this part"
-        )
-    return _as_stored(files[0], models[0])
-
-
-def _model_of(file: TorchFile) -> dict[str, TensorRef]:
-    content = as_mapping(file.content)
-    if content is None or "model" not in content:
-        raise CheckpointError(
-            f"{file.path}: has no 'model' entry, so it is no metaseq checkpoint",
-            hint="is this the right folder?",
-        )
-    return {ref.name: ref for ref in tensors_of(file, content["model"], "model")}
-
-
-def _as_stored(file: TorchFile, model: dict[str, TensorRef]) -> PartTensors:
-    flats = [flat for flat in _flat_parameters(file) if set(flat.names) <= set(model)]
-    grouped = {name for flat in flats for name in flat.names}
-    units = (*(flat.names for flat in flats), *((name,) for name in model if name not in grouped))
-    stored_bytes = sum(ref.num_bytes for ref in model.values())
-    return PartTensors(model, {}, units, stored_bytes, padding_bytes=0, flat=False)
-
-
-def _unflatten(files: Sequence[TorchFile], models: list[dict[str, TensorRef]]) -> PartTensors:
-    flats = [_flat_parameters(file) for file in files]
-    if not flats[0]:
-        raise CheckpointError(
-            f"{files[0].path}: holds flat parameters without shard_metadata, so their names and "
-            "shapes are unknown",
-            hint="releases from before 2023 are like this; use the v1_20230405 files",
-        )
+    for rank in part.ranks[1:]:
+        _refuse_other_metadata(part.first, rank)
+    model = part.first.model
     tensors: dict[str, TensorRef] = {}
-    units = []
+    units: list[tuple[str, ...]] = []
     padding_bytes = 0
-    for number, flat in enumerate(flats[0]):
-        ranks = [rank[number] if number < len(rank) else None for rank in flats]
-        refs = [model.get(flat.key) for model in models]
-        unit, padding = _split_unit(files, flat, ranks, refs)
-        tensors |= unit
-        units.append(tuple(unit))
-        padding_bytes += padding
+    for number, flat in enumerate(flats):
+        total = flat.num_elements
+        refs = _slices(part, number, flat, total)
+        tensors |= {ref.name: ref for ref in cut(refs, zip(flat.names, flat.shapes, strict=True))}
+        units.append(flat.names)
+        padded = refs[0].num_elements * len(refs)
+        padding_bytes += (padded - total) * refs[0].dtype.itemsize_bytes
     copies = {}
-    flat_keys = {flat.key for flat in flats[0]}
-    for name in (name for name in models[0] if name not in flat_keys):
-        tensors[name] = models[0][name]
-        copies[name] = tuple(model[name] for model in models[1:])
+    keys = {flat.key for flat in flats}
+    for name in (name for name in model if name not in keys):
+        if is_flat_parameter(name) or name in tensors:
+            raise CheckpointError(f"{part.first.path}: shard_metadata does not mention {name}")
+        tensors[name] = model[name]
+        copies[name] = tuple(rank.model[name] for rank in part.ranks[1:])
         units.append((name,))
-    stored_bytes = sum(ref.num_bytes for model in models for ref in model.values())
-    return PartTensors(tensors, copies, tuple(units), stored_bytes, padding_bytes, flat=True)
+    total = sum(stored_bytes(rank.model.values()) for rank in part.ranks)
+    return PartTensors(tensors, copies, tuple(units), total, padding_bytes, flat=True)
 
 
-def _split_unit(
-    files: Sequence[TorchFile],
-    flat: FlatParameter,
-    ranks: Sequence[FlatParameter | None],
-    refs: Sequence[TensorRef | None],
-) -> tuple[dict[str, TensorRef], int]:
-    """The tensors of one unit, and the bytes of padding at its end."""
-    total = sum(math.prod(shape) for shape in flat.shapes)
-    share = -(-total // len(files))
-    pieces: list[TensorRef] = []
-    for rank, (file, ref, said) in enumerate(zip(files, refs, ranks, strict=True)):
-        where = f"{file.path}: {flat.key}"
-        if ref is None or said is None:
-            raise CheckpointError(f"{where}: shard_metadata and model disagree")
-        if said.names != flat.names or said.shapes != flat.shapes:
-            raise CheckpointError(f"{where}: shard_metadata differs from {files[0].path}")
-        if ref.shape != (share,) or ref.dtype != (pieces or [ref])[0].dtype:
+def _refuse_other_metadata(first: RankFile, rank: RankFile) -> None:
+    ours, theirs = first.metadata, rank.metadata
+    if (ours is None) != (theirs is None):
+        raise CheckpointError(
+            f"{rank.path}: {'has no' if theirs is None else 'has'} shard_metadata, unlike "
+            f"{first.path}"
+        )
+    if ours is None or theirs is None or ours.flats is theirs.flats:
+        return
+    for one, two in zip(ours.flats, theirs.flats, strict=False):
+        if one != two:
             raise CheckpointError(
-                f"{where}: has shape {ref.shape} and dtype {ref.dtype.name}; {total} elements "
-                f"over {len(files)} shards make ({share},)",
-                hint="are all FSDP shards of this part here?",
+                f"{rank.path}: {one.key}: shard_metadata differs from {first.path}"
             )
-        padding = min(max((rank + 1) * share - total, 0), share)
-        if said.padding != padding:
-            raise CheckpointError(
-                f"{where}: says {said.padding} elements are padding; {len(files)} shards make "
-                f"{padding}",
-                hint="are all FSDP shards of this part here?",
+    raise CheckpointError(f"{rank.path}: shard_metadata differs from {first.path}")
+
+
+def share(num_elements: int, fsdp_size: int) -> int:
+    """How many elements of a flat parameter each rank holds, padding included."""
+    return -(-num_elements // fsdp_size)
+
+
+def misfit(part: PartFiles, flats: Sequence[FlatParameter]) -> str | None:
+    """Where the lengths of a part's flat parameters are not those of `flats`, or None."""
+    for flat in flats:
+        total, size = flat.num_elements, len(part.ranks)
+        found = part.first.model.get(flat.key)
+        if found is None:
+            return f"{flat.key} is missing"
+        if found.shape != (share(total, size),):
+            over = f" over {size} shards" if size > 1 else ""
+            return (
+                f"{flat.key} has {total} elements, but {found.num_elements * size}{over} are here"
             )
-        pieces.append(ref)
-    whole = concatenate(flat.key, pieces)
-    tensors, start = {}, 0
-    for name, shape in zip(flat.names, flat.shapes, strict=True):
-        tensors[name] = slice_elements(whole, name, start, shape)
-        start += math.prod(shape)
-    return tensors, (share * len(files) - total) * whole.dtype.itemsize_bytes
+    return None
 
 
-def _flat_parameters(file: TorchFile) -> list[FlatParameter]:
-    """The file's `shard_metadata`, or nothing when it has none."""
-    metadata = as_mapping((as_mapping(file.content) or {}).get("shard_metadata"))
-    if metadata is None:
-        return []
-    flats = []
-    units = metadata.get("param_metadata", ())
-    if not isinstance(units, list | tuple):
-        raise CheckpointError(f"{file.path}: shard_metadata is malformed")
-    for unit in units:
-        entry = as_mapping(unit) or {}
-        path = entry.get("fsdp_path")
-        for key, said in (as_mapping(entry.get("params")) or {}).items():
-            flats.append(_flat_parameter(file, path, key, as_mapping(said) or {}))
-    return flats
+def _slices(part: PartFiles, number: int, flat: FlatParameter, total: int) -> list[TensorRef]:
+    """What each rank holds of `flat`, which has `total` elements, checked."""
+    expected = share(total, len(part.ranks))
+    dtype = None
+    refs = []
+    for rank, file in enumerate(part.ranks):
+        ref = file.model.get(flat.key)
+        if ref is None:
+            raise _wrong(file, flat, "is in shard_metadata, but not in the model")
+        dtype = dtype or ref.dtype
+        if ref.shape != (expected,) or ref.dtype != dtype:
+            raise _wrong(
+                file, flat,
+                f"has shape {ref.shape} and dtype {ref.dtype.name}; {total} elements over "
+                f"{len(part.ranks)} shards make ({expected},)",
+            )  # fmt: skip
+        padding = min(max((rank + 1) * expected - total, 0), expected)
+        said = file.metadata.paddings[number] if file.metadata else padding
+        if said != padding:
+            raise _wrong(
+                file, flat,
+                f"says {said} elements are padding; {len(part.ranks)} shards make {padding}",
+            )  # fmt: skip
+        refs.append(ref)
+    return refs
 
 
-def _flat_parameter(file: TorchFile, path: Any, key: Any, said: Any) -> FlatParameter:
-    names, shapes, padding = said.get("names"), said.get("shapes"), said.get("padding", 0)
-    if not isinstance(path, str) or not isinstance(key, str) or type(padding) is not int:
-        raise CheckpointError(f"{file.path}: shard_metadata is malformed")
-    if not isinstance(names, list | tuple) or not isinstance(shapes, list | tuple):
-        raise CheckpointError(f"{file.path}: shard_metadata of {path or 'the root'} is malformed")
-    prefix = f"{path}." if path else ""
-    sizes = [as_shape(shape) for shape in shapes]
-    if len(names) != len(sizes) or not all(isinstance(name, str) for name in names):
-        raise CheckpointError(f"{file.path}: shard_metadata of {path or 'the root'} is malformed")
-    known = tuple(size for size in sizes if size is not None)
-    if len(known) != len(sizes):
-        raise CheckpointError(f"{file.path}: shard_metadata of {path or 'the root'} has no shapes")
-    return FlatParameter(prefix + key, tuple(prefix + name for name in names), known, padding)
+def _wrong(file: RankFile, flat: FlatParameter, problem: str) -> CheckpointError:
+    hint = "are all FSDP shards of this part here?"
+    return CheckpointError(f"{file.path}: {flat.key}: {problem}", hint=hint)

@@ -1,120 +1,156 @@
-"""Hugging Face's OPT: a folder of safetensors with `config.json`."""
+"""Hugging Face's OPT: safetensors or `pytorch_model.bin`, with `config.json` beside them."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
 
-from unshard.architectures.opt import OPTConfig, TensorRule, tensor_rules
-from unshard.errors import CheckpointError, FormatError
+from unshard.architectures.opt import (
+    EMBEDDING,
+    VERSION_BUFFER,
+    OPTConfig,
+    TensorRule,
+    tensor_rules,
+)
+from unshard.errors import CheckpointError
 from unshard.formats.safetensors import read_safetensors
+from unshard.formats.torch_zip import read_torch_file, tensors_of
+from unshard.index.checkpoint import Checkpoint, Layout
+from unshard.index.companions import find_companions
+from unshard.index.hugging_face_config import read_config
+from unshard.index.part import stored_bytes
+from unshard.index.sources import Source
+from unshard.index.weight_files import read_weight_index
 from unshard.placement import finest_cut
 from unshard.tensors import Chunk, Ledger, LogicalTensor, TensorIndex, TensorRef
 
-TIED = "lm_head.weight"
-MAX_COUNT = 10_000_000
-T = TypeVar("T")
+PREFIX = "model."
+OUTPUT = "lm_head.weight"
+EMBEDDING_NAME = "model.decoder.embed_tokens.weight"
 
 
-def read_config(path: Path) -> OPTConfig:
-    """The model's shape from `config.json`.
+def open_hugging_face(source: Source) -> Checkpoint:
+    """Opens a checkpoint whose files hold tensors by Hugging Face's names.
 
     Raises:
-        CheckpointError: there is no such file, or it describes no OPT model.
-        FormatError: it is not the JSON object that it should be.
+        CheckpointError: a tensor is missing, unknown, of a wrong shape, stored twice, or not
+            where the index file says.
+        FormatError: a file breaks its format.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path.parent}: safetensors without config.json")
-    try:
-        said = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        raise FormatError(path, "is not valid JSON") from None
-    if not isinstance(said, dict) or said.get("model_type") != "opt":
-        raise CheckpointError(f"{path}: does not describe an OPT model (model_type is not 'opt')")
-    config = OPTConfig(
-        num_layers=_count(path, said, "num_hidden_layers"),
-        hidden_size=_count(path, said, "hidden_size"),
-        num_heads=_count(path, said, "num_attention_heads"),
-        ffn_dim=_count(path, said, "ffn_dim"),
-        vocab_size=_count(path, said, "vocab_size"),
-        max_positions=_count(path, said, "max_position_embeddings"),
-        embedding_size=_count(
-            path, {"word_embed_proj_dim": said.get("hidden_size"), **said}, "word_embed_proj_dim"
-        ),
-        pre_norm=_typed(path, said, "do_layer_norm_before", True),
-        tied_embeddings=_typed(path, said, "tie_word_embeddings", True),
-        activation=_typed(path, said, "activation_function", "relu"),
+    config = read_config(source.folder / "config.json")
+    stored = _stored(source)
+    index, output = _index(source.text, config, stored)
+    layout = Layout(
+        kind="huggingface",
+        tp_size=1,
+        fsdp_size=1,
+        fused_qkv=False,
+        files=source.files,
+        evidence=(*_files_evidence(source), *source.notes, output),
     )
-    if config.hidden_size % config.num_heads:
-        raise FormatError(
-            path, f"{config.num_heads} heads do not divide a hidden size of {config.hidden_size}"
-        )
-    return config
+    return Checkpoint(
+        source=source.text,
+        folder=source.folder,
+        layout=layout,
+        config=config,
+        index=index,
+        metadata=(),
+        units=tuple((name,) for name in index),
+        companions=find_companions(source.folder),
+    )
 
 
-def _typed(path: Path, said: Mapping[str, Any], key: str, default: T) -> T:
-    value = said.get(key, default)
-    if type(value) is not type(default):
-        raise FormatError(path, f"{key} is not a {type(default).__name__}")
-    return value
+def _files_evidence(source: Source) -> tuple[str, ...]:
+    kind = "safetensors" if source.is_safetensors else "torch archives of tensors by name"
+    by = f", chosen by {source.weight_index.name}" if source.weight_index else ""
+    return (
+        f"{len(source.files)} file{'s' if len(source.files) > 1 else ''} of {kind}{by}",
+        "config.json says model_type opt",
+    )
 
 
-def _count(path: Path, said: Mapping[str, Any], key: str) -> int:
-    value = said.get(key)
-    if type(value) is not int or not 0 < value <= MAX_COUNT:
-        raise FormatError(path, f"{key} is no number between 1 and {MAX_COUNT}")
-    return value
-
-
-def read_hugging_face(
-    source: str, folder: Path, paths: Sequence[Path]
-) -> tuple[OPTConfig, TensorIndex]:
-    """Config and index of a safetensors checkpoint.
-
-    Raises:
-        CheckpointError: a tensor is missing, unknown, of a wrong shape, or stored twice.
-    """
-    config = read_config(folder / "config.json")
+def _stored(source: Source) -> dict[str, TensorRef]:
+    """Every stored tensor by its name in `OPTForCausalLM`."""
+    weight_map = read_weight_index(source.weight_index) if source.weight_index else {}
     stored: dict[str, TensorRef] = {}
-    for path in paths:
-        for name, ref in read_safetensors(path).items():
-            full = name if name == TIED or name.startswith("model.") else f"model.{name}"
+    for path in source.files:
+        tensors = _tensors(path)
+        for name, file in weight_map.items():
+            if file == path.name and name not in tensors:
+                raise CheckpointError(f"{path}: has no tensor {name}, which the index says it has")
+        for name, ref in tensors.items():
+            full = _full_name(name)
             if full in stored:
                 raise CheckpointError(f"{path}: tensor {name} is also in another file")
             stored[full] = ref
-    tied = stored.pop(TIED, None) if config.tied_embeddings else None
+    return stored
+
+
+def _tensors(path: Path) -> dict[str, TensorRef]:
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
+    file = read_torch_file(path)
+    return {ref.name: ref for ref in tensors_of(file, file.content, "the state dict")}
+
+
+def _full_name(name: str) -> str:
+    """`OPTModel` saves names without the prefix that `OPTForCausalLM` gives them."""
+    return name if name == OUTPUT or name.startswith(PREFIX) else PREFIX + name
+
+
+def _index(source: str, config: OPTConfig, stored: dict[str, TensorRef]) -> tuple[TensorIndex, str]:
+    """The index, and a sentence on the output projection."""
+    copy, output = _take_copy(config, stored)
     if config.num_layers > len(stored):
         raise CheckpointError(f"{source}: has {len(stored)} tensors for {config.num_layers} layers")
     rules = {
-        rule.hugging_face_name: rule
-        for rule in tensor_rules(config).values()
-        if rule.hugging_face_name is not None
+        rule.hugging_face_name or PREFIX + rule.name: rule for rule in tensor_rules(config).values()
     }
-    for name in sorted(rules.keys() - stored.keys()):
+    for name in sorted(rules.keys() - stored.keys() - {PREFIX + VERSION_BUFFER}):
         raise CheckpointError(
             f"{source}: tensor {name} is missing", hint="are all files of the index here?"
         )
     for name in sorted(stored.keys() - rules.keys()):
         raise CheckpointError(f"{source}: tensor {name} is not part of an OPT model")
     tensors = {
-        rule.name: _logical(source, rule, stored[name], tied, config.num_heads)
+        rule.name: replace(
+            _logical(source, rule, stored[name], copy if rule.name == EMBEDDING else None),
+            cut=finest_cut(rule.shape, rule.placement, config.num_heads),
+        )
         for name, rule in rules.items()
+        if name in stored
     }
-    total = sum(ref.num_bytes for ref in (*stored.values(), *((tied,) if tied else ())))
+    total = stored_bytes([*stored.values(), *([copy] if copy else [])])
     unique = sum(tensor.num_bytes for tensor in tensors.values())
-    return config, TensorIndex(tensors, Ledger(total, unique, total - unique, padding_bytes=0))
+    return TensorIndex(tensors, Ledger(total, unique, total - unique, padding_bytes=0)), output
+
+
+def _take_copy(config: OPTConfig, stored: dict[str, TensorRef]) -> tuple[TensorRef | None, str]:
+    """The stored copy of a tied embedding, taken out of `stored`, and a sentence on it.
+
+    Some writers keep one name only of tensors that share their bytes, and not always the
+    embedding's.
+    """
+    if not config.tied_embeddings:
+        return None, "the output projection has weights of its own: tie_word_embeddings is false"
+    tied = "the output projection is tied by config.json"
+    copy = stored.pop(OUTPUT, None)
+    embedding = stored.setdefault(EMBEDDING_NAME, copy) if copy else stored.get(EMBEDDING_NAME)
+    if copy is None or embedding is None:
+        return None, f"{tied} and stored once"
+    if copy.ranges == embedding.ranges:
+        return None, f"{tied} and its bytes are stored once"
+    return copy, f"{tied}; the stored copy, {OUTPUT}, is compared"
 
 
 def _logical(
-    source: str, rule: TensorRule, ref: TensorRef, tied: TensorRef | None, num_heads: int
+    source: str, rule: TensorRule, ref: TensorRef, copy: TensorRef | None
 ) -> LogicalTensor:
-    if ref.shape != rule.shape:
-        raise CheckpointError(
-            f"{source}: tensor {ref.name} has shape {ref.shape}, not {rule.shape}"
-        )
-    replicas = (tied,) if tied is not None and rule.name == "decoder.embed_tokens.weight" else ()
+    for each in (ref, copy) if copy else (ref,):
+        if each.shape != rule.shape or each.dtype != ref.dtype:
+            raise CheckpointError(
+                f"{source}: tensor {each.name} is {each.dtype.name} {each.shape}, not "
+                f"{ref.dtype.name} {rule.shape}"
+            )
     chunk = Chunk((0,) * len(rule.shape), ref)
-    cut = finest_cut(rule.shape, rule.placement, num_heads)
-    return LogicalTensor(rule.name, ref.dtype, rule.shape, (chunk,), replicas, cut)
+    return LogicalTensor(rule.name, ref.dtype, rule.shape, (chunk,), (copy,) if copy else ())

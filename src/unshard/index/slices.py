@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 
 from unshard.tensors import ByteRange, Shape, TensorRef
 
@@ -20,15 +23,39 @@ def slice_ranges(ranges: tuple[ByteRange, ...], start: int, length: int) -> Iter
             start -= piece.length
 
 
-def slice_elements(ref: TensorRef, name: str, start: int, shape: Shape) -> TensorRef:
-    """A tensor of `shape` whose elements begin at element `start` of `ref`."""
-    part = TensorRef(name, ref.dtype, shape, ())
-    size = ref.dtype.itemsize_bytes
-    ranges = tuple(slice_ranges(ref.ranges, start * size, part.num_bytes))
-    return TensorRef(name, ref.dtype, shape, ranges)
+def cut(refs: Sequence[TensorRef], tensors: Iterable[tuple[str, Shape]]) -> Iterator[TensorRef]:
+    """Tensors that lie one after the other in the elements of `refs` end to end.
+
+    Raises IndexError when `refs` hold too few elements.
+    """
+    ranges = [piece for ref in refs for piece in ref.ranges]
+    ends = list(accumulate(piece.length for piece in ranges))
+    dtype, stop = refs[0].dtype, 0
+    for name, shape in tensors:
+        start, stop = stop, stop + math.prod(shape) * dtype.itemsize_bytes
+        yield TensorRef(name, dtype, shape, _between(ranges, ends, start, stop))
 
 
-def concatenate(name: str, refs: list[TensorRef]) -> TensorRef:
-    """One flat tensor of the elements of `refs` in order."""
+def _between(
+    ranges: Sequence[ByteRange], ends: Sequence[int], start: int, stop: int
+) -> tuple[ByteRange, ...]:
+    """Bytes `[start, stop)` of `ranges`, which end at `ends`, without a walk over all."""
+    if start == stop:
+        return ()
+    first, last = bisect_right(ends, start), bisect_left(ends, stop)
+    head, tail = ranges[first], ranges[last]
+    skipped, left = start - (ends[first] - head.length), ends[last] - stop
+    if first == last:
+        return (ByteRange(head.path, head.offset + skipped, stop - start),)
+    return (
+        ByteRange(head.path, head.offset + skipped, head.length - skipped),
+        *ranges[first + 1 : last],
+        ByteRange(tail.path, tail.offset, tail.length - left),
+    )
+
+
+def concatenate(name: str, refs: Sequence[TensorRef]) -> TensorRef:
+    """`refs`, equal but for their rows, as one tensor: the rows of each after those before."""
     ranges = tuple(piece for ref in refs for piece in ref.ranges)
-    return TensorRef(name, refs[0].dtype, (sum(ref.num_elements for ref in refs),), ranges)
+    shape = (sum(ref.shape[0] for ref in refs), *refs[0].shape[1:])
+    return TensorRef(name, refs[0].dtype, shape, ranges)

@@ -1,135 +1,127 @@
-"""From what the user names to the checkpoint's files, with their coordinates.
-
-Names follow metaseq: stem + `-model_part-{tp_rank}` + `-shard{fsdp_rank}` + `.pt`.
-"""
+"""From what the user names to the checkpoint's files."""
 
 from __future__ import annotations
 
 import glob
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unshard.errors import CheckpointError, UsageError
-
-NAME = re.compile(
-    r"^(?P<stem>.+?)(?:-model_part-(?P<part>\d{1,9}))?(?:-shard(?P<shard>\d{1,9}))?\.pt$"
+from unshard.errors import UsageError
+from unshard.index.grid import parse_name
+from unshard.index.weight_files import (
+    INDEX_SUFFIX,
+    WeightFiles,
+    choose_weight_files,
+    files_of_index,
+    refuse_missing_numbers,
 )
+
+TRAINER_STATE = frozenset({"optimizer.pt", "scheduler.pt", "scaler.pt"})
+"""What transformers' Trainer leaves beside weights."""
+SUFFIXES = frozenset({".pt", ".bin", ".safetensors"})
 
 
 @dataclass(frozen=True, slots=True)
-class CheckpointFile:
-    """One file of a checkpoint and where it belongs; a rank is None where the name has none."""
+class Source:
+    """The files of one checkpoint, not yet opened."""
 
-    path: Path
-    stem: str
-    tp_rank: int | None
-    fsdp_rank: int | None
+    text: str
+    """What the user named."""
+    files: tuple[Path, ...]
+    weight_index: Path | None = None
+    """Hugging Face's index file that these files were taken from."""
+    notes: tuple[str, ...] = ()
+    """Why these files, where others could have been meant."""
+
+    @property
+    def folder(self) -> Path:
+        return self.files[0].parent
+
+    @property
+    def is_safetensors(self) -> bool:
+        return self.files[0].suffix == ".safetensors"
 
 
-def find_files(source: str) -> tuple[Path, ...]:
-    """The checkpoint files that `source` (a folder, a glob or a file) means.
+def find_source(text: str) -> Source:
+    """The checkpoint files that `text` (a folder, a pattern or a file) means.
+
+    A file `STEM.pt` that is not there stands for `STEM-model_part-N.pt`, as metaseq's own
+    settings mean it (metaseq#574).
 
     Raises:
-        UsageError: nothing is there, or the folder holds no checkpoint.
+        UsageError: nothing is there, several checkpoints are, or the folder holds none.
+        CheckpointError: numbered files of a set are missing.
     """
-    path = _expanded(source)
+    path = _expanded(text)
     if path.is_file():
-        return (path,)
+        return _given(text, path)
     if path.is_dir():
-        return _find_in_folder(source, path)
-    if glob.has_magic(source):
-        found = sorted(Path(match) for match in glob.glob(source))  # noqa: PTH207  (the pattern may be absolute)
-        if not found:
-            raise UsageError(f"{source}: no file matches this pattern")
-        return tuple(found)
-    raise UsageError(f"{source}: no such file or folder")
+        return _in_folder(text, path)
+    if glob.has_magic(text):
+        return _matching(text)
+    parts = _parts_of(path)
+    if parts:
+        note = f"there is no file {path.name}; its parts are meant ({path.stem}-model_part-N.pt)"
+        return Source(text, tuple(parts), notes=(note,))
+    raise UsageError(f"{text}: no such file or folder")
 
 
-def _expanded(source: str) -> Path:
+def _expanded(text: str) -> Path:
     try:
-        return Path(source).expanduser()
+        return Path(text).expanduser()
     except RuntimeError:
-        raise UsageError(f"{source}: no such user") from None
+        raise UsageError(f"{text}: no such user") from None
 
 
-def _find_in_folder(source: str, folder: Path) -> tuple[Path, ...]:
-    layouts = [
-        sorted(path for path in folder.glob(pattern) if path.is_file())
-        for pattern in ("*.pt", "*.safetensors")
-    ]
-    found = [layout for layout in layouts if layout]
-    if not found:
+def _given(text: str, path: Path) -> Source:
+    if path.name.endswith(INDEX_SUFFIX):
+        return _of_weights(text, files_of_index(path))
+    refuse_missing_numbers(text, [path])
+    return Source(text, (path,))
+
+
+def _of_weights(text: str, weights: WeightFiles) -> Source:
+    return Source(text, weights.files, weights.index, weights.notes)
+
+
+def _matching(text: str) -> Source:
+    found = [path for path in map(Path, glob.glob(text)) if path.is_file()]  # noqa: PTH207  (the pattern may be absolute)
+    known = sorted(path for path in found if path.suffix in SUFFIXES)
+    if not known:
+        raise UsageError(f"{text}: no file matches this pattern")
+    suffixes = {path.suffix for path in known}
+    if len(suffixes) > 1:
         raise UsageError(
-            f"{source}: no checkpoint in this folder (no *.pt, no *.safetensors)",
-            hint="name the folder that holds the checkpoint files themselves",
+            f"{text}: matches files of several kinds ({', '.join(sorted(suffixes))})",
+            hint="end the pattern with one of them",
         )
-    if len(found) > 1:
+    refuse_missing_numbers(text, known)
+    return Source(text, tuple(known))
+
+
+def _in_folder(text: str, folder: Path) -> Source:
+    files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
+    archives = [path for path in files if path.suffix == ".pt" and path.name not in TRAINER_STATE]
+    weights = choose_weight_files(text, folder, files)
+    if archives and weights:
         raise UsageError(
-            f"{source}: holds both .pt files and safetensors",
-            hint=f"choose with a pattern: '{source}/*.pt' or '{source}/*.safetensors'",
+            f"{text}: holds both .pt files and {weights.files[0].suffix.removeprefix('.')}",
+            hint=f"choose with a pattern: '{text}/*.pt' or '{text}/*{weights.files[0].suffix}'",
         )
-    return tuple(found[0])
-
-
-def place_files(source: str, paths: tuple[Path, ...]) -> dict[int, dict[int, CheckpointFile]]:
-    """metaseq files by tensor-parallel rank, then FSDP rank; both counts from 0 without gaps.
-
-    Raises:
-        UsageError: the files belong to several checkpoints.
-        CheckpointError: a file of the grid is missing; the message names it.
-    """
-    files = [_parse(path) for path in paths]
-    stems = sorted({file.stem for file in files})
-    if len(stems) > 1:
-        raise UsageError(
-            f"{source}: holds several checkpoints: {', '.join(stems)}",
-            hint=f"choose one with a pattern, such as '{stems[0]}*'",
-        )
-    grid: dict[int, dict[int, CheckpointFile]] = {}
-    for file in files:
-        row = grid.setdefault(file.tp_rank or 0, {})
-        if (file.fsdp_rank or 0) in row:
-            raise UsageError(f"{source}: {file.path.name} and another file claim the same rank")
-        row[file.fsdp_rank or 0] = file
-    _refuse_gaps(source, grid)
-    return {rank: dict(sorted(grid[rank].items())) for rank in sorted(grid)}
-
-
-def _parse(path: Path) -> CheckpointFile:
-    match = NAME.match(path.name)
-    if match is None:
-        return CheckpointFile(path, path.stem, None, None)
-    part, shard = (int(rank) if rank else None for rank in match.group("part", "shard"))
-    return CheckpointFile(path, match["stem"], part, shard)
-
-
-def _refuse_gaps(source: str, grid: dict[int, dict[int, CheckpointFile]]) -> None:
-    shards = range(1 + max(max(row) for row in grid.values()))
-    example = next(iter(next(iter(grid.values())).values()))
-    # The first gap comes soon, whatever numbers the names claim to go up to.
-    first = next(
-        (
-            _name(example, part, shard)
-            for part in range(1 + max(grid))
-            for shard in shards
-            if shard not in grid.get(part, {})
-        ),
-        None,
+    if weights:
+        return _of_weights(text, weights)
+    if archives:
+        return Source(text, tuple(archives))
+    raise UsageError(
+        f"{text}: no checkpoint in this folder (no *.pt, no *.safetensors, no pytorch_model*.bin)",
+        hint="name the folder that holds the checkpoint files themselves",
     )
-    if first is not None:
-        missing = (1 + max(grid)) * len(shards) - sum(len(row) for row in grid.values())
-        more = f" and {missing - 1} more" if missing > 1 else ""
-        alone = len(grid) == len(next(iter(grid.values()))) == 1
-        raise CheckpointError(
-            f"{source}: missing {first}{more}",
-            hint="this is one file of several: name their folder"
-            if alone
-            else "finish the download; `unshard verify` lists what is missing",
-        )
 
 
-def _name(example: CheckpointFile, part: int, shard: int) -> str:
-    in_part = f"-model_part-{part}" if example.tp_rank is not None else ""
-    in_shard = f"-shard{shard}" if example.fsdp_rank is not None else ""
-    return f"{example.stem}{in_part}{in_shard}.pt"
+def _parts_of(path: Path) -> Sequence[Path]:
+    """The files whose names are `path`'s with ranks in them."""
+    if path.suffix != ".pt" or not path.parent.is_dir():
+        return ()
+    siblings = (each for each in path.parent.iterdir() if each.suffix == ".pt" and each.is_file())
+    return sorted(each for each in siblings if parse_name(each).stem == path.stem)

@@ -2,51 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 
 from unshard.architectures.opt import (
-    FUSED_ORDER,
+    EMBEDDING,
     VERSION_BUFFER,
     OPTConfig,
     TensorRule,
     tensor_rules,
 )
 from unshard.errors import CheckpointError
-from unshard.index.fsdp import PartTensors
-from unshard.index.slices import slice_elements
+from unshard.index.output_projection import with_copies
+from unshard.index.part import PartTensors
 from unshard.placement import Replicate, finest_cut, local_box
 from unshard.tensors import Chunk, Ledger, LogicalTensor, TensorIndex, TensorRef
 
-FUSED = "qkv_proj"
 
+def build_index(
+    source: str,
+    parts: Sequence[PartTensors],
+    config: OPTConfig,
+    embedding_copies: Sequence[TensorRef] = (),
+) -> TensorIndex:
+    """The index over all parts, whose tensors are logical ones, complete both ways.
 
-def split_fused(ref: TensorRef) -> Iterator[TensorRef]:
-    """`ref` itself, or the three tensors that a fused [K; V; Q] weight or bias holds.
-
-    Raises:
-        CheckpointError: a fused tensor's rows are no multiple of three.
-    """
-    if f".{FUSED}." not in ref.name:
-        yield ref
-        return
-    rows, remainder = divmod(ref.shape[0], len(FUSED_ORDER))
-    if remainder:
-        raise CheckpointError(f"{ref.name}: {ref.shape[0]} rows are not three equal blocks K, V, Q")
-    shape = (rows, *ref.shape[1:])
-    for number, projection in enumerate(FUSED_ORDER):
-        name = ref.name.replace(FUSED, projection)
-        yield slice_elements(ref, name, number * (ref.num_elements // 3), shape)
-
-
-def split_part(part: PartTensors) -> PartTensors:
-    """The same part with every fused tensor as its three logical ones."""
-    split = {ref.name: ref for stored in part.tensors.values() for ref in split_fused(stored)}
-    return replace(part, tensors=split)
-
-
-def build_index(source: str, parts: Sequence[PartTensors], config: OPTConfig) -> TensorIndex:
-    """The index over all parts (fused tensors already split), complete both ways.
+    `embedding_copies` are the parts' stored copies of their token embeddings.
 
     Raises:
         CheckpointError: a tensor without a rule, a rule without a tensor, or a wrong shape.
@@ -60,6 +40,7 @@ def build_index(source: str, parts: Sequence[PartTensors], config: OPTConfig) ->
             raise CheckpointError(f"{where}: tensor {name} is not part of an OPT model")
     present = [rule for name, rule in rules.items() if name in parts[0].tensors]
     tensors = {rule.name: _assemble(source, rule, parts, config.num_heads) for rule in present}
+    tensors[EMBEDDING] = with_copies(tensors[EMBEDDING], embedding_copies)
     index = TensorIndex(tensors, _ledger(tensors.values(), parts))
     _refuse_lost_bytes(source, index.ledger)
     return index

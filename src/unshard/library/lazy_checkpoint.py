@@ -11,7 +11,7 @@ from unshard.execute.diff import Difference, diff
 from unshard.execute.fingerprint import Fingerprint, fingerprint
 from unshard.index.build import open_checkpoint
 from unshard.index.checkpoint import Checkpoint, Layout
-from unshard.index.tensor_parallel import FUSED
+from unshard.index.fused import FUSED
 from unshard.library.lazy_tensor import LazyTensor, whole_tensor
 from unshard.placement import local_box
 from unshard.progress import Progress

@@ -1,164 +1,165 @@
-"""The consolidated metaseq layout: `reshard-model_part-{tp_rank}.pt`.
+"""metaseq's layouts as targets: any number of tensor-parallel parts and FSDP shards.
 
-With as many parts as the source, a file holds what metaseq's `reshard_fsdp` writes: one
-storage per FSDP unit, tensors as views of it. With another number, what `reshard_mp`
-writes: one storage per tensor, six top-level keys.
+Unflattened, a part is one file, `reshard-model_part-{tp_rank}.pt`, in which the tensors of a
+unit are views of one storage, as metaseq's `reshard_fsdp` writes them. Flat, every FSDP rank
+has a file that the trainer would load: `checkpoint_last-model_part-{tp_rank}-shard{fsdp_rank}.pt`.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from unshard.architectures.opt import FUSED_ORDER, tensor_rules, weight_names
+from unshard.architectures.opt import VERSION_BUFFER, weight_names
+from unshard.dtypes import DType
 from unshard.errors import UsageError
-from unshard.formats.records import PickledObject, as_mapping
-from unshard.index.checkpoint import Checkpoint
+from unshard.index.checkpoint import Checkpoint, PartMetadata
 from unshard.index.companions import Companion
-from unshard.index.tensor_parallel import FUSED
-from unshard.placement import local_box
-from unshard.plan.boxes import Box
-from unshard.plan.copy_plan import CopyPlan, PlannedFile, Region, TargetTensor
-from unshard.plan.small_files import copied_companions, literal_file, stored_bytes
-from unshard.plan.torch_archive import TargetStorage, pickled_views, storage_of, torch_archive
+from unshard.index.fused import logical_names
+from unshard.index.optimizer import KEY as OPTIMIZER
+from unshard.index.optimizer_state import OptimizerState
+from unshard.plan.carried import carried_storages, used_sources
+from unshard.plan.copy_plan import CopyPlan, Omission, PlannedFile, TargetTensor
+from unshard.plan.metaseq_content import carried_entries, in_order, minimal_entries, shard_metadata
+from unshard.plan.metaseq_model import LocalUnit, flat_models, unflattened_model, version_storage
+from unshard.plan.metaseq_units import TensorParallel
+from unshard.plan.optimizer_target import optimizer_states
+from unshard.plan.small_files import copied, copied_companions, literal_file
+from unshard.plan.torch_archive import TargetStorage, storage_of, torch_archive
 from unshard.releases import dict_txt
-from unshard.tensors import LogicalTensor, Shape
+from unshard.tensors import LogicalTensor
 
 COMPANION_NAMES: Mapping[Companion, str] = {"vocab": "gpt2-vocab.json", "merges": "gpt2-merges.txt"}
-RESHARD_MP_KEYS = ("model", "cfg", "extra_state", "optimizer_history", "args", "shard_metadata")
 
 
-def plan_metaseq(checkpoint: Checkpoint, tp_size: int | None = None) -> CopyPlan:
-    """The plan that writes `checkpoint` as `tp_size` consolidated parts (default: as many as
-    it has).
+def plan_metaseq(
+    checkpoint: Checkpoint,
+    tp_size: int | None = None,
+    *,
+    fsdp_size: int = 1,
+    flat: bool | None = None,
+    dtype: DType | None = None,
+    optimizer: OptimizerState | None = None,
+) -> CopyPlan:
+    """The plan that writes `checkpoint` as metaseq files.
+
+    `tp_size` parts (default: as many as the source has) of `fsdp_size` FSDP shards each; `flat`
+    parameters (default: where there are several shards) or tensors by name; weights cast to
+    `dtype`; `optimizer` state, if given, as it is.
 
     Raises:
-        UsageError: the source has no metaseq metadata to carry, or the sizes do not divide.
-        CheckpointError: a sharded dimension does not divide by `tp_size`.
+        UsageError: the options contradict each other, or the heads do not divide.
+        CheckpointError: a dimension does not divide by the number of parts.
     """
-    if not checkpoint.metadata:
-        raise UsageError(
-            f"{checkpoint.source}: writing metaseq files from {checkpoint.layout.kind} is not "
-            "supported yet",
-            hint="start from the raw or consolidated metaseq files",
-        )
-    same = tp_size is None or tp_size == checkpoint.layout.tp_size
-    count = checkpoint.layout.tp_size if tp_size is None else tp_size
-    if count < 1:
-        raise UsageError(f"the number of tensor-parallel parts must be positive, not {count}")
-    carried = [_carried(checkpoint, rank if same else 0) for rank in range(count)]
-    parts = [_part(checkpoint, rank, count, same, carried[rank]) for rank in range(count)]
+    flat = fsdp_size > 1 if flat is None else flat
+    if fsdp_size > 1 and not flat:
+        raise UsageError(f"{fsdp_size} FSDP shards hold flat parameters", hint="leave it flat")
+    parallel = TensorParallel(
+        checkpoint.config,
+        checkpoint.layout.tp_size if tp_size is None else tp_size,
+        checkpoint.layout.fused_qkv if checkpoint.metadata else checkpoint.config.pre_norm,
+    )
+    target = _Target(checkpoint, parallel, fsdp_size, flat, dtype, optimizer)
+    parts = [file for rank in range(target.parallel.size) for file in target.part(rank)]
     companions, copies = copied_companions(checkpoint, COMPANION_NAMES)
     vocabulary = literal_file("dict.txt", dict_txt(checkpoint.config.vocab_size))
-    others = (*companions, *(source for part in carried for source in part.values()))
-    sources = {
-        name: checkpoint.index[name]
-        for unit in checkpoint.units
-        for stored in unit
-        for name in _parts_of(stored)
-    }
     files = (*parts, *copies, vocabulary)
-    used = {
-        region.source
-        for file in parts
-        for record in file.records
-        for span in record.spans
-        for region in span.tensor.regions
-    }
+    sources = target.sources | {source.name: source for source in companions}
     return CopyPlan(
         checkpoint.source,
-        f"{count} consolidated metaseq parts",
-        sources
-        | {source.name: source for source in others if source.name in used or source in companions},
+        target.description,
+        used_sources(files, sources),
         files,
-        weights=frozenset(weight_names(sources)),
+        weights=frozenset(weight_names(checkpoint.index)),
+        omissions=tuple(target.omissions()),
         stored=checkpoint.stored,
     )
 
 
-def _carried(checkpoint: Checkpoint, tp_rank: int) -> dict[str, LogicalTensor]:
-    """The storages of a part's first file that its metadata may use, by key."""
-    return {
-        key: stored_bytes(f"part {tp_rank} storage {key}", ref.ranges[0])
-        for key, ref in checkpoint.metadata[tp_rank].storages.items()
-    }
+@dataclass
+class _Target:
+    """The files while they are planned; `sources` grows with them."""
 
+    checkpoint: Checkpoint
+    parallel: TensorParallel
+    fsdp_size: int
+    flat: bool
+    dtype: DType | None
+    optimizer: OptimizerState | None
+    sources: dict[str, LogicalTensor] = field(default_factory=dict)
 
-def _part(
-    checkpoint: Checkpoint,
-    tp_rank: int,
-    tp_size: int,
-    same: bool,
-    carried: Mapping[str, LogicalTensor],
-) -> PlannedFile:
-    units = [
-        [_local(checkpoint, name, tp_rank, tp_size) for name in unit] for unit in checkpoint.units
-    ]
-    if same:
-        metadata = checkpoint.metadata[tp_rank]
-        storages = [storage for unit in units for storage in _storages(unit)]
-        content = _reshard_fsdp_content(metadata.entries, storages)
-    else:
-        storages = [storage_of([tensor]) for unit in units for tensor in unit]
-        content = _reshard_mp_content(checkpoint.metadata[0].entries, storages, tp_size)
-    return torch_archive(f"reshard-model_part-{tp_rank}.pt", content, carried)
+    def __post_init__(self) -> None:
+        self.sources |= self.checkpoint.index
+        for tensors in self.optimizer.moments.values() if self.optimizer else ():
+            self.sources |= {tensor.name: tensor for tensor in tensors.values()}
 
+    @property
+    def description(self) -> str:
+        """The layout in words."""
+        count, shards = self.parallel.size, self.fsdp_size
+        if self.flat:
+            return f"{count} metaseq parts x {shards} FSDP shards of flat parameters"
+        return f"{count} consolidated metaseq parts"
 
-def _storages(unit: list[TargetTensor]) -> list[TargetStorage]:
-    """One storage for the unit, or one per tensor where they differ in dtype."""
-    if len({tensor.dtype for tensor in unit}) == 1:
-        return [storage_of(unit)]
-    return [storage_of([tensor]) for tensor in unit]
+    def omissions(self) -> Iterator[Omission]:
+        """What the source has and the target leaves out."""
+        found = self.checkpoint.metadata
+        if self.optimizer is None and found and OPTIMIZER in found[0].entries:
+            yield Omission(OPTIMIZER, "weights only; --optimizer keep writes it too")
 
+    def part(self, rank: int) -> Iterator[PlannedFile]:
+        """The files of one tensor-parallel part."""
+        source = rank if self.parallel.size == len(self.checkpoint.metadata) else 0
+        metadata = self.checkpoint.metadata[source] if self.checkpoint.metadata else None
+        carried = carried_storages(f"part {source} storage", metadata.storages) if metadata else {}
+        self.sources |= {each.name: each for each in carried.values()}
+        units = [LocalUnit(unit, self._local(unit.names, rank)) for unit in self.parallel.units()]
+        version = self._version()
+        models = (
+            flat_models(units, version, self.fsdp_size)
+            if self.flat
+            else [unflattened_model(units, version)]
+        )
+        states = self._optimizer_states(metadata, rank, len(models))
+        for shard, (model, state) in enumerate(zip(models, states, strict=True)):
+            content = {"model": model, "shard_metadata": self._shard_metadata(units, shard)}
+            content |= state | self._entries(metadata)
+            name = self._name(rank, shard)
+            yield torch_archive(name, in_order(content) if self.flat else content, carried)
 
-def _local(checkpoint: Checkpoint, name: str, tp_rank: int, tp_size: int) -> TargetTensor:
-    """The stored tensor `name` (perhaps a fused one) of one rank."""
-    rules, regions, rows = tensor_rules(checkpoint.config), [], 0
-    shape: Shape = ()
-    for part in _parts_of(name):
-        rule = rules[part]
-        offsets, sizes = local_box(part, rule.shape, rule.placement, tp_rank, tp_size)
-        at = (rows, *(0 for _ in sizes[1:]))
-        regions.append(Region(part, Box(offsets, sizes), at))
-        rows += sizes[0]
-        shape = (rows, *sizes[1:])
-    dtype = checkpoint.index[regions[0].source].dtype
-    return TargetTensor(name, dtype, shape, tuple(regions))
+    def _name(self, rank: int, shard: int) -> str:
+        if self.flat:
+            return f"checkpoint_last-model_part-{rank}-shard{shard}.pt"
+        return f"reshard-model_part-{rank}.pt"
 
+    def _local(self, names: Sequence[str], rank: int) -> list[TargetTensor]:
+        index, dtype = self.checkpoint.index, self.dtype
+        return [
+            self.parallel.local(name, dtype or index[logical_names(name)[0]].dtype, rank)
+            for name in names
+        ]
 
-def _parts_of(name: str) -> Iterator[str]:
-    if f".{FUSED}." not in name:
-        yield name
-        return
-    for projection in FUSED_ORDER:
-        yield name.replace(FUSED, projection)
+    def _version(self) -> TargetStorage:
+        index, dtype = self.checkpoint.index, self.dtype
+        if VERSION_BUFFER in index:
+            return storage_of([copied(index[VERSION_BUFFER], dtype=dtype)])
+        return version_storage(dtype or next(iter(index.values())).dtype)
 
+    def _entries(self, metadata: PartMetadata | None) -> dict[str, Any]:
+        if metadata is None:
+            return minimal_entries(self.parallel)
+        return carried_entries(metadata.entries, self.parallel.size)
 
-def _model(storages: Sequence[TargetStorage]) -> dict[str, Any]:
-    return {name: view for each in storages for name, view in pickled_views(each).items()}
+    def _shard_metadata(self, units: Sequence[LocalUnit], shard: int) -> dict[str, Any]:
+        tied, count = self.checkpoint.config.tied_embeddings, self.fsdp_size
+        return shard_metadata(units, tied, shard, count)
 
-
-def _reshard_fsdp_content(
-    metadata: Mapping[str, Any], storages: Sequence[TargetStorage]
-) -> dict[str, Any]:
-    first = {"model": _model(storages), "shard_metadata": metadata.get("shard_metadata")}
-    if "shard_metadata" not in metadata:
-        del first["shard_metadata"]
-    skipped = {*first, "last_optimizer_state"}
-    return first | {key: value for key, value in metadata.items() if key not in skipped}
-
-
-def _reshard_mp_content(
-    metadata: Mapping[str, Any], storages: Sequence[TargetStorage], tp_size: int
-) -> dict[str, Any]:
-    kept = copy.deepcopy(dict(metadata))
-    arguments = as_mapping((as_mapping(kept.get("cfg")) or {}).get("model"))
-    if isinstance(arguments, dict) and "model_parallel_size" in arguments:
-        node = arguments["model_parallel_size"]
-        if isinstance(node, PickledObject):
-            node.state["_val"] = tp_size
-        else:
-            arguments["model_parallel_size"] = tp_size
-    model = _model(storages)
-    return {key: model if key == "model" else kept.get(key) for key in RESHARD_MP_KEYS}
+    def _optimizer_states(
+        self, metadata: PartMetadata | None, rank: int, count: int
+    ) -> list[dict[str, Any]]:
+        """The entry for the optimizer of each file of the part."""
+        if self.optimizer is None or metadata is None:
+            return [{} for _ in range(count)]
+        states = optimizer_states(self.optimizer, metadata.entries, self.parallel, rank, count)
+        return [{OPTIMIZER: state} for state in states]

@@ -6,33 +6,37 @@ As in `torch.save`, storages get their keys in the order in which pickling meets
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import Any
 
 from unshard.dtypes import DType
 from unshard.errors import CheckpointError
 from unshard.formats.pickle_encode import encode_pickle
 from unshard.formats.records import Global, PersistentId, PickledObject
-from unshard.formats.torch_zip_layout import VERSION_RECORD, data_offset, lay_out
+from unshard.formats.torch_release import TORCH_1_13, TorchRelease
+from unshard.formats.torch_zip_layout import data_offset, lay_out
 from unshard.plan.copy_plan import PlannedFile, Record, Span, TargetTensor, whole_span
 from unshard.plan.small_files import copied
 from unshard.tensors import LogicalTensor, Shape
 
+STORAGE, CPU = "storage", "cpu"
+"""The words with which torch describes a storage: each is one object wherever it is used."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TargetStorage:
-    """A storage of the output, before it has a key: spans end to end, then zeros."""
+    """A storage of the output, before it has a key: literal bytes, spans end to end, zeros."""
 
     dtype: DType
     spans: tuple[Span, ...]
     fill_elements: int = 0
+    literal: bytes = b""
 
     @property
     def num_elements(self) -> int:
-        spanned = sum(span.stop - span.start for span in self.spans)
-        return spanned // self.dtype.itemsize_bytes + self.fill_elements
+        num_bytes = len(self.literal) + sum(span.stop - span.start for span in self.spans)
+        return num_bytes // self.dtype.itemsize_bytes + self.fill_elements
 
 
 def storage_of(tensors: Sequence[TargetTensor]) -> TargetStorage:
@@ -40,19 +44,17 @@ def storage_of(tensors: Sequence[TargetTensor]) -> TargetStorage:
     return TargetStorage(tensors[0].dtype, tuple(whole_span(tensor) for tensor in tensors))
 
 
-def pickled_views(storage: TargetStorage) -> dict[str, Any]:
-    """What pickles as a dict of the storage's tensors, each a view of it."""
-    views: dict[str, Any] = {}
+def views_of(storage: TargetStorage) -> Iterator[tuple[str, PickledObject]]:
+    """Name and pickled view of each whole tensor that the storage holds, in order."""
     offset = 0
     for tensor in (span.tensor for span in storage.spans):
-        views[tensor.name] = pickled_tensor(storage, offset, tensor.shape)
+        yield tensor.name, pickled_tensor(storage, offset, tensor.shape)
         offset += tensor.num_elements
-    return views
 
 
 def pickled_tensor(storage: TargetStorage, offset: int, shape: Shape) -> PickledObject:
     """What pickles as a row-major tensor that begins at element `offset` of `storage`."""
-    strides = tuple(math.prod(shape[dim + 1 :]) for dim in range(len(shape)))
+    strides = tuple(math.prod(max(n, 1) for n in shape[dim + 1 :]) for dim in range(len(shape)))
     hooks = PickledObject(Global("collections", "OrderedDict"), ())
     rebuild = Global("torch._utils", "_rebuild_tensor_v2")
     return PickledObject(rebuild, (PersistentId(storage), offset, shape, strides, False, hooks))
@@ -71,18 +73,12 @@ class _Storages:
         """What the output's pickle says of a storage: planned here, or carried along."""
         value = record.value
         if isinstance(value, TargetStorage):
-            key = self._key(id(value), value)
-            return (
-                "storage",
-                Global("torch", value.dtype.torch_storage),
-                key,
-                "cpu",
-                value.num_elements,
-            )
+            kind = Global("torch", value.dtype.torch_storage)
+            return (STORAGE, kind, self._key(id(value), value), CPU, value.num_elements)
         match value:
             case ("storage", Global() as kind, str(old), str(), int(count)) if old in self._carried:
                 key = self._key(old, storage_of([copied(self._carried[old])]))
-                return ("storage", kind, key, "cpu", count)
+                return (STORAGE, kind, key, CPU, count)
         raise CheckpointError(f"{self._name}: its metadata refers to a storage that is not there")
 
     def _key(self, identity: int | str, storage: TargetStorage) -> str:
@@ -91,9 +87,13 @@ class _Storages:
         return key
 
 
-def torch_archive(name: str, content: object, carried: Mapping[str, LogicalTensor]) -> PlannedFile:
-    """The planned file `name` that holds `content`, with its records in torch 1.13's order
-    (storage keys sorted as strings).
+def torch_archive(
+    name: str,
+    content: object,
+    carried: Mapping[str, LogicalTensor],
+    release: TorchRelease = TORCH_1_13,
+) -> PlannedFile:
+    """The planned file `name` that holds `content`, with its records as `release` orders them.
 
     `content` is plain data and inert records, with tensors of `pickled_tensor` and tensors
     whose storages are in `carried`, by their keys in the source file.
@@ -104,14 +104,23 @@ def torch_archive(name: str, content: object, carried: Mapping[str, LogicalTenso
     storages = _Storages(name, carried)
     pickle = encode_pickle(content, storages.persistent_id)
     root = PurePath(name).stem
-    records = [Record(f"{root}/data.pkl", 0, pickle)]
-    for key, storage in sorted(storages.contents.items()):
-        fill_bytes = storage.fill_elements * storage.dtype.itemsize_bytes
-        records.append(Record(f"{root}/data/{key}", 0, b"", storage.spans, fill_bytes))
-    records.append(Record(f"{root}/version", 0, VERSION_RECORD))
+    records = [
+        Record(f"{root}/data.pkl", 0, pickle),
+        *(Record(f"{root}/{each}", 0, raw) for each, raw in release.before_storages.items()),
+        *(
+            _storage_record(f"{root}/data/{key}", storages.contents[key])
+            for key in release.ordered(storages.contents)
+        ),
+        *(Record(f"{root}/{each}", 0, raw) for each, raw in release.after_storages.items()),
+    ]
     entries, num_bytes = lay_out([(record.name, record.num_bytes) for record in records])
     placed = tuple(
         replace(record, offset=data_offset(entry))
         for record, entry in zip(records, entries, strict=True)
     )
     return PlannedFile(name, "torch-zip", placed, num_bytes)
+
+
+def _storage_record(name: str, storage: TargetStorage) -> Record:
+    fill_bytes = storage.fill_elements * storage.dtype.itemsize_bytes
+    return Record(name, 0, storage.literal, storage.spans, fill_bytes)

@@ -1,0 +1,128 @@
+"""The work of `unshard reshard` around the run: which plan, and what is said of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import click
+
+from unshard.cli.quantities import format_bytes
+from unshard.dtypes import DType
+from unshard.errors import UsageError
+from unshard.execute.reclaim import Reclaiming
+from unshard.execute.workers import peak_buffer_bytes
+from unshard.index.checkpoint import Checkpoint
+from unshard.index.optimizer_state import read_optimizer_state
+from unshard.plan.copy_plan import CopyPlan
+from unshard.plan.metaseq_target import plan_metaseq
+from unshard.plan.plan_json import plan_to_json
+from unshard.plan.safetensors_target import DEFAULT_MAX_FILE_BYTES, plan_safetensors
+
+
+def refuse_others_options(target: str, layout: Mapping[str, object]) -> None:
+    """Options of one target mean nothing to the other, and are not ignored.
+
+    Raises:
+        click.UsageError: an option of the other target is given.
+    """
+    own = {"safetensors": {"max_file_bytes"}}.get(target, set(layout) - {"max_file_bytes"})
+    for name, value in layout.items():
+        if value is not None and name not in own:
+            other = "safetensors" if target == "metaseq" else "metaseq"
+            raise click.UsageError(f"{OPTION_NAMES[name]} goes with --to {other}")
+
+
+OPTION_NAMES = {
+    "tp_size": "--tp",
+    "fsdp_size": "--fsdp",
+    "flat": "--flat/--unflattened",
+    "optimizer": "--optimizer",
+    "max_file_bytes": "--max-file-size",
+}
+
+
+def plan_layout(
+    checkpoint: Checkpoint,
+    target: str,
+    dtype: DType | None,
+    *,
+    tp_size: int | None,
+    fsdp_size: int | None,
+    flat: bool | None,
+    optimizer: str | None,
+    max_file_bytes: int | None,
+) -> CopyPlan:
+    """The plan that writes `checkpoint` in the layout that the options name.
+
+    Raises:
+        UsageError, CheckpointError: as from planning that layout.
+    """
+    if target == "safetensors":
+        return plan_safetensors(checkpoint, max_file_bytes or DEFAULT_MAX_FILE_BYTES, dtype)
+    return plan_metaseq(
+        checkpoint,
+        tp_size,
+        fsdp_size=fsdp_size or 1,
+        flat=flat,
+        dtype=dtype,
+        optimizer=read_optimizer_state(checkpoint) if optimizer == "keep" else None,
+    )
+
+
+def refuse_other_command(left: Reclaiming, source: str, destination: str, *, reclaim: bool) -> None:
+    """A reshard that was deleting its sources can only be finished, by the same command.
+
+    Raises:
+        UsageError: this is another one.
+    """
+    if not reclaim or left.plan.source != source:
+        raise UsageError(
+            f"{destination}: holds an unfinished reshard of {left.plan.source} with --reclaim",
+            hint="repeat that command: its source files are partly deleted",
+        )
+
+
+def mention_omissions(checkpoint: Checkpoint, plan: CopyPlan) -> None:
+    """Says what the output will lack that the index does not list as a tensor."""
+    for omission in plan.omissions:
+        if omission.name not in checkpoint.index:
+            click.echo(f"note: leaves out {omission.name}: {omission.reason}", err=True)
+
+
+def print_result(
+    paths: Sequence[Path], plan: CopyPlan, fingerprint: str | None, *, as_json: bool
+) -> None:
+    """The files that were written; on stderr the fingerprint of what is in them."""
+    if as_json:
+        files = [str(path) for path in paths]
+        click.echo(
+            json.dumps({"files": files, "bytes": plan.num_bytes, "fingerprint": fingerprint})
+        )
+        return
+    for path in paths:
+        click.echo(path)
+    if fingerprint is not None:
+        click.echo(f"fingerprint {fingerprint}", err=True)
+
+
+def print_plan(checkpoint: Checkpoint, plan: CopyPlan, workers: int, *, as_json: bool) -> None:
+    """What would run, for people or whole."""
+    if as_json:
+        click.echo(json.dumps(plan_to_json(plan)))
+        return
+    ledger = checkpoint.index.ledger
+    click.echo(f"from    {checkpoint.source} ({checkpoint.layout.kind})")
+    click.echo(f"to      {plan.target}, {format_bytes(plan.num_bytes)}")
+    click.echo(
+        f"reads   {format_bytes(ledger.stored_bytes)} from {len(plan.source_paths())} files, "
+        f"{ledger.replica_bytes:,} bytes of copies compared, {ledger.padding_bytes:,} of padding "
+        "left out"
+    )
+    click.echo(f"memory  {format_bytes(peak_buffer_bytes(workers))} of buffers, {workers} workers")
+    for file in plan.files:
+        spans = sum(len(record.spans) for record in file.records)
+        click.echo(f"  {file.name:<40} {file.num_bytes:>16,} bytes  {spans:>5} tensors")
+    for omission in plan.omissions:
+        click.echo(f"  leaves out {omission.name}: {omission.reason}")

@@ -1,0 +1,1 @@
+"""A health report as one page: no script, no other file, nothing fetched."""

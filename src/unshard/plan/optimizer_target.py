@@ -1,0 +1,106 @@
+"""`last_optimizer_state` for any number of parts and shards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unshard.errors import CheckpointError
+from unshard.formats.records import as_mapping
+from unshard.index.fused import logical_names
+from unshard.index.optimizer import KEY, states_of
+from unshard.index.optimizer_state import OptimizerState, source_name
+from unshard.plan.flat_shards import cut_into_shards
+from unshard.plan.metaseq_units import TensorParallel, Unit
+from unshard.plan.torch_archive import TargetStorage, pickled_tensor
+
+
+def optimizer_states(
+    optimizer: OptimizerState,
+    entries: Mapping[str, Any],
+    parallel: TensorParallel,
+    rank: int,
+    count: int,
+) -> list[dict[str, Any]]:
+    """The optimizer's state in each of the `count` FSDP shards of part `rank`.
+
+    What is no moment (steps, learning rates, the loss scale) is as in `entries`, the top level
+    of a source file.
+
+    Raises:
+        CheckpointError: the source's units are others, and hold different such values.
+    """
+    units = parallel.units()
+    values = _values(states_of(entries), optimizer, len(units))
+    states: list[dict[int, dict[str, Any]]] = [{} for _ in range(count)]
+    for number, unit in enumerate(units):
+        moments = {
+            moment: _shards(optimizer, moment, unit, parallel, rank, count)
+            for moment in optimizer.moments
+        }
+        for shard, state in enumerate(states):
+            state[number] = {
+                key: _vector(moments[key][shard]) if key in moments else value
+                for key, value in values[number].items()
+            }
+    said = as_mapping(entries.get(KEY)) or {}
+    others = {key: value for key, value in said.items() if key != "state"}
+    if len(units) != optimizer.num_units:
+        others = _regrouped(others, len(units))
+    return [{"state": state, **others} for state in states]
+
+
+def _values(
+    states: Mapping[Any, Mapping[Any, Any]], optimizer: OptimizerState, num_units: int
+) -> Sequence[Mapping[str, Any]]:
+    """The values kept of each target unit; one unit's stand for all where units differ."""
+    found = [dict(states[number]) for number in sorted(states)]
+    if len(found) == num_units:
+        return found
+    first = _plain(found[0], optimizer)
+    if any(_plain(each, optimizer) != first for each in found):
+        raise CheckpointError(f"{KEY}: its units differ in more than their moments")
+    return [found[0]] * num_units
+
+
+def _plain(values: Mapping[str, Any], optimizer: OptimizerState) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in values.items()
+        if key not in optimizer.moments and isinstance(value, int | float | str | None)
+    }
+
+
+def _shards(
+    optimizer: OptimizerState,
+    moment: str,
+    unit: Unit,
+    parallel: TensorParallel,
+    rank: int,
+    count: int,
+) -> list[TargetStorage]:
+    planes = optimizer.moments[moment]
+    tensors = [
+        parallel.local(name, planes[logical_names(name)[0]].dtype, rank, source_name(moment))
+        for name in unit.names
+    ]
+    return cut_into_shards(source_name(moment, unit.key), tensors, count)
+
+
+def _vector(storage: TargetStorage) -> Any:
+    return pickled_tensor(storage, 0, (storage.num_elements,))
+
+
+def _regrouped(others: Mapping[str, Any], num_units: int) -> dict[str, Any]:
+    """The same, with its one group of parameters holding all units.
+
+    Raises:
+        CheckpointError: there are several groups, of units that are no more.
+    """
+    groups = others.get("param_groups")
+    if not isinstance(groups, list):
+        return dict(others)
+    if len(groups) > 1:
+        raise CheckpointError(f"{KEY}: has {len(groups)} groups of parameters for other units")
+    kept = [{**(as_mapping(group) or {}), "params": list(range(num_units))} for group in groups]
+    return {**others, "param_groups": kept}

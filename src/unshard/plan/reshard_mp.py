@@ -1,0 +1,201 @@
+"""metaseq's `reshard_mp`: another number of tensor-parallel parts.
+
+The output holds what the original's holds: six keys, one storage for each tensor, K, V and Q
+fused where they were. Where the original is wrong, `bug_for_bug` says whether to be so too
+(docs/metaseq-commands.md).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unshard.architectures.opt import OUTPUT_PROJECTION, OPTConfig, tensor_rules
+from unshard.errors import CheckpointError, UsageError
+from unshard.formats.records import as_mapping
+from unshard.formats.torch_release import TORCH_1_13, TorchRelease
+from unshard.formats.torch_zip import TorchFile, storage_refs, stored_records
+from unshard.index.fused import logical_names
+from unshard.index.local_part import read_local_part
+from unshard.index.part import PartTensors, split_part
+from unshard.placement import Placement, Replicate, Shard, local_box
+from unshard.plan.boxes import Box
+from unshard.plan.carried import carried_storages, used_sources
+from unshard.plan.copy_plan import CopyPlan, Omission, TargetTensor
+from unshard.plan.local_tensors import stacked
+from unshard.plan.metaseq_content import NUM_PARTS, set_num_parts
+from unshard.plan.original_process import OriginalProcess
+from unshard.plan.torch_archive import pickled_tensor, storage_of, torch_archive
+from unshard.tensors import UNCUT, Chunk, Cut, LogicalTensor, Shape
+
+KEYS = ("model", "cfg", "extra_state", "optimizer_history", "args", "shard_metadata")
+LAYER = re.compile(r"^decoder\.layers\.\d+\.")
+EVERY_KIND = OPTConfig(
+    num_layers=1, hidden_size=2, num_heads=1, ffn_dim=1, vocab_size=1, max_positions=1,
+    embedding_size=1, tied_embeddings=False,
+)  # fmt: skip
+"""Has every tensor that an OPT can have."""
+GATED = ("weight", "bias")
+DROPPED = re.compile(r"project_(in|out)_dim\.|activation_fn\.gate\.")
+"""What the original leaves out without a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class MpOptions:
+    """The original's options, with its defaults, and how to write."""
+
+    num_output_parts: int = 1
+    bug_for_bug: bool = False
+    release: TorchRelease = TORCH_1_13
+
+
+def placements() -> dict[str, Placement]:
+    """How every tensor of an OPT, or of one with gated activations, is split; layers as 0."""
+    known = {name: rule.placement for name, rule in tensor_rules(EVERY_KIND).items()}
+    gate = {f"decoder.layers.0.activation_fn.gate.{part}": Shard(0) for part in GATED}
+    return known | gate
+
+
+def plan_reshard_mp(
+    source: str, files: Sequence[TorchFile], names: Sequence[str], options: MpOptions
+) -> CopyPlan:
+    """The plan that writes the unflattened parts `files`, in order, as the files `names`, one
+    for each of the output parts.
+
+    Raises:
+        UsageError: a part is flat, or the options ask for the impossible.
+        CheckpointError: the parts do not fit together, hold an unknown tensor, or do not divide.
+    """
+    parts = [read_local_part([file]) for file in files]
+    for file, part in zip(files, parts, strict=True):
+        if part.flat:
+            raise UsageError(
+                f"{file.path}: holds flat parameters",
+                hint="unflatten it first: unshard metaseq reshard-fsdp --unflatten-weights True",
+            )
+    merged = _Merged(files, parts, options)
+    carried = carried_storages("storage", storage_refs(files[0]))
+    outputs = tuple(
+        torch_archive(name, content, carried, options.release)
+        for name, content in zip(names, merged.contents(), strict=True)
+    )
+    sources = merged.sources | {each.name: each for each in carried.values()}
+    return CopyPlan(
+        source,
+        f"metaseq's reshard_mp: {len(names)} parts",
+        used_sources(outputs, sources),
+        outputs,
+        omissions=tuple(merged.omissions()),
+        stored=tuple(record for file in files for record in stored_records(file)),
+    )
+
+
+class _Merged:
+    """The parts as whole tensors, and what the output pickles of them."""
+
+    def __init__(
+        self, files: Sequence[TorchFile], parts: Sequence[PartTensors], options: MpOptions
+    ) -> None:
+        self._files, self._parts, self._options = files, parts, options
+        self._split = [split_part(part) for part in parts]
+        self._refuse_other_names()
+        self._placements = self._placed()
+        self.sources = {name: self._whole(name) for name in self._split[0].tensors}
+
+    def _refuse_other_names(self) -> None:
+        for file, part in zip(self._files, self._parts, strict=True):
+            for name in sorted(part.tensors.keys() ^ self._parts[0].tensors.keys()):
+                holder = file if name in part.tensors else self._files[0]
+                raise CheckpointError(f"only {holder.path} of the parts has a tensor {name}")
+
+    def _placed(self) -> dict[str, Placement]:
+        known, placed = placements(), {}
+        for name in self._split[0].tensors:
+            placement = known.get(LAYER.sub("decoder.layers.0.", name))
+            if placement is None:
+                raise CheckpointError(
+                    f"{self._files[0].path}: how tensor parallelism splits {name} is unknown"
+                )
+            wrong = self._options.bug_for_bug and name == OUTPUT_PROJECTION
+            placed[name] = Replicate() if wrong else placement
+        return placed
+
+    def _whole(self, name: str) -> LogicalTensor:
+        refs = [part.tensors[name] for part in self._split]
+        first, placement = refs[0], self._placements[name]
+        if any((ref.dtype, ref.shape) != (first.dtype, first.shape) for ref in refs):
+            raise CheckpointError(f"{name}: its dtype or shape differs between the parts")
+        if isinstance(placement, Replicate):
+            wrong = self._options.bug_for_bug and name == OUTPUT_PROJECTION
+            others = () if wrong else tuple(refs[1:])
+            chunk = Chunk((0,) * len(first.shape), first)
+            return LogicalTensor(name, first.dtype, first.shape, (chunk,), others)
+        sizes = list(first.shape)
+        sizes[placement.dim] *= len(refs)
+        step = first.shape[placement.dim]
+        chunks = tuple(
+            Chunk(
+                tuple(rank * step if dim == placement.dim else 0 for dim in range(len(sizes))), ref
+            )
+            for rank, ref in enumerate(refs)
+        )
+        shape = tuple(sizes)
+        return LogicalTensor(name, first.dtype, shape, chunks, cut=self._cut(shape, placement.dim))
+
+    def _cut(self, shape: Shape, dim: int) -> Cut:
+        count = math.lcm(len(self._files), self._options.num_output_parts)
+        return UNCUT if shape[dim] % count else Cut(dim, count)
+
+    def omissions(self) -> Iterator[Omission]:
+        """What is left out as the original leaves it out."""
+        for name in self._parts[0].tensors:
+            if self._drops(name):
+                yield Omission(name, "the original's reshard_mp drops it")
+
+    def _drops(self, name: str) -> bool:
+        return self._options.bug_for_bug and DROPPED.search(name) is not None
+
+    def contents(self) -> Iterator[dict[str, Any]]:
+        """What each output file pickles."""
+        process = OriginalProcess(self._options.release, (*KEYS, NUM_PARTS))
+        entries: Mapping[str, Any] = as_mapping(process.load(self._files[0].content)) or {}
+        count = self._options.num_output_parts
+        set_num_parts(entries, count, process.name(NUM_PARTS))
+        keys = [key for key in as_mapping(entries["model"]) or {} if not self._drops(key)]
+        for rank in range(count):
+            tensors = [self._local(key, rank) for key in keys]
+            views = [pickled_tensor(storage_of([each]), 0, each.shape) for each in tensors]
+            model = dict(zip(keys, views, strict=True))
+            yield {process.name(key): model if key == "model" else entries.get(key) for key in KEYS}
+
+    def _local(self, name: str, rank: int) -> TargetTensor:
+        """The stored tensor `name` (perhaps a fused one) of one output part."""
+        sources = [self.sources[logical] for logical in logical_names(name)]
+        pieces = ((source.name, self._box(source, rank)) for source in sources)
+        return stacked(name, sources[0].dtype, pieces)
+
+    def _box(self, source: LogicalTensor, rank: int) -> Box:
+        placement, count = self._placements[source.name], self._options.num_output_parts
+        if self._options.bug_for_bug and isinstance(placement, Shard):
+            return _uneven_box(source, placement.dim, rank, count)
+        return Box(*local_box(source.name, source.shape, placement, rank, count))
+
+
+def _resized(shape: Shape, dim: int, size: int) -> Shape:
+    return (*shape[:dim], size, *shape[dim + 1 :])
+
+
+def _uneven_box(source: LogicalTensor, dim: int, rank: int, count: int) -> Box:
+    """torch.chunk's way to share out what does not divide: the last part gets less."""
+    size = source.shape[dim]
+    step = -(-size // count)
+    start, stop = min(rank * step, size), min((rank + 1) * step, size)
+    if start == stop:
+        raise CheckpointError(
+            f"{source.name}: the original fails to share {size} out to {count} parts"
+        )
+    offsets = _resized((0,) * len(source.shape), dim, start)
+    return Box(offsets, _resized(source.shape, dim, stop - start))
