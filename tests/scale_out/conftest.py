@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ import pytest
 
 Found = TypeVar("Found")
 START_TIMEOUT_S = 60
+STOP_TIMEOUT_S = 40
 
 
 def wait_for(found: Callable[[], Found]) -> Found:
@@ -30,7 +32,8 @@ def wait_for(found: Callable[[], Found]) -> Found:
 
 @contextmanager
 def node(folder: Path, host: str, *options: str) -> Iterator[None]:
-    """A node that is up. `ray start --block` ends what it began when it is asked to end."""
+    """A node that is up. `ray start --block` ends what it began when it is asked to end; what it
+    might leave is in its process group."""
     log = folder / f"{host}.log"
     command = [
         Path(sys.executable).with_name("ray"), "start", "--block", f"--node-ip-address={host}",
@@ -38,13 +41,19 @@ def node(folder: Path, host: str, *options: str) -> Iterator[None]:
     ]  # fmt: skip
     environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
     with log.open("wb") as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
     try:
         wait_for(lambda: b"runtime started" in log.read_bytes())
         yield
     finally:
         process.terminate()
-        process.wait(START_TIMEOUT_S)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_TIMEOUT_S)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 @pytest.fixture(scope="session")

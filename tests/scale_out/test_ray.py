@@ -168,6 +168,15 @@ def test_a_task_that_always_kills_ends_the_run_and_the_next_goes_on(
     assert contents(out) == contents(tmp_path / "threads")
 
 
+def test_reclaim(raw: Raw, tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(raw[0])
+    plan = plan_safetensors(checkpoint)
+    run_plan(plan, tmp_path / "kept")
+    run_plan(plan, tmp_path / "ray", reclaim=checkpoint.layout.files, executor=on_ray())
+    assert contents(tmp_path / "ray") == contents(tmp_path / "kept")
+    assert not any(path.exists() for path in checkpoint.layout.files)
+
+
 def damaged_copy(plan: CopyPlan) -> None:
     replica = plan.sources["decoder.layers.0.fc2.bias"].replicas[0].ranges[0]
     with Path(replica.path).open("r+b") as file:
@@ -179,10 +188,6 @@ def truncated(plan: CopyPlan) -> None:
     os.truncate(plan.source_paths()[4], 2000)
 
 
-def vanished(plan: CopyPlan) -> None:
-    Path(plan.source_paths()[4]).unlink()
-
-
 @pytest.mark.parametrize("damage", [damaged_copy, truncated])
 def test_errors_of_tasks_arrive_whole(
     raw: Raw, tmp_path: Path, damage: Callable[[CopyPlan], None]
@@ -190,7 +195,7 @@ def test_errors_of_tasks_arrive_whole(
     plan = PLANS["metaseq"](raw[0])
     damage(plan)
     caught = []
-    for name, executor in (("ray", on_ray()), ("threads", None)):
+    for name, executor in (("ray", on_ray(1)), ("threads", None)):
         with pytest.raises(UnshardError) as info:
             run_plan(plan, tmp_path / name, executor=executor, workers=1)
         caught.append(info.value)
