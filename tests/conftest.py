@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from unshard.testing.tiny_checkpoint import Array, write_tiny_checkpoint
 
 def pytest_configure() -> None:
     """Tests send SIGINT to their children, who would inherit that it is ignored where a script
-    started pytest in the background."""
+    started pytest in the background. As many processes as cores run tests: threads of each that
+    meet at barriers would wait for each other's time slices."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
