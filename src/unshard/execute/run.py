@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
@@ -22,14 +23,15 @@ from unshard.execute.workers import DEFAULT_MEMORY_BYTES, DEFAULT_WORKERS, block
 from unshard.plan.copy_plan import CopyPlan, PlannedFile
 from unshard.progress import Progress, Silent
 
-Executor = Callable[[Copier, Sequence[CopyTask]], Iterator[TaskResult]]
-"""Runs tasks somewhere and yields what each did, in any order."""
+Executor = Callable[[Copier, Sequence[CopyTask]], Generator[TaskResult]]
+"""Runs tasks somewhere and yields what each did, in any order. Closed early, it returns when
+nothing of it runs any more."""
 
 
 def threads(workers: int) -> Executor:
     """An executor of `workers` threads in this process."""
 
-    def run(copier: Copier, tasks: Sequence[CopyTask]) -> Iterator[TaskResult]:
+    def run(copier: Copier, tasks: Sequence[CopyTask]) -> Generator[TaskResult]:
         todo = iter(tasks)
         with ThreadPoolExecutor(workers) as pool:
             running: set[Future[TaskResult]] = set()
@@ -67,6 +69,9 @@ def run_plan(
     fingerprint is recorded in `unshard.json`. Source files in `reclaim` are deleted on the way,
     each once all of it is written, synced and proved. Without `claim` the folder may hold other
     files too, those of the plan are replaced, and nothing is recorded or resumed.
+
+    `workers` threads of this process copy, or else an `executor`, of which each process has
+    `workers` threads; they share `memory_bytes`.
 
     Raises:
         DestinationError, NoSpaceError: the output cannot be written.
@@ -112,8 +117,9 @@ def run_plan(
         with finishing:
             for result in results.values():
                 finishing.add(result, logged=True)
-            for result in (executor or threads(workers))(copier, open_tasks):
-                finishing.add(result)
+            with closing((executor or threads(workers))(copier, open_tasks)) as running:
+                for result in running:
+                    finishing.add(result)
         journal.check_sources()
         journal.finish(finishing.fingerprint())
         finishing.end()
@@ -182,13 +188,7 @@ def _started(
     progress: Progress,
 ) -> Progress:
     """The progress, told of the whole work and of what of it is done already."""
-
-    def num_bytes(task: CopyTask) -> int:
-        tensor = plan.sources[task.source]
-        rows = tensor.shape[0] if tensor.shape else 1
-        return tensor.num_bytes // rows * (task.stop - task.start)
-
-    progress.start("reshard", sum(map(num_bytes, tasks)))
+    progress.start("reshard", sum(task.num_bytes(plan) for task in tasks))
     done = (task for task in tasks if task.number in results or task.files <= closed)
-    progress.advance(sum(map(num_bytes, done)))
+    progress.advance(sum(task.num_bytes(plan) for task in done))
     return progress
