@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow ray lint bench demo-model clean
+.PHONY: help demo test slow ray lint bench fuzz demo-model clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -31,6 +31,11 @@ bench: .venv/dev ## The benchmarks: reshard against cp, the health scan, generat
 	$(BIN)/python benchmarks/reshard.py
 	$(BIN)/python benchmarks/health.py
 	$(BIN)/python benchmarks/generate.py
+
+fuzz: .venv/dev ## Fuzz every reader of files, ten minutes each (ARGS="--seconds 60" for less)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt atheris
+	for target in pickle archive safetensors checkpoint; do \
+	  $(BIN)/python -m tools.fuzz $$target $(ARGS) || exit 1; done
 
 demo-model: .venv/dev ## Train the bundled model anew (under an hour on 2 cores)
 	OMP_WAIT_POLICY=passive $(BIN)/python -m tools.demo_model --out src/unshard/demo_model

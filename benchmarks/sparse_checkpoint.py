@@ -22,8 +22,8 @@ from unshard.architectures.opt import FUSED_ORDER, VERSION_BUFFER, OPTConfig, te
 from unshard.dtypes import FLOAT16
 from unshard.formats.pickle_encode import encode_pickle
 from unshard.formats.records import Global, PersistentId, PickledObject
+from unshard.formats.torch_release import TORCH_1_13
 from unshard.formats.torch_zip_layout import (
-    VERSION_RECORD,
     ZipEntry,
     data_offset,
     descriptor,
@@ -158,12 +158,14 @@ def training_config(config: OPTConfig, tp_size: int, rank: int) -> dict[str, Any
 
 
 def write_sparse_archive(path: Path, pickle: bytes, storages: list[int]) -> None:
-    """A torch.save archive whose storages are holes."""
-    root = path.stem
-    literals = {f"{root}/data.pkl": pickle, f"{root}/version": VERSION_RECORD}
+    """An archive of torch 1.13 whose storages are holes."""
+    root, release = path.stem, TORCH_1_13
+    literals = {f"{root}/{name}": data for name, data in release.after_storages.items()}
+    keys = release.ordered(str(key) for key in range(len(storages)))
     sizes = [(f"{root}/data.pkl", len(pickle))]
-    sizes += sorted((f"{root}/data/{key}", 2 * count) for key, count in enumerate(storages))
-    sizes.append((f"{root}/version", len(VERSION_RECORD)))
+    sizes += [(f"{root}/data/{key}", 2 * storages[int(key)]) for key in keys]
+    sizes += [(name, len(data)) for name, data in literals.items()]
+    literals[f"{root}/data.pkl"] = pickle
     laid_out, num_bytes = lay_out(sizes)
     entries = [checksummed(entry, literals.get(entry.name)) for entry in laid_out]
     with path.open("wb") as file:

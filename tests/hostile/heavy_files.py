@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from archives import Lies, archive
-from opcodes import EMPTY, NAMESPACE, get, integer, pickle, put, tensor, text
+from opcodes import EMPTY, NAMESPACE, doubled, get, integer, pickle, put, tensor, text
 from test_safetensors_headers import write as write_header
 from test_zips import SATURATED, zip64
 
@@ -74,6 +74,9 @@ PICKLES: dict[str, Callable[[], bytes]] = {
     "too long by a byte": lambda: pickle(text("x" * (48 << 20))),
     "almost too large when unfolded": lambda: pickle(
         b"(" + b"]" * 1400 + b"t", put(0), b"0(" + get(0) * 1400 + b"t"
+    ),
+    "a key of many objects": lambda: pickle(
+        b"}", doubled(17, b")", NAMESPACE + b"%(it)b%(it)b\x86R"), tensor(), b"s"
     ),
     "tensors": lambda: pickle(
         tensor(), put(0), b"0}(", *(text(f"{n}") + get(0) for n in range(MANY // 3)), b"u"

@@ -59,3 +59,8 @@ def tensor(
 def shared(levels: int, double: bytes = b"2\x86", seed: bytes = b")") -> bytes:
     """2^levels leaves in `2 * levels` bytes."""
     return seed + double * levels
+
+
+def doubled(levels: int, seed: bytes, level: bytes) -> bytes:
+    """`level` holds its predecessor, %(it)b, twice; `seed` is the first."""
+    return seed + b"".join(put(n) + b"0" + level % {b"it": get(n)} for n in range(levels))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from archives import archive
-from opcodes import NAMESPACE, ORDERED_DICT, get, integer, pickle, put, shared, text
+from opcodes import NAMESPACE, ORDERED_DICT, doubled, get, integer, pickle, put, shared, text
 from refusal import Refusal
 
 from unshard.formats.pickle_encode import encode_pickle
@@ -112,11 +112,6 @@ def test_deep_nesting(tmp_path: Path, refused: Refusal, attack: str) -> None:
     path = archive(tmp_path / "a.pt", DEEP[attack])
     with refused(path, "deep"):
         read_torch_file(path)
-
-
-def doubled(levels: int, seed: bytes, level: bytes) -> bytes:
-    """`level` holds its predecessor, %(it)b, twice; `seed` is the first."""
-    return seed + b"".join(put(n) + b"0" + level % {b"it": get(n)} for n in range(levels))
 
 
 BOMBS: dict[str, bytes] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from unshard.formats.allowed_globals import is_allowed
@@ -68,3 +69,7 @@ class Machine:
         except UnfitKeyError as problem:
             raise MalformedError(str(problem)) from None
         return values
+
+
+Operation = Callable[[Machine, int], int]
+"""What one opcode does: takes the position behind it, returns that of the next."""

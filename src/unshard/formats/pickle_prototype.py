@@ -19,8 +19,9 @@ import numpy as np
 
 from unshard.errors import FormatError
 from unshard.formats.extent import check_extent
-from unshard.formats.pickle_machine import Machine, MalformedError
-from unshard.formats.pickle_opcodes import LEAVES, OPERATIONS, Operation
+from unshard.formats.pickle_leaves import LEAVES
+from unshard.formats.pickle_machine import Machine, MalformedError, Operation
+from unshard.formats.pickle_opcodes import OPERATIONS
 from unshard.formats.records import PersistentId, PickledObject, children
 from unshard.formats.unpickle import decode_pickle
 

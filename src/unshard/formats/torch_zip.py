@@ -136,7 +136,8 @@ def tensors_of(file: TorchFile, state_dict: object, where: str) -> Iterator[Tens
         raise FormatError(file.path, f"{where} has {len(entries)} entries, which is too many")
     for name, value in entries.items():
         if not isinstance(name, str):
-            raise FormatError(file.path, f"{where} has a key that is no string: {name!r:.80}")
+            kind = type(name).__name__
+            raise FormatError(file.path, f"{where} has a key that is no string but {kind}")
         ref = tensor_ref(file, name, value)
         if ref is None:
             raise FormatError(file.path, f"{where}[{name!r}] is no tensor")

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from unshard.errors import FormatError
-from unshard.formats.pickle_machine import MAX_OPCODES, Machine, MalformedError
-from unshard.formats.pickle_opcodes import OPERATIONS, STOP, Operation
+from unshard.formats.pickle_machine import MAX_OPCODES, Machine, MalformedError, Operation
+from unshard.formats.pickle_opcodes import OPERATIONS, STOP
 
 
 def decode_pickle(data: bytes, path: str, operations: Mapping[int, Operation] = OPERATIONS) -> Any:
@@ -39,7 +39,7 @@ def decode_pickle(data: bytes, path: str, operations: Mapping[int, Operation] = 
         raise MalformedError(f"has more than {MAX_OPCODES} opcodes, as no checkpoint needs")
     except MalformedError as problem:
         raise FormatError(path, f"pickle at byte {at}: {problem}") from None
-    except (IndexError, KeyError, struct.error, UnicodeDecodeError, TypeError) as problem:
+    except (IndexError, KeyError, struct.error, UnicodeDecodeError) as problem:
         raise FormatError(
             path, f"pickle is damaged at byte {at} ({type(problem).__name__})"
         ) from None
