@@ -185,7 +185,16 @@ def damaged_copy(plan: CopyPlan) -> None:
 
 
 def truncated(plan: CopyPlan) -> None:
-    os.truncate(plan.source_paths()[4], 2000)
+    """Inside the last tensor of a file, so that one task fails and no other."""
+    path = plan.source_paths()[4]
+    pieces = [
+        piece
+        for tensor in plan.sources.values()
+        for chunk in tensor.chunks
+        for piece in chunk.ref.ranges
+        if piece.path == path
+    ]
+    os.truncate(path, max(piece.offset for piece in pieces) + 1)
 
 
 @pytest.mark.parametrize("damage", [damaged_copy, truncated])
