@@ -14,6 +14,7 @@ import pytest
 
 from unshard.errors import UnshardError, UsageError, WorkerLostError
 from unshard.execute import finishing, node_check
+from unshard.execute.blocks import Buffers
 from unshard.execute.copy import Copier, TaskResult
 from unshard.execute.node_check import Expected
 from unshard.execute.run import Executor, run_plan
@@ -55,9 +56,9 @@ class Sabotaged(Copier):
 
     before: Callable[[CopyTask], None] = lambda _: None
 
-    def run(self, task: CopyTask) -> TaskResult:
+    def run(self, task: CopyTask, buffers: Buffers) -> TaskResult:
         self.before(task)
-        return super().run(task)
+        return super().run(task, buffers)
 
 
 def sabotaged(before: Callable[[CopyTask], None], workers: int = 2) -> Executor:

@@ -24,10 +24,10 @@ import sys, time
 from unshard.cli.main import main
 from unshard.execute import run
 class SlowCopier(run.Copier):
-    def run(self, task):
+    def run(self, task, buffers):
         for _ in range(1000):
             time.sleep(0.01)
-        return super().run(task)
+        return super().run(task, buffers)
 run.Copier = SlowCopier
 sys.exit(main(sys.argv[1:]))
 """

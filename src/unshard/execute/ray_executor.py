@@ -18,6 +18,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from unshard.disk import sync_file
 from unshard.errors import WorkerLostError
+from unshard.execute.blocks import Buffers
 from unshard.execute.copy import Copier, TaskResult
 from unshard.execute.node_check import expected_of
 from unshard.execute.ray_cluster import check_nodes, connected
@@ -182,7 +183,8 @@ def _run_batch(job: Sequence[ray.ObjectRef], batch: Batch) -> list[TaskResult]:
     every batch."""
     found = _loaded(job[0])
     with chdir(found.folder):
-        results = [found.copier.run(task) for task in batch]
+        buffers = Buffers()
+        results = [found.copier.run(task, buffers) for task in batch]
         if found.copier.write_behind:
             files = frozenset[int]().union(*(task.files for task in batch))
             for number in files - found.copier.closed:

@@ -8,9 +8,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
+from queue import SimpleQueue
 
 from unshard.disk import sync_directory
 from unshard.errors import DestinationError, NoSpaceError, UsageError
+from unshard.execute.blocks import Buffers
 from unshard.execute.casts import refuse_cast
 from unshard.execute.copy import Copier, TaskResult
 from unshard.execute.finishing import Finishing
@@ -32,17 +34,31 @@ def threads(workers: int) -> Executor:
     """An executor of `workers` threads in this process."""
 
     def run(copier: Copier, tasks: Sequence[CopyTask]) -> Generator[TaskResult]:
+        idle: SimpleQueue[Buffers] = SimpleQueue()
+        for _ in range(workers):
+            idle.put(Buffers())
+
+        def copy(task: CopyTask) -> TaskResult:
+            buffers = idle.get()
+            try:
+                return copier.run(task, buffers)
+            finally:
+                idle.put(buffers)
+
         todo = iter(tasks)
-        with ThreadPoolExecutor(workers) as pool:
+        pool = ThreadPoolExecutor(workers)
+        try:
             running: set[Future[TaskResult]] = set()
             while True:
                 free = 2 * workers - len(running)
-                running |= {pool.submit(copier.run, task) for task in islice(todo, free)}
+                running |= {pool.submit(copy, task) for task in islice(todo, free)}
                 if not running:
                     return
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in sorted(done, key=lambda each: each.exception() is not None):
                     yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     return run
 
