@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint bench fuzz demo-model clean
+.PHONY: help demo test slow ray lint bench fuzz demo-model clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -17,6 +17,9 @@ test: .venv/dev ## The unit tests
 
 slow: .venv/dev ## The slower tests
 	$(BIN)/pytest -m slow -n 0 $(ARGS)
+
+ray: .venv/ray ## The tests on a Ray cluster that they start on this machine
+	$(BIN)/pytest -m ray -n 0 $(ARGS)
 
 lint: .venv/dev ## Style, types and the direction of imports
 	$(BIN)/ruff check
@@ -46,6 +49,11 @@ demo-model: .venv/dev ## Train the bundled model anew (under an hour on 2 cores)
 .venv/dev: .venv/demo
 	@echo "Adding what the tests need"
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.venv/ray: .venv/dev
+	@echo "Adding Ray"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
 	@touch $@
 
 clean: ## Remove the virtual environment and every cache

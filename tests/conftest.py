@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from unshard.testing.tiny_checkpoint import Array, write_tiny_checkpoint
 
@@ -16,6 +17,8 @@ def pytest_configure() -> None:
     """Tests send SIGINT to their children, who would inherit that it is ignored where a script
     started pytest in the background. As many processes as cores run tests: threads of each that
     meet at barriers would wait for each other's time slices."""
+    settings.register_profile("unshard", deadline=None)  # other tests take time meanwhile
+    settings.load_profile("unshard")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,4 +1,4 @@
-"""The disk under every output: making names survive a power cut."""
+"""The disk under every output: making names and contents survive a power cut."""
 
 from __future__ import annotations
 
@@ -11,5 +11,14 @@ def sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_file(path: str | Path) -> None:
+    """Makes what this machine wrote to the file durable, and visible to other machines."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.fdatasync(descriptor)
     finally:
         os.close(descriptor)

@@ -17,13 +17,14 @@ and nobody else prints it.
     │   ├── LinkRefusedError        the link is expired or refused
     │   └── NoSpaceError            the disk is full
     ├── TransferError            1  the network or the server misbehaved
-    └── DestinationError         1  the output cannot be written there
+    ├── DestinationError         1  the output cannot be written there
+    └── WorkerLostError          1  machines that shared the work died
 """
 
 from __future__ import annotations
 
 import os
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class UnshardError(Exception):
@@ -40,6 +41,14 @@ class UnshardError(Exception):
         self.hint = hint
         if hint is not None:
             self.add_note(f"hint: {hint}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Whole, with its hint, to another process, whatever the arguments of its class are."""
+        return _without_init, (type(self), self.args), self.__dict__
+
+
+def _without_init(kind: type[UnshardError], args: tuple[object, ...]) -> UnshardError:
+    return kind.__new__(kind, *args)
 
 
 class UsageError(UnshardError):
@@ -94,6 +103,10 @@ class TransferError(UnshardError):
 
 class DestinationError(UnshardError):
     """The output cannot be written where it was asked for."""
+
+
+class WorkerLostError(UnshardError):
+    """Machines or processes that shared the work died, too often to go on."""
 
 
 class RequestError(UsageError):

@@ -149,24 +149,41 @@ def test_help_imports_next_to_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("command", "package", "extra"),
-    [("generate", "torch", "serve"), ("serve", "fastapi", "serve"), ("demo", "openai", "demo")],
+    [
+        ("generate", "torch", "serve"),
+        ("serve", "fastapi", "serve"),
+        ("demo", "openai", "demo"),
+        ("reshard", "ray", "ray"),
+    ],
 )
-def test_a_missing_extra_is_named(command: str, package: str, extra: str) -> None:
+def test_a_missing_extra_is_named(
+    raw: Raw, tmp_path: Path, command: str, package: str, extra: str
+) -> None:
     """Its help still works; the command itself says what to install."""
     code = (
         f"import sys; sys.modules[{package!r}] = None; from unshard.cli.main import main;"
         "print(main([sys.argv[1], '--help'])); sys.exit(main(sys.argv[1:]))"
     )
-    arguments = {"generate": ["x", "y"], "serve": ["x"], "demo": []}[command]
+    reshard = [str(raw[0]), str(tmp_path / "out"), "--to", "metaseq", "--executor", "ray"]
+    arguments = {"generate": ["x", "y"], "serve": ["x"], "demo": [], "reshard": reshard}[command]
     done = subprocess.run(
         [sys.executable, "-c", code, command, *arguments],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.stdout.endswith("\n0\n")
     assert done.returncode == 2
-    error, hint = done.stderr.splitlines()
+    error, hint = done.stderr.splitlines()[-2:]
     assert error == f"error: this needs the package {package}, which is not installed"
     assert hint == f"hint: pip install 'unshard[{extra}]', or '.[{extra}]' in a clone"
+
+
+def test_an_address_without_a_cluster_is_refused(
+    raw: Raw, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["reshard", str(raw[0]), str(tmp_path / "out"), "--to", "metaseq"]
+    assert main([*arguments, "--ray-address", "10.0.0.1:6379"]) == 2
+    assert "--ray-address goes with --executor ray" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_module_is_the_command(raw: Raw) -> None:

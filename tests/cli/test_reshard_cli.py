@@ -10,6 +10,7 @@ import pytest
 from unshard.cli.main import main
 from unshard.errors import UnshardError
 from unshard.execute import finishing
+from unshard.execute.blocks import Buffers
 from unshard.execute.copy import Copier, TaskResult
 from unshard.execute.fingerprint import fingerprint
 from unshard.execute.tasks import CopyTask
@@ -48,11 +49,11 @@ def test_reclaim_goes_on_with_the_same_command_only(
     expected = fingerprint(open_checkpoint(raw[0]).index).model
     run, ran = Copier.run, []
 
-    def failing(copier: Copier, task: CopyTask) -> TaskResult:
+    def failing(copier: Copier, task: CopyTask, buffers: Buffers) -> TaskResult:
         ran.append(task.number)
         if len(ran) > 5:
             raise UnshardError("stopped")
-        return run(copier, task)
+        return run(copier, task, buffers)
 
     with monkeypatch.context() as patch:
         patch.setattr(finishing, "RECLAIM_BATCH_BYTES", 1)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch_files import add_optimizer, change, load, same
 from transformers import OPTConfig as HuggingFaceConfig
 from transformers import OPTForCausalLM
 
@@ -23,7 +24,6 @@ from unshard.plan.safetensors_target import plan_safetensors
 from unshard.testing.tiny_checkpoint import Array, write_tiny_checkpoint
 
 Raw = tuple[Path, dict[str, Array]]
-Content = dict[str, Any]
 VARIANTS: dict[str, dict[str, Any]] = {
     "pre-norm": {},
     "post-norm": {"do_layer_norm_before": False},
@@ -33,36 +33,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 GRID = [(1, 1), (2, 3), (8, 1), (8, 3)]
 LARGE_GRID = [(1, 3), (2, 1), (1, 124), (2, 124), (8, 124)]
-
-
-def load(path: Path) -> Content:
-    return torch.load(path, weights_only=False)  # type: ignore[no-any-return]
-
-
-def same(left: Any, right: Any) -> bool:
-    """Equal, tensors bit for bit and dicts in the same order."""
-    if isinstance(left, torch.Tensor):
-        return left.dtype == right.dtype and torch.equal(left, right)
-    if isinstance(left, dict):
-        return list(left) == list(right) and all(same(left[key], right[key]) for key in left)
-    return bool(left == right)
-
-
-def add_optimizer(folder: Path) -> None:
-    """Moments as an optimizer would keep of the flat parameters."""
-    for path in folder.glob("*.pt"):
-        content = load(path)
-        flats = [value for name, value in content["model"].items() if "flat_param" in name]
-        content["last_optimizer_state"] = {
-            "state": {
-                number: {"step": 7, "exp_avg": flat.float() * 0.5, "exp_avg_sq": flat.float() ** 2}
-                for number, flat in enumerate(flats)
-            },
-            "param_groups": [{"lr": 0.1, "params": list(range(len(flats)))}],
-            "loss_scale": 4.0,
-        }
-        content["shard_metadata"] = content.pop("shard_metadata")  # the trainer writes it last
-        torch.save(content, path)
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -75,7 +45,7 @@ def test_raw_files_are_those_the_trainer_would_have_saved(
     truth = tmp_path / "truth"
     write_tiny_checkpoint(truth, tp_size=tp_size, fsdp_size=fsdp_size, fused=fused)
     for folder in (tmp_path / "raw", truth):
-        add_optimizer(folder)
+        change(folder.iterdir(), add_optimizer)
     checkpoint = open_checkpoint(tmp_path / "raw")
     plan = plan_metaseq(
         checkpoint, tp_size, fsdp_size=fsdp_size, flat=True,
@@ -92,7 +62,7 @@ def test_raw_files_are_those_the_trainer_would_have_saved(
 
 def test_moments_survive_the_way_through_one_file(tmp_path: Path) -> None:
     write_tiny_checkpoint(tmp_path / "raw", tp_size=2, fsdp_size=3)
-    add_optimizer(tmp_path / "raw")
+    change((tmp_path / "raw").iterdir(), add_optimizer)
     start = open_checkpoint(tmp_path / "raw")
     one = plan_metaseq(start, 1, optimizer=read_optimizer_state(start))
     run_plan(one, tmp_path / "one", sync=False)
@@ -110,14 +80,14 @@ def test_an_optimizers_state_that_is_left_out_is_named(tmp_path: Path) -> None:
     assert plan_metaseq(open_checkpoint(tmp_path)).omissions == ()
     with pytest.raises(UsageError, match="holds no optimizer state"):
         read_optimizer_state(open_checkpoint(tmp_path))
-    add_optimizer(tmp_path)
+    change(tmp_path.iterdir(), add_optimizer)
     [omission] = plan_metaseq(open_checkpoint(tmp_path)).omissions
     assert omission.name == "last_optimizer_state"
 
 
 def test_moments_of_another_length_are_refused(tmp_path: Path) -> None:
     write_tiny_checkpoint(tmp_path, tp_size=1, fsdp_size=1)
-    add_optimizer(tmp_path)
+    change(tmp_path.iterdir(), add_optimizer)
     [path] = tmp_path.glob("*.pt")
     content = load(path)
     state = content["last_optimizer_state"]["state"][0]
@@ -237,7 +207,7 @@ def test_the_command_keeps_an_optimizers_state(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_tiny_checkpoint(tmp_path / "raw", tp_size=2, fsdp_size=1)
-    add_optimizer(tmp_path / "raw")
+    change((tmp_path / "raw").iterdir(), add_optimizer)
     command = ["reshard", str(tmp_path / "raw"), "--to", "metaseq", "--tp", "1"]
     assert main([*command, str(tmp_path / "weights")]) == 0
     assert "leaves out last_optimizer_state" in capsys.readouterr().err

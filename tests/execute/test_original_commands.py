@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import zipfile
 from argparse import Namespace
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch_files import Content, add_optimizer, change, load, same
 
 from unshard.dtypes import BFLOAT16, FLOAT16, FLOAT32, DType
 from unshard.errors import CheckpointError
@@ -23,25 +22,12 @@ from unshard.plan.reshard_fsdp import FsdpOptions, plan_reshard_fsdp
 from unshard.plan.reshard_mp import MpOptions, plan_reshard_mp
 from unshard.testing.tiny_checkpoint import Array, write_tiny_checkpoint
 
-Content = dict[str, Any]
 TORCH_DTYPES = {FLOAT16: torch.float16, BFLOAT16: torch.bfloat16, FLOAT32: torch.float32}
-
-
-def load(path: Path) -> Content:
-    return torch.load(path, weights_only=False)  # type: ignore[no-any-return]
 
 
 def shards(folder: Path, part: int = 0) -> list[Path]:
     found = folder.glob(f"checkpoint_last-model_part-{part}-shard*.pt")
     return sorted(found, key=lambda path: int(path.stem.rsplit("shard", 1)[1]))
-
-
-def change(paths: list[Path], edit: Callable[[Content], None]) -> None:
-    """Rewrites files with torch."""
-    for path in paths:
-        content = load(path)
-        edit(content)
-        torch.save(content, path)
 
 
 def write(plan: CopyPlan, folder: Path) -> list[Content]:
@@ -60,29 +46,6 @@ def reshard_fsdp(paths: list[Path], folder: Path, options: FsdpOptions) -> list[
 def reshard_mp(paths: list[Path], folder: Path, options: MpOptions) -> list[Content]:
     names = [f"s-model_part-{rank}.pt" for rank in range(options.num_output_parts)]
     return write(plan_reshard_mp("test", opened(paths), names, options), folder)
-
-
-def same(left: Any, right: Any) -> bool:
-    """Equal, tensors bit for bit and dicts in the same order."""
-    if isinstance(left, torch.Tensor):
-        return left.dtype == right.dtype and torch.equal(left, right)
-    if isinstance(left, dict):
-        return list(left) == list(right) and all(same(left[key], right[key]) for key in left)
-    return bool(left == right)
-
-
-def add_optimizer(content: Content) -> None:
-    """Moments as an optimizer would keep of these flat parameters: in fp32, of their length."""
-    flats = [value for name, value in content["model"].items() if "flat_param" in name]
-    moments = [flat.float() * 0.5 for flat in flats]
-    content["last_optimizer_state"] = {
-        "state": {
-            number: {"step": 7, "exp_avg": moment, "exp_avg_sq": moment * moment}
-            for number, moment in enumerate(moments)
-        },
-        "param_groups": [{"lr": 0.1, "params": list(range(len(flats)))}],
-        "loss_scale": 4.0,
-    }
 
 
 @pytest.fixture
@@ -192,7 +155,7 @@ def test_moments_of_another_length_are_refused(trained: Path, tmp_path: Path) ->
         state["exp_avg"] = state["exp_avg"][:-1].clone()
 
     change(shards(trained), shorten)
-    with pytest.raises(CheckpointError, match="last_optimizer_state/1/exp_avg has"):
+    with pytest.raises(CheckpointError, match="last_optimizer_state/1/exp_avg: has"):
         reshard_fsdp(shards(trained), tmp_path, FsdpOptions())
 
 
@@ -259,6 +222,21 @@ def test_parts_are_as_the_trainer_would_have_split_them(
         assert content["cfg"]["model"].model_parallel_size == end
     sizes = storages(tmp_path / "out/s-model_part-0.pt")
     assert len(sizes) == len(found[0]["model"])
+
+
+def test_parts_that_were_merged_are_flattened_with_their_true_shapes(tmp_path: Path) -> None:
+    """`reshard_mp` leaves the shapes of the old number of parts in shard_metadata."""
+    write_tiny_checkpoint(tmp_path / "raw", tp_size=2, fsdp_size=1)
+    write_tiny_checkpoint(tmp_path / "truth", tp_size=1, fsdp_size=3)
+    parts = unflattened(tmp_path / "raw", tmp_path / "parts", 2)
+    reshard_mp(parts, tmp_path / "one", MpOptions(1))
+    options = FsdpOptions(num_output_shards=3, unflatten_weights=False)
+    found = reshard_fsdp([tmp_path / "one/s-model_part-0.pt"], tmp_path / "out", options)
+    for content, path in zip(found, shards(tmp_path / "truth"), strict=True):
+        expected = load(path)
+        assert content["shard_metadata"] == expected["shard_metadata"]
+        for name, tensor in expected["model"].items():
+            assert torch.equal(content["model"][name], tensor), name
 
 
 @pytest.mark.parametrize("form", ["namespace", "dict", "args", "nothing"])

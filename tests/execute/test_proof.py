@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from unshard.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, INT64, DType
 from unshard.errors import CheckpointError, IntegrityError, UsageError
 from unshard.execute import copy
+from unshard.execute.blocks import Buffers
 from unshard.execute.casts import cast
 from unshard.execute.checksums import RangeChecksums, crc32
 from unshard.execute.fingerprint import fingerprint
@@ -150,7 +151,7 @@ def test_slices_do_not_depend_on_blocks(data: st.DataObject) -> None:
     dim, count = data.draw(st.sampled_from([(0, 1), (0, 3), (1, 1), (1, 2), (1, 4)]))
     rows, columns = 3 * data.draw(st.integers(1, 4)), 4 * data.draw(st.integers(1, 3))
     matrix = np.arange(rows * columns, dtype="u2").reshape(rows, columns)
-    digests = SliceDigests(Slicer((rows, columns), Cut(dim, count)))
+    digests = SliceDigests(Slicer((rows, columns), Cut(dim, count), Buffers()))
     row = 0
     while row < rows:
         height = data.draw(st.integers(1, rows - row))
@@ -160,8 +161,8 @@ def test_slices_do_not_depend_on_blocks(data: st.DataObject) -> None:
             digests.add(row, left, matrix[row : row + height, left : left + width])
         row += height
     slices = np.split(matrix, count, axis=dim)
-    whole = SliceDigests(Slicer((1,), Cut(0, 1)))
+    whole = SliceDigests(Slicer((1,), Cut(0, 1), Buffers()))
     for number, expected in enumerate(slices):
-        whole = SliceDigests(Slicer(expected.shape, Cut(0, 1)))
+        whole = SliceDigests(Slicer(expected.shape, Cut(0, 1), Buffers()))
         whole.add(0, 0, np.ascontiguousarray(expected))
         assert digests.digests()[number] == whole.digests()[0]

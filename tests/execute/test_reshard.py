@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from unshard.errors import CheckpointError, DestinationError, FormatError, NoSpaceError, UsageError
 from unshard.execute import run
+from unshard.execute.blocks import Buffers
 from unshard.execute.copy import Copier, TaskResult
 from unshard.execute.diff import diff
 from unshard.execute.fingerprint import fingerprint
@@ -229,9 +230,9 @@ def test_a_source_that_changes_meanwhile(
     checkpoint = open_checkpoint(raw[0])
     run_task = Copier.run
 
-    def touch_and_run(copier: Copier, task: CopyTask) -> TaskResult:
+    def touch_and_run(copier: Copier, task: CopyTask, buffers: Buffers) -> TaskResult:
         os.utime(checkpoint.layout.files[0])
-        return run_task(copier, task)
+        return run_task(copier, task, buffers)
 
     monkeypatch.setattr(Copier, "run", touch_and_run)
     with pytest.raises(CheckpointError, match="changed during the reshard"):

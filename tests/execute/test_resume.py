@@ -14,6 +14,7 @@ import pytest
 
 from unshard.errors import IntegrityError, UsageError
 from unshard.execute import finishing, tasks
+from unshard.execute.blocks import Buffers
 from unshard.execute.copy import Copier, TaskResult
 from unshard.execute.fingerprint import fingerprint
 from unshard.execute.reclaim import unfinished
@@ -38,11 +39,11 @@ def stop_after(count: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     ran: list[int] = []
     run = Copier.run
 
-    def counted(copier: Copier, task: CopyTask) -> TaskResult:
+    def counted(copier: Copier, task: CopyTask, buffers: Buffers) -> TaskResult:
         if len(ran) >= count:
             raise StoppedError
         ran.append(task.number)
-        return run(copier, task)
+        return run(copier, task, buffers)
 
     monkeypatch.setattr(Copier, "run", counted)
     for name in ("BATCH_BYTES", "RECLAIM_BATCH_BYTES"):

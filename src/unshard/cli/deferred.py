@@ -1,28 +1,29 @@
 """Calling a function whose module is imported only then.
 
-`serve`, `generate` and `demo` need torch, which takes seconds to import and belongs to an
-extra: their `--help`, and their complaints about arguments, must not wait for it.
+`serve`, `generate` and `demo` need torch, `reshard --executor ray` needs ray, which take seconds
+to import and belong to extras: `--help`, and complaints about arguments, must not wait for them.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from typing import Any
 
 from unshard.errors import UsageError
 
-EXTRAS = {"openai": "demo"}
+EXTRAS = {"openai": "demo", "ray": "ray"}
 """Which extra brings a package; all others come with `serve`."""
 
 
-def deferred(module: str, function: str) -> Callable[..., None]:
+def deferred(module: str, function: str) -> Callable[..., Any]:
     """`function` of `module`, imported at the first call.
 
     The call raises:
         UsageError: a package of an extra is not installed.
     """
 
-    def call(*arguments: object, **options: object) -> None:
+    def call(*arguments: object, **options: object) -> Any:
         try:
             found = importlib.import_module(module)
         except ModuleNotFoundError as error:
@@ -34,6 +35,6 @@ def deferred(module: str, function: str) -> Callable[..., None]:
                 f"this needs the package {package}, which is not installed",
                 hint=f"pip install 'unshard[{extra}]', or '.[{extra}]' in a clone",
             ) from error
-        getattr(found, function)(*arguments, **options)
+        return getattr(found, function)(*arguments, **options)
 
     return call

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from unshard.cli.display import progress
+from unshard.cli.executors import chosen_executor, executor_options
 from unshard.cli.quantities import ByteCount
 from unshard.cli.resharding import (
     mention_omissions,
@@ -79,14 +80,15 @@ from unshard.index.checkpoint import Checkpoint
     type=click.IntRange(1),
     default=DEFAULT_WORKERS,
     show_default=True,
-    help="Threads that copy.",
+    help="Threads that copy, or CPUs of the cluster.",
 )
+@executor_options
 @click.option(
     "--memory",
     "memory_bytes",
     type=ByteCount(),
     default=DEFAULT_MEMORY_BYTES,
-    help="Memory to keep to.  [default: 256MB]",
+    help="Memory that each process keeps to.  [default: 256MB]",
 )
 @click.option(
     "--verify/--no-verify",
@@ -115,6 +117,8 @@ def command(
     target: str,
     dtype: str | None,
     workers: int,
+    executor: str,
+    ray_address: str | None,
     memory_bytes: int,
     verify: bool,
     sync: bool,
@@ -138,16 +142,18 @@ def command(
             print_plan(checkpoint, plan, workers, as_json=as_json)
             return
         mention_omissions(checkpoint, plan)
+    cluster = chosen_executor(executor, workers, ray_address)
     with progress() as reporter:
         paths = run_plan(
             plan,
             destination,
-            workers=workers,
+            workers=1 if cluster else workers,
             memory_bytes=memory_bytes,
             verify=verify,
             sync=sync,
             reclaim=files if reclaim else (),
             overwrite=overwrite,
+            executor=cluster,
             progress=reporter,
         )
     print_result(paths, plan, recorded_fingerprint(Path(destination)), as_json=as_json)

@@ -64,30 +64,31 @@ class Copier:
     write_behind: bool = True
     """Whether the disk is asked to begin writing early, because a sync will follow."""
 
-    def run(self, task: CopyTask) -> TaskResult:
-        """Copies the task's rows.
+    def run(self, task: CopyTask, buffers: Buffers) -> TaskResult:
+        """Copies the task's rows through `buffers`, which no other thread may use meanwhile.
 
         Raises:
             CheckpointError: copies of a tensor differ, or what was written is not what was read.
             FormatError: a source file is shorter than its header said.
             NoSpaceError, DestinationError: the output cannot be written.
         """
-        with _Copy(self, task) as copy:
+        with _Copy(self, task, buffers) as copy:
             return copy.run()
 
 
 class _Copy:
-    def __init__(self, copier: Copier, task: CopyTask) -> None:
-        self._copier, self._task = copier, task
+    def __init__(self, copier: Copier, task: CopyTask, buffers: Buffers) -> None:
+        self._copier, self._task, self._buffers = copier, task, buffers
         self._tensor = copier.plan.sources[task.source]
         self._places = copier.placements[task.source]
         self._reads: dict[str, RangeChecksums] = {}
         self._writes: dict[tuple[int, int], RangeChecksums] = {}
         cut = common_cut(self._tensor, self._places)
-        self._read_sums = SliceChecksums(Slicer(self._tensor.shape, cut))
-        self._written_sums = [SliceChecksums(Slicer(self._tensor.shape, cut)) for _ in self._places]
+        slicer = Slicer(self._tensor.shape, cut, buffers)
+        self._read_sums = SliceChecksums(slicer)
+        self._written_sums = [SliceChecksums(slicer) for _ in self._places]
         self._digests = (
-            SliceDigests(Slicer(self._tensor.shape, self._tensor.cut))
+            SliceDigests(Slicer(self._tensor.shape, self._tensor.cut, buffers))
             if copier.verify and task.source in copier.plan.weights
             else None
         )
@@ -110,7 +111,7 @@ class _Copy:
             for raw in stream(
                 planned,
                 reader,
-                Buffers(),
+                self._buffers,
                 self._copier.block_bytes,
                 rows=range(task.start, task.stop),
                 seen=self._seen if verify else None,
@@ -160,11 +161,19 @@ class _Copy:
             return
         left = offsets[1] if len(offsets) > 1 else 0
         width = rows_and_columns(place.target.shape)[1]
-        mine = np.ascontiguousarray(block[start - row : stop - row, left : left + width])
+        mine = self._contiguous(block[start - row : stop - row, left : left + width])
         if self._copier.verify and place.target.dtype is self._tensor.dtype:
             sums.add(start, left, mine)
         first = (place.region.at[0] if place.region.at else 0) + start - top
         self._write_bytes(mine.data.cast("B"), first * width * mine.itemsize, place.extents)
+
+    def _contiguous(self, block: Block) -> Block:
+        if block.flags.c_contiguous:
+            return block
+        memory = self._buffers.take("part", block.nbytes)
+        part: Block = np.frombuffer(memory, block.dtype).reshape(block.shape)
+        np.copyto(part, block)
+        return part
 
     def _write_bytes(self, data: memoryview, start: int, extents: Sequence[Extent]) -> None:
         """Writes bytes of a target tensor, beginning at its byte `start`."""

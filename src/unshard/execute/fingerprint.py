@@ -68,10 +68,11 @@ def fingerprint(
 
 
 def _digest_rows(tensor: LogicalTensor, rows: range, progress: Progress) -> dict[int, str]:
-    digests = SliceDigests(Slicer(tensor.shape, tensor.cut))
+    buffers = Buffers()
+    digests = SliceDigests(Slicer(tensor.shape, tensor.cut, buffers))
     row = rows.start
     with Reader() as reader:
-        for raw in stream(lower_whole(tensor), reader, Buffers(), rows=rows):
+        for raw in stream(lower_whole(tensor), reader, buffers, rows=rows):
             block = elements_of(tensor, raw)
             digests.add(row, 0, block)
             row += len(block)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
+from queue import SimpleQueue
 
 from unshard.disk import sync_directory
 from unshard.errors import DestinationError, NoSpaceError, UsageError
+from unshard.execute.blocks import Buffers
 from unshard.execute.casts import refuse_cast
 from unshard.execute.copy import Copier, TaskResult
 from unshard.execute.finishing import Finishing
@@ -22,25 +25,40 @@ from unshard.execute.workers import DEFAULT_MEMORY_BYTES, DEFAULT_WORKERS, block
 from unshard.plan.copy_plan import CopyPlan, PlannedFile
 from unshard.progress import Progress, Silent
 
-Executor = Callable[[Copier, Sequence[CopyTask]], Iterator[TaskResult]]
-"""Runs tasks somewhere and yields what each did, in any order."""
+Executor = Callable[[Copier, Sequence[CopyTask]], Generator[TaskResult]]
+"""Runs tasks somewhere and yields what each did, in any order. Closed early, it returns when
+nothing of it runs any more."""
 
 
 def threads(workers: int) -> Executor:
     """An executor of `workers` threads in this process."""
 
-    def run(copier: Copier, tasks: Sequence[CopyTask]) -> Iterator[TaskResult]:
+    def run(copier: Copier, tasks: Sequence[CopyTask]) -> Generator[TaskResult]:
+        idle: SimpleQueue[Buffers] = SimpleQueue()
+        for _ in range(workers):
+            idle.put(Buffers())
+
+        def copy(task: CopyTask) -> TaskResult:
+            buffers = idle.get()
+            try:
+                return copier.run(task, buffers)
+            finally:
+                idle.put(buffers)
+
         todo = iter(tasks)
-        with ThreadPoolExecutor(workers) as pool:
+        pool = ThreadPoolExecutor(workers)
+        try:
             running: set[Future[TaskResult]] = set()
             while True:
                 free = 2 * workers - len(running)
-                running |= {pool.submit(copier.run, task) for task in islice(todo, free)}
+                running |= {pool.submit(copy, task) for task in islice(todo, free)}
                 if not running:
                     return
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in sorted(done, key=lambda each: each.exception() is not None):
                     yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     return run
 
@@ -67,6 +85,9 @@ def run_plan(
     fingerprint is recorded in `unshard.json`. Source files in `reclaim` are deleted on the way,
     each once all of it is written, synced and proved. Without `claim` the folder may hold other
     files too, those of the plan are replaced, and nothing is recorded or resumed.
+
+    `workers` threads of this process copy, or else an `executor`, of which each process has
+    `workers` threads; they share `memory_bytes`.
 
     Raises:
         DestinationError, NoSpaceError: the output cannot be written.
@@ -112,8 +133,9 @@ def run_plan(
         with finishing:
             for result in results.values():
                 finishing.add(result, logged=True)
-            for result in (executor or threads(workers))(copier, open_tasks):
-                finishing.add(result)
+            with closing((executor or threads(workers))(copier, open_tasks)) as running:
+                for result in running:
+                    finishing.add(result)
         journal.check_sources()
         journal.finish(finishing.fingerprint())
         finishing.end()
@@ -182,13 +204,7 @@ def _started(
     progress: Progress,
 ) -> Progress:
     """The progress, told of the whole work and of what of it is done already."""
-
-    def num_bytes(task: CopyTask) -> int:
-        tensor = plan.sources[task.source]
-        rows = tensor.shape[0] if tensor.shape else 1
-        return tensor.num_bytes // rows * (task.stop - task.start)
-
-    progress.start("reshard", sum(map(num_bytes, tasks)))
+    progress.start("reshard", sum(task.num_bytes(plan) for task in tasks))
     done = (task for task in tasks if task.number in results or task.files <= closed)
-    progress.advance(sum(map(num_bytes, done)))
+    progress.advance(sum(task.num_bytes(plan) for task in done))
     return progress

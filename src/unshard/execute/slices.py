@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
-from unshard.execute.blocks import rows_and_columns
+from unshard.execute.blocks import Buffers, rows_and_columns
 from unshard.execute.checksums import crc32
 from unshard.tensors import Cut, Shape
 
@@ -22,14 +22,17 @@ Block = npt.NDArray[Any]
 
 
 class Slicer:
-    """Takes blocks of a tensor of `shape` apart into pieces of its slices, in order."""
+    """Takes blocks of a tensor of `shape` apart into pieces of its slices, in order.
 
-    def __init__(self, shape: Shape, cut: Cut) -> None:
+    A piece is valid until the next block. Slices of columns are gathered in `buffers`.
+    """
+
+    def __init__(self, shape: Shape, cut: Cut, buffers: Buffers) -> None:
         self.rows, self.columns = rows_and_columns(shape)
         self.cut = cut
         self._height = self.rows // cut.count if cut.dim == 0 else self.rows
         self._width = self.columns // cut.count if cut.dim == 1 else self.columns
-        self._tiles = np.empty(0, np.uint8)
+        self._buffers = buffers
 
     def pieces(self, row: int, column: int, block: Block) -> Iterator[tuple[int, memoryview]]:
         """(slice, its bytes in `block`) for the block whose first element is at (row, column)."""
@@ -51,12 +54,12 @@ class Slicer:
         if count == 1:
             yield column // self._width, np.ascontiguousarray(block).data.cast("B")
             return
-        if self._tiles.size < block.size or self._tiles.dtype != block.dtype:
-            self._tiles = np.empty(block.size, block.dtype)
-        tiles = self._tiles[: block.size].reshape(count, len(block), self._width)
+        memory = self._buffers.take("tiles", block.nbytes)
+        tiles = np.frombuffer(memory, block.dtype).reshape(count, len(block), self._width)
         np.copyto(tiles, block.reshape(len(block), count, self._width).transpose(1, 0, 2))
+        size = block.nbytes // count
         for number in range(count):
-            yield column // self._width + number, tiles[number].data.cast("B")
+            yield column // self._width + number, memory[number * size : (number + 1) * size]
 
 
 class SliceChecksums:

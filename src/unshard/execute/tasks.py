@@ -51,6 +51,12 @@ class CopyTask:
     files: frozenset[int]
     """Numbers of the output files that it writes to."""
 
+    def num_bytes(self, plan: CopyPlan) -> int:
+        """How much of `plan`'s source tensor it is."""
+        tensor = plan.sources[self.source]
+        rows = tensor.shape[0] if tensor.shape else 1
+        return tensor.num_bytes // rows * (self.stop - self.start)
+
 
 def placements_of(plan: CopyPlan) -> dict[str, list[Placement]]:
     """Every place of every source tensor, by its name."""

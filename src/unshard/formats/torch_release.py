@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from unshard.formats import serialization_id
+from unshard.formats.torch_zip_layout import VERSION_RECORD
 
 Literals = Mapping[str, bytes]
 
@@ -34,7 +35,7 @@ class TorchRelease:
 TORCH_1_13 = TorchRelease(
     name="1.13",
     before_storages={},
-    after_storages={"version": b"3\n"},
+    after_storages={"version": VERSION_RECORD},
     sorts_keys=True,
     numpy_core="numpy.core",
 )
@@ -42,7 +43,7 @@ TORCH_2_13 = TorchRelease(
     name="2.13",
     before_storages={".format_version": b"1", ".storage_alignment": b"64", "byteorder": b"little"},
     after_storages={
-        "version": b"3\n",
+        "version": VERSION_RECORD,
         serialization_id.RECORD: bytes(serialization_id.NUM_BYTES),
     },
     sorts_keys=False,

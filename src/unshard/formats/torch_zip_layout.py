@@ -15,6 +15,7 @@ ALIGNMENT = 64
 """Every record's data begins at a multiple of this many bytes."""
 SATURATED = 0xFFFFFFFF
 FLAGS = 0x0808
+VERSION_RECORD = b"3\n"
 
 
 @dataclass(frozen=True, slots=True)

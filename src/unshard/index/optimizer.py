@@ -14,6 +14,7 @@ from typing import Any
 from unshard.errors import CheckpointError
 from unshard.formats.records import as_mapping
 from unshard.formats.torch_zip import TorchFile, tensor_ref
+from unshard.index.slices import concatenate, slice_ranges
 from unshard.tensors import TensorRef
 
 KEY = "last_optimizer_state"
@@ -36,6 +37,25 @@ def read_moments(files: Sequence[TorchFile]) -> dict[Moment, tuple[TensorRef, ..
                 hint="leave the optimizer state out",
             )
     return {moment: tuple(found[moment] for found in ranks) for moment in ranks[0]}
+
+
+def joined(where: str, name: str, slices: Sequence[TensorRef], num_elements: int) -> TensorRef:
+    """The ranks' slices of a moment as one vector, as long as its flat parameter: its padding
+    goes.
+
+    Raises:
+        CheckpointError: a slice is not as long as its flat parameter's; `where` names the file.
+    """
+    whole = concatenate(name, slices)
+    share = -(-num_elements // len(slices))
+    if any(each.shape != (share,) or each.dtype != whole.dtype for each in slices):
+        raise CheckpointError(
+            f"{where}: {name}: has {slices[0].num_elements} elements for a parameter that has "
+            f"{share} in this shard",
+            hint="leave the optimizer's state out",
+        )
+    ranges = tuple(slice_ranges(whole.ranges, 0, num_elements * whole.dtype.itemsize_bytes))
+    return TensorRef(name, whole.dtype, (num_elements,), ranges)
 
 
 def states_of(content: object) -> Mapping[Any, Mapping[Any, Any]]:

@@ -16,8 +16,8 @@ from unshard.formats.torch_zip import read_torch_files
 from unshard.index.checkpoint import Checkpoint
 from unshard.index.fused import logical_names
 from unshard.index.grid import place_files
-from unshard.index.optimizer import KEY, Moment, read_moments
-from unshard.index.slices import concatenate, slice_ranges
+from unshard.index.optimizer import KEY, Moment, joined, read_moments
+from unshard.index.slices import cut
 from unshard.placement import Replicate, local_box
 from unshard.tensors import Chunk, LogicalTensor, Shape, TensorRef
 
@@ -104,22 +104,9 @@ class _LocalMoments:
     def _tensors(
         self, prefix: str, shapes: Mapping[str, Shape], refs: Sequence[TensorRef]
     ) -> dict[str, TensorRef]:
-        total = sum(map(math.prod, shapes.values()))
-        whole = concatenate(prefix, list(refs))
-        share = -(-total // len(refs))
-        if any(ref.shape != (share,) or ref.dtype != whole.dtype for ref in refs):
-            raise CheckpointError(
-                f"{self.path}: {prefix}: has {refs[0].num_elements} elements for a parameter that "
-                f"has {share} in this shard",
-                hint="--optimizer skip leaves the optimizer's state out",
-            )
-        tensors, start = {}, 0
-        for name, shape in shapes.items():
-            length = math.prod(shape) * whole.dtype.itemsize_bytes
-            ranges = tuple(slice_ranges(whole.ranges, start, length))
-            tensors[name] = TensorRef(prefix + name, whole.dtype, shape, ranges)
-            start += length
-        return tensors
+        whole = joined(self.path, prefix, refs, sum(map(math.prod, shapes.values())))
+        named = ((prefix + name, shape) for name, shape in shapes.items())
+        return dict(zip(shapes, cut([whole], named), strict=True))
 
 
 def _assembled(name: str, rule: TensorRule, refs: Sequence[TensorRef]) -> LogicalTensor:

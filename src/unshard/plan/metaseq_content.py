@@ -48,8 +48,9 @@ def set_num_parts(entries: Mapping[str, Any], count: int, key: str) -> None:
     if not isinstance(arguments, dict):
         return
     node = arguments.get(key)
-    if isinstance(node, PickledObject):  # OmegaConf wraps the value
-        node.state["_val"] = count
+    if isinstance(node, PickledObject):
+        if isinstance(node.state, dict) and "_val" in node.state:  # OmegaConf wraps the value
+            node.state["_val"] = count
     elif node is not None or arguments is getattr(holder, "state", holder):
         arguments[key] = count
 

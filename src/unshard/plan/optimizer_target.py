@@ -54,7 +54,9 @@ def _values(
     states: Mapping[Any, Mapping[Any, Any]], optimizer: OptimizerState, num_units: int
 ) -> Sequence[Mapping[str, Any]]:
     """The values kept of each target unit; one unit's stand for all where units differ."""
-    found = [dict(states[number]) for number in sorted(states)]
+    found = [dict(states[number]) for number in range(optimizer.num_units) if number in states]
+    if not found:
+        raise CheckpointError(f"{KEY}: holds no state")
     if len(found) == num_units:
         return found
     first = _plain(found[0], optimizer)

@@ -106,8 +106,9 @@ class _Loading:
             by_new=value.by_new,
             has_state=value.has_state,
         )
-        if loaded.is_call_of(f"{self._numpy_core}.multiarray", "scalar"):
-            loaded.args = (self._element_type(loaded.args[0]), *loaded.args[1:])
+        match loaded.args:
+            case (said, *rest) if loaded.is_call_of(f"{self._numpy_core}.multiarray", "scalar"):
+                loaded.args = (self._element_type(said), *rest)
         self._loaded[id(value)] = loaded
         loaded.items = self.value(value.items)
         loaded.entries = self.value(value.entries)

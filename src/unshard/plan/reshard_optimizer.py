@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unshard.errors import CheckpointError
 from unshard.formats.records import as_mapping
 from unshard.formats.torch_zip import TorchFile
-from unshard.index.optimizer import KEY, Moment, read_moments
-from unshard.index.slices import concatenate, slice_ranges
+from unshard.index.optimizer import KEY, Moment, joined, read_moments
+from unshard.index.slices import concatenate
 from unshard.plan.copy_plan import TargetTensor
 from unshard.plan.flat_shards import cut_into_shards
 from unshard.plan.original_process import OriginalProcess
@@ -47,20 +46,11 @@ class ReshardedOptimizer:
             self._moments[moment] = copied(source)
 
     def _whole(self, name: str, moment: Moment, refs: Sequence[TensorRef]) -> TensorRef:
-        whole = concatenate(name, list(refs))
         if self._keep_padding:
-            return whole
+            return concatenate(name, refs)
         number, count = moment[0], len(self._num_elements)
         total = self._num_elements[number] if number in range(count) else 0
-        share = -(-total // len(refs))
-        if any(ref.shape != (share,) or ref.dtype != whole.dtype for ref in refs):
-            raise CheckpointError(
-                f"{self._where}: {name} has {refs[0].num_elements} elements, its flat parameter "
-                f"{share} in this shard: how to join them is unknown",
-                hint="leave it out with --skip-optimizer-state True",
-            )
-        ranges = tuple(slice_ranges(whole.ranges, 0, total * whole.dtype.itemsize_bytes))
-        return TensorRef(name, whole.dtype, (total,), ranges)
+        return joined(self._where, name, refs, total)
 
     def states(self, first: object, count: int, process: OriginalProcess) -> list[dict[str, Any]]:
         """`last_optimizer_state` of each of `count` output shards, where `first` is that of the
