@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -198,11 +199,14 @@ def test_killed_at_twenty_moments(tmp_path: Path) -> None:
         process = subprocess.Popen([*command, str(out)], stdout=subprocess.PIPE)
         assert process.stdout is not None
         process.stdout.readline()
-        time.sleep(moments.uniform(0, whole_s))
+        time.sleep(moments.uniform(0, whole_s / 2))
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
         went_on += (out / ".unshard.tasks").exists()
+        if process.returncode == 0:  # it was done before
+            assert contents(out) == contents(once)
+            shutil.rmtree(out)
     subprocess.run([*command, str(out)], check=True, stdout=subprocess.DEVNULL)
     assert contents(out) == contents(once)
-    assert went_on
+    assert went_on >= 5
