@@ -11,6 +11,7 @@ import ctypes
 import errno
 import json
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,7 @@ class Reclaimer:
         """Keeps the plan, durably.
 
         Raises:
-            UsageError: a file holds more than the output will.
+            UsageError: a file holds more than the output will, or has another name.
             NoSpaceError, DestinationError: the plan cannot be written.
         """
         for record in check.unread():
@@ -75,6 +76,8 @@ class Reclaimer:
                     "the output, so deleting the file would lose it",
                     hint="keep the optimizer state too, or leave out --reclaim",
                 )
+        for path in self._waiting:
+            _refuse_other_names(Path(path))
         content = {
             "plan": plan_to_json(self._reclaiming.plan),
             "files": self._reclaiming.files,
@@ -105,6 +108,20 @@ class Reclaimer:
     def end(self) -> None:
         """Forgets the plan: the output is whole."""
         self._path.unlink(missing_ok=True)
+
+
+def _refuse_other_names(path: Path) -> None:
+    """Holes show under every name of a file, and a link's own space is nothing."""
+    try:
+        state = path.lstat()
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(state.st_mode) or state.st_nlink > 1:
+        kind = "is a symbolic link" if stat.S_ISLNK(state.st_mode) else "has hard links"
+        raise UsageError(
+            f"{path}: {kind}: deleting what it holds would change the file under its other name",
+            hint="leave out --reclaim, or name the folder that holds the files themselves",
+        )
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
