@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from unshard.dtypes import FLOAT32
 from unshard.errors import CheckpointError, DestinationError, FormatError, NoSpaceError, UsageError
 from unshard.execute import run
 from unshard.execute.blocks import Buffers
@@ -25,6 +26,7 @@ from unshard.index.build import open_checkpoint
 from unshard.plan.metaseq_target import plan_metaseq
 from unshard.plan.safetensors_target import plan_safetensors
 from unshard.testing.tiny_checkpoint import Array, write_tiny_checkpoint
+from unshard.testing.tiny_hugging_face import write_tiny_hugging_face
 
 Raw = tuple[Path, dict[str, Array]]
 
@@ -194,6 +196,37 @@ def test_output_over_its_own_input_is_refused(raw: Raw, tmp_path: Path) -> None:
     again = plan_metaseq(open_checkpoint(tmp_path / "parts"))
     with pytest.raises(DestinationError, match="one of the files to read"):
         run_plan(again, tmp_path / "parts", overwrite=True)
+
+
+def test_overwrite_deletes_no_file_that_is_read(raw: Raw, tmp_path: Path) -> None:
+    """The folder's `unshard.json` names the files of the reshard before: now they are read."""
+    run_plan(plan_safetensors(open_checkpoint(raw[0])), tmp_path / "hf")
+    before = (tmp_path / "hf/model.safetensors").read_bytes()
+    plan = plan_metaseq(open_checkpoint(tmp_path / "hf"), 1)
+    with pytest.raises(DestinationError, match="one of the files to read"):
+        run_plan(plan, tmp_path / "hf", overwrite=True)
+    assert (tmp_path / "hf/model.safetensors").read_bytes() == before
+
+
+def test_overwrite_deletes_nothing_outside_the_folder(raw: Raw, tmp_path: Path) -> None:
+    other, out = tmp_path / "other", tmp_path / "out"
+    other.touch()
+    out.mkdir()
+    (out / "unshard.json").write_text(json.dumps({"files": ["../other", str(other)]}))
+    run_plan(plan_safetensors(open_checkpoint(raw[0])), out, overwrite=True)
+    assert other.exists()
+
+
+def test_no_tensor_is_cast_to_lie_beside_another(tmp_path: Path) -> None:
+    write_tiny_hugging_face(tmp_path / "hf")
+    tensors = load_file(tmp_path / "hf/model.safetensors")
+    name = "model.decoder.layers.0.self_attn.q_proj.weight"
+    tensors[name] = tensors[name].float()
+    save_file(tensors, tmp_path / "hf/model.safetensors", {"format": "pt"})
+    checkpoint = open_checkpoint(tmp_path / "hf")
+    with pytest.raises(CheckpointError, match=r"qkv_proj.*fp16 and fp32.*cannot be one tensor"):
+        plan_metaseq(checkpoint, 1)
+    run_plan(plan_metaseq(checkpoint, 1, dtype=FLOAT32), tmp_path / "out")
 
 
 def test_a_part_of_several_dtypes(tmp_path: Path) -> None:

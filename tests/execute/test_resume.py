@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -12,54 +13,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from stopping import StoppedError, contents, plan_of, stop_after
 
 from unshard.errors import IntegrityError, UsageError
-from unshard.execute import finishing, tasks
-from unshard.execute.blocks import Buffers
-from unshard.execute.copy import Copier, TaskResult
+from unshard.execute.copy import TaskResult
 from unshard.execute.fingerprint import fingerprint
 from unshard.execute.reclaim import unfinished
 from unshard.execute.run import run_plan
 from unshard.execute.task_log import TaskLog
 from unshard.execute.tasks import CopyTask
 from unshard.index.build import open_checkpoint
-from unshard.plan.copy_plan import CopyPlan
-from unshard.plan.metaseq_target import plan_metaseq
 from unshard.plan.safetensors_target import plan_safetensors
 from unshard.testing.tiny_checkpoint import TINY, Array, write_tiny_checkpoint
 
 Raw = tuple[Path, dict[str, Array]]
-
-
-class StoppedError(Exception):
-    """What stands for a kill in tests that stay in one process."""
-
-
-def stop_after(count: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Lets `count` tasks run and logs each at once; returns the numbers of those that ran."""
-    ran: list[int] = []
-    run = Copier.run
-
-    def counted(copier: Copier, task: CopyTask, buffers: Buffers) -> TaskResult:
-        if len(ran) >= count:
-            raise StoppedError
-        ran.append(task.number)
-        return run(copier, task, buffers)
-
-    monkeypatch.setattr(Copier, "run", counted)
-    for name in ("BATCH_BYTES", "RECLAIM_BATCH_BYTES"):
-        monkeypatch.setattr(finishing, name, 1)
-    monkeypatch.setattr(tasks.task_rows, "__defaults__", (256,))
-    return ran
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-
-
-def plan_of(folder: Path, target: str) -> CopyPlan:
-    checkpoint = open_checkpoint(folder)
-    return plan_safetensors(checkpoint) if target == "hf" else plan_metaseq(checkpoint, 4)
 
 
 @pytest.mark.parametrize("target", ["hf", "metaseq"])
@@ -85,7 +52,13 @@ def test_a_stopped_run_goes_on(
 def test_a_log_line_cut_short_is_left_out(tmp_path: Path) -> None:
     log = TaskLog(tmp_path)
     first, second = (
-        TaskResult(n, {"a": [(0, 4, 9)]}, {(0, 1): [(0, 4, 9)]}, {0: "ab"}) for n in (3, 5)
+        TaskResult(
+            CopyTask(n, "w", 0, 2, frozenset({0})),
+            {"a": [(0, 4, 9)]},
+            {(0, 1): [(0, 4, 9)]},
+            {0: "ab"},
+        )
+        for n in (3, 5)
     )
     log.append([first])
     path = tmp_path / ".unshard.tasks"
@@ -93,6 +66,48 @@ def test_a_log_line_cut_short_is_left_out(tmp_path: Path) -> None:
     assert log.read() == {3: first}
     log.append([second])
     assert log.read() == {3: first, 5: second}
+
+
+def test_a_log_is_written_whole_or_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk takes a part of a write and says so only of the next one."""
+    write = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, at: write(file, data[:9], at))
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:9], 0))
+    result = TaskResult(CopyTask(3, "w", 0, 2, frozenset({0})), {"a": [(0, 4, 9)]}, {}, {})
+    TaskLog(tmp_path).append([result])
+    assert TaskLog(tmp_path).read() == {3: result}
+
+
+def test_lines_that_never_reached_the_disk_are_done_again(
+    raw: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(raw[0], "hf")
+    run_plan(plan, tmp_path / "once")
+    with monkeypatch.context() as patch:
+        stop_after(10, patch)
+        with pytest.raises(StoppedError):
+            run_plan(plan, tmp_path / "again", workers=1)
+    with monkeypatch.context() as patch:
+        log = tmp_path / "again/.unshard.tasks"
+        whole = log.read_bytes()
+        log.write_bytes(whole[:300] + bytes(200) + whole[500:])
+        stop_after(10_000, patch)
+        run_plan(plan, tmp_path / "again", workers=1)
+    assert contents(tmp_path / "again") == contents(tmp_path / "once")
+
+
+def test_tasks_cut_otherwise_are_done_again(
+    raw: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by another version of unshard: the numbers in the log mean other rows."""
+    plan = plan_of(raw[0], "hf")
+    run_plan(plan, tmp_path / "once")
+    with monkeypatch.context() as patch:
+        stop_after(10, patch)
+        with pytest.raises(StoppedError):
+            run_plan(plan, tmp_path / "again", workers=1)
+    run_plan(plan, tmp_path / "again")
+    assert contents(tmp_path / "again") == contents(tmp_path / "once")
 
 
 def test_a_lost_partial_file_is_made_again(
@@ -115,6 +130,22 @@ def test_what_was_not_synced_is_not_believed(raw: Raw, tmp_path: Path) -> None:
     weights = tmp_path / "out/model.safetensors"
     before = weights.stat().st_mtime_ns
     run_plan(plan, tmp_path / "out", sync=True)
+    assert weights.stat().st_mtime_ns != before
+
+
+def test_what_was_finished_without_sync_is_not_believed(
+    raw: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(raw[0], "hf")
+    with monkeypatch.context() as patch:
+        stop_after(10, patch)
+        with pytest.raises(StoppedError):
+            run_plan(plan, tmp_path / "out", workers=1)
+    run_plan(plan, tmp_path / "out", sync=False)
+    assert not (tmp_path / "out/.unshard.tasks").exists()
+    weights = tmp_path / "out/model.safetensors"
+    before = weights.stat().st_mtime_ns
+    run_plan(plan, tmp_path / "out")
     assert weights.stat().st_mtime_ns != before
 
 

@@ -77,11 +77,14 @@ def refuse_other_command(left: Reclaiming, source: str, destination: str, *, rec
     Raises:
         UsageError: this is another one.
     """
-    if not reclaim or left.plan.source != source:
+    if not reclaim or left.plan.source != source or left.folder != str(Path.cwd()):
         raise UsageError(
             f"{destination}: holds an unfinished reshard of {left.plan.source} with --reclaim",
-            hint="repeat that command: its source files are partly deleted",
+            hint=f"repeat that command in {left.folder}: its source files are partly deleted",
         )
+    click.echo(
+        f"note: goes on with the reshard that was begun here, to {left.plan.target}", err=True
+    )
 
 
 def mention_omissions(checkpoint: Checkpoint, plan: CopyPlan) -> None:

@@ -38,7 +38,7 @@ WRITEBACK_BYTES = 8 << 20
 class TaskResult:
     """What a task did: CRC-32s of what it read and wrote, digests of the slices it finished."""
 
-    number: int
+    task: CopyTask
     reads: Mapping[str, Sequence[Summed]]
     """Ranges of source files, by path."""
     writes: Mapping[tuple[int, int], Sequence[Summed]]
@@ -123,7 +123,7 @@ class _Copy:
         self._flush()
         self._prove()
         return TaskResult(
-            task.number,
+            task,
             {path: list(ranges) for path, ranges in self._reads.items()},
             {record: list(ranges) for record, ranges in self._writes.items()},
             self._digests.digests() if self._digests else {},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
@@ -41,7 +41,6 @@ class Finishing:
         reclaiming: Reclaiming | None = None,
     ) -> None:
         self._plan, self._directory, self._log = plan, directory, log
-        self._tasks = tasks
         self._check = SourceCheck(plan)
         self._reclaimer = Reclaimer(reclaiming, directory, tasks) if reclaiming else None
         self._batch_bytes = RECLAIM_BATCH_BYTES if reclaiming else BATCH_BYTES
@@ -59,6 +58,7 @@ class Finishing:
         self._unlogged: list[TaskResult] = []
         self._unlogged_bytes = 0
         self._thread = ThreadPoolExecutor(1)
+        self._failed = False
         self._pending: list[Future[None]] = []
 
     def __enter__(self) -> Self:
@@ -85,19 +85,20 @@ class Finishing:
             NoSpaceError, DestinationError: a file could not be finished.
         """
         self._raise_failures()
-        task = self._tasks[result.number]
-        self._proved += self._check.add(result.reads, judged=logged)
+        task = result.task
+        proved = self._check.add(result.reads, judged=logged)
         if task.source in self._slices:
             self._slices[task.source] |= result.slices
         for record, ranges in result.writes.items():
             for summed in ranges:
                 self._sums.setdefault(record, RangeChecksums()).add(*summed)
-        self._done.append(result.number)
-        if not logged:
+        if not logged:  # before what follows: an interrupt here must not delete what is unlogged
             self._unlogged.append(result)
             self._unlogged_bytes += sum(
                 length for ranges in result.reads.values() for _, length, _ in ranges
             )
+        self._done.append(task.number)
+        self._proved += proved
         for file in task.files - self._closed:
             self._missing[file] -= 1
             if not self._missing[file]:
@@ -121,13 +122,28 @@ class Finishing:
         return combine(digests) if digests else None
 
     def _finish_file(self, number: int) -> None:
+        self._write_log()  # so that the tasks of a file that is whole are known after a stop
         file = self._plan.files[number]
         checksums = {
             record.name: self._record_crc(number, index)
             for index, record in enumerate(file.records)
             if file.framing == "torch-zip"
         }
-        self._pending.append(self._thread.submit(self._commit, file, checksums))
+        self._submit(self._commit, file, checksums)
+
+    def _submit(self, work: Callable[..., None], *arguments: object) -> None:
+        self._pending.append(self._thread.submit(self._unless_failed, work, *arguments))
+
+    def _unless_failed(self, work: Callable[..., None], *arguments: object) -> None:
+        """Does nothing more after a failure: the system tells of a failed sync only once, and
+        the next one, of the same file, would succeed."""
+        if self._failed:
+            return
+        try:
+            work(*arguments)
+        except BaseException:
+            self._failed = True
+            raise
 
     def _record_crc(self, file: int, index: int) -> int:
         record = self._plan.files[file].records[index]
@@ -147,15 +163,13 @@ class Finishing:
     def _write_log(self) -> None:
         """Sends off all that came in since the last time, to be synced, logged and reclaimed."""
         if self._log is not None and self._done:
-            self._pending.append(
-                self._thread.submit(self._sync_and_log, self._unlogged, self._done, self._proved)
-            )
+            self._submit(self._sync_and_log, self._unlogged, self._done, self._proved)
         self._unlogged, self._unlogged_bytes, self._done, self._proved = [], 0, [], []
 
     def _sync_and_log(
         self, results: list[TaskResult], done: list[int], proved: list[StoredRecord]
     ) -> None:
-        files = {file for result in results for file in self._tasks[result.number].files}
+        files = {file for result in results for file in result.task.files}
         for number in files - self._closed:
             _sync_if_there(partial_path(self._directory, self._plan.files[number].name))
         if self._log is not None and results:
@@ -165,8 +179,6 @@ class Finishing:
 
     def end(self) -> None:
         """Removes what only an unfinished reshard needs."""
-        if self._log is not None:
-            self._log.remove()
         if self._reclaimer is not None:
             self._reclaimer.end()
 

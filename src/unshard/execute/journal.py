@@ -12,6 +12,7 @@ from typing import Any, Self
 from unshard.errors import CheckpointError, DestinationError
 from unshard.execute.fingerprint import VERSION, Fingerprint
 from unshard.execute.output_file import partial_path, write_all, write_error
+from unshard.execute.reclaim import unfinished
 from unshard.execute.task_log import TaskLog
 from unshard.plan.copy_plan import CopyPlan, PlannedFile
 from unshard.plan.plan_json import plan_digest
@@ -50,6 +51,9 @@ class Unclaimed:
         if _states(self._plan) != self._sources:
             raise _changed("run it again when nothing writes to the source")
 
+    def refuse_reclaimed(self) -> None:
+        """Nothing is reclaimed."""
+
     def finish(self, fingerprint: Fingerprint | None) -> None:
         """Nothing is recorded."""
 
@@ -58,20 +62,28 @@ class Journal:
     """The file `unshard.json` in the destination: which reshard its files belong to.
 
     It is also the lock that keeps two runs out of one folder. With `reclaim` the sources may
-    vanish while they are copied; with `sync` off nothing that is there is believed later.
+    vanish while they are copied; with `sync` off nothing that is there is believed later, with
+    `verify` off not by a run that verifies.
 
     Raises:
         DestinationError: another run is writing to the folder, or it is not writable.
     """
 
     def __init__(
-        self, plan: CopyPlan, directory: Path, *, sync: bool = True, reclaim: bool = False
+        self,
+        plan: CopyPlan,
+        directory: Path,
+        *,
+        sync: bool = True,
+        verify: bool = True,
+        reclaim: bool = False,
     ) -> None:
         self._plan = plan
         self._directory = directory
         self._path = directory / NAME
         self._names = [file.name for file in plan.files]
-        self._sync, self._reclaim = sync, reclaim
+        self._sync, self._verify, self._reclaim = sync, verify, reclaim
+        self._punched = {record.path for record in plan.stored} if reclaim else set()
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             self._descriptor = os.open(self._path, flags, 0o666)
@@ -87,6 +99,13 @@ class Journal:
                 f"{self._directory}: another reshard is writing to this folder",
                 hint="wait for it, or choose another folder",
             ) from None
+        if not self._path.exists() or not os.path.samestat(
+            self._path.stat(), os.fstat(self._descriptor)
+        ):
+            os.close(self._descriptor)  # a run that was refused removed it meanwhile
+            raise DestinationError(
+                f"{self._path}: was removed while it was opened", hint="run the command again"
+            )
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -104,9 +123,16 @@ class Journal:
         recorded = self._recorded()
         digest = plan_digest(self._plan)
         same = recorded.get("plan") == digest and recorded.get("files") == self._names
-        if same and not overwrite and recorded.get("synced") and self._unchanged(recorded):
-            return [file for file in self._plan.files if not self._is_done(file)]
-        written = set(recorded.get("files", ()))
+        if same and not overwrite and self._believes(recorded) and self._unchanged(recorded):
+            todo = [file for file in self._plan.files if not self._is_done(file)]
+            options = {
+                "synced": self._sync,
+                "verified": self._verify and recorded["verified"],
+            }
+            if todo and recorded != recorded | options:
+                self._write(recorded | options)
+            return todo
+        written = {name for name in recorded.get("files", ()) if Path(name).name == name}
         if not overwrite:
             self._refuse_other_reshard(recorded, same)
             self._refuse_taken(set(self._names) - (written if same else set()))
@@ -114,12 +140,28 @@ class Journal:
             path.name for path in self._directory.iterdir() if path.suffix in WEIGHT_SUFFIXES
         }
         self._refuse_taken(foreign - written - set(self._names))
+        self._refuse_sources(written)
+        self._refuse_unfinished_reclaim()
         for name in written | set(self._names):
             (self._directory / name).unlink(missing_ok=True)
             partial_path(self._directory, name).unlink(missing_ok=True)
         TaskLog(self._directory).remove()
         self._write(self._record(digest))
         return list(self._plan.files)
+
+    def refuse_reclaimed(self) -> None:
+        """For when a part of the output must be written again.
+
+        Raises:
+            DestinationError: a part of the sources was deleted.
+        """
+        files = self._recorded()["sources"]
+        if not all(Path(path).exists() for path in files) or _states(self._plan) != files:
+            raise DestinationError(
+                f"{self._directory}: a part of this unfinished reshard is gone, and with --reclaim "
+                "its source files are partly deleted",
+                hint="bring back the hidden files that lay in this folder, or the source files",
+            )
 
     def check_sources(self) -> None:
         """
@@ -148,6 +190,23 @@ class Journal:
             hint="repeat that command, choose an empty folder, or --overwrite",
         )
 
+    def _refuse_unfinished_reclaim(self) -> None:
+        if unfinished(self._directory) is not None:
+            raise DestinationError(
+                f"{self._directory}: holds an unfinished reshard with --reclaim, and what it wrote "
+                "may be the only copy",
+                hint="repeat that command, without --overwrite",
+            )
+
+    def _refuse_sources(self, names: set[str]) -> None:
+        sources = {Path(path).resolve() for path in self._plan.source_paths()}
+        for name in sorted(names):
+            if (self._directory / name).resolve() in sources:
+                raise DestinationError(
+                    f"{self._directory / name} would be replaced, and is one of the files to read",
+                    hint="choose another output folder",
+                )
+
     def _refuse_taken(self, names: set[str]) -> None:
         for name in sorted(names):
             if (self._directory / name).exists():
@@ -155,6 +214,14 @@ class Journal:
                     f"{self._directory / name} exists, and no reshard wrote it",
                     hint="choose an empty folder",
                 )
+
+    def _believes(self, recorded: Mapping[str, Any]) -> bool:
+        """Whether what an earlier run wrote is good enough for this one."""
+        return bool(
+            recorded.get("synced")
+            and "verified" in recorded
+            and (recorded["verified"] or not self._verify)
+        )
 
     def _is_done(self, file: PlannedFile) -> bool:
         """A file has its name only once it is whole and synced."""
@@ -170,7 +237,9 @@ class Journal:
                 if not self._reclaim:
                     return False
                 continue
-            if found.st_size != size or (found.st_mtime_ns != modified and not self._reclaim):
+            if found.st_size != size:
+                return False
+            if found.st_mtime_ns != modified and path not in self._punched:
                 return False
         return True
 
@@ -182,6 +251,7 @@ class Journal:
             "sources": _states(self._plan),
             "files": self._names,
             "synced": self._sync,
+            "verified": self._verify,
         }
 
     def _recorded(self) -> dict[str, Any]:

@@ -79,7 +79,6 @@ def _ray_errors() -> Iterator[None]:
 def _run_batches(
     running: _Running, copier: Copier, tasks: Batch, workers: int
 ) -> Generator[TaskResult]:
-    by_number = {task.number: task for task in tasks}
     todo = _batches(copier.plan, tasks, workers)
     for batch in islice(todo, workers):
         running.start(batch)
@@ -88,7 +87,7 @@ def _run_batches(
         for batch in islice(todo, 1):
             running.start(batch)
         for result in results:
-            copier.progress.advance(by_number[result.number].num_bytes(copier.plan))
+            copier.progress.advance(result.task.num_bytes(copier.plan))
             yield result
 
 

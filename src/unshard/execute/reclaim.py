@@ -11,8 +11,9 @@ import ctypes
 import errno
 import json
 import os
+import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from unshard.disk import sync_directory
@@ -37,6 +38,8 @@ class Reclaiming:
 
     plan: CopyPlan
     files: tuple[str, ...]
+    folder: str = field(default_factory=os.getcwd)
+    """Where it was begun: paths may be relative to it."""
 
 
 def unfinished(directory: Path) -> Reclaiming | None:
@@ -45,7 +48,7 @@ def unfinished(directory: Path) -> Reclaiming | None:
         content = json.loads((directory / NAME).read_bytes())
     except (FileNotFoundError, ValueError):  # cut short: then nothing was deleted yet
         return None
-    return Reclaiming(plan_from_json(content["plan"]), tuple(content["files"]))
+    return Reclaiming(plan_from_json(content["plan"]), tuple(content["files"]), content["folder"])
 
 
 class Reclaimer:
@@ -65,7 +68,7 @@ class Reclaimer:
         """Keeps the plan, durably.
 
         Raises:
-            UsageError: a file holds more than the output will.
+            UsageError: a file holds more than the output will, or has another name.
             NoSpaceError, DestinationError: the plan cannot be written.
         """
         for record in check.unread():
@@ -75,9 +78,12 @@ class Reclaimer:
                     "the output, so deleting the file would lose it",
                     hint="keep the optimizer state too, or leave out --reclaim",
                 )
+        for path in self._waiting:
+            _refuse_other_names(Path(path))
         content = {
             "plan": plan_to_json(self._reclaiming.plan),
             "files": self._reclaiming.files,
+            "folder": self._reclaiming.folder,
         }
         try:
             file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
@@ -105,6 +111,20 @@ class Reclaimer:
     def end(self) -> None:
         """Forgets the plan: the output is whole."""
         self._path.unlink(missing_ok=True)
+
+
+def _refuse_other_names(path: Path) -> None:
+    """Holes show under every name of a file, and a link's own space is nothing."""
+    try:
+        state = path.lstat()
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(state.st_mode) or state.st_nlink > 1:
+        kind = "is a symbolic link" if stat.S_ISLNK(state.st_mode) else "has hard links"
+        raise UsageError(
+            f"{path}: {kind}: deleting what it holds would change the file under its other name",
+            hint="leave out --reclaim, or name the folder that holds the files themselves",
+        )
 
 
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -105,7 +105,7 @@ def run_plan(
     if reclaiming and not (sync and verify and claim):
         raise UsageError("source files are deleted only after a synced, verified copy")
     claimed = (
-        Journal(plan, directory, sync=sync, reclaim=bool(reclaim))
+        Journal(plan, directory, sync=sync, verify=verify, reclaim=bool(reclaim))
         if claim
         else Unclaimed(plan, directory)
     )
@@ -114,7 +114,10 @@ def run_plan(
         log = TaskLog(directory) if claim else NoTaskLog(directory)
         placements = placements_of(plan)
         tasks = tasks_of(plan, placements)
-        results = _resumed(plan, directory, todo, tasks, log, reserve=not reclaim)
+        results, lost = _resumed(plan, directory, todo, tasks, log)
+        if reclaim and lost:
+            journal.refuse_reclaimed()
+        _create([plan.files[number] for number in sorted(lost)], directory, reserve=not reclaim)
         closed = frozenset(n for n, file in enumerate(plan.files) if file not in todo)
         copier = Copier(
             plan,
@@ -138,9 +141,10 @@ def run_plan(
                     finishing.add(result)
         journal.check_sources()
         journal.finish(finishing.fingerprint())
-        finishing.end()
         if sync:
             sync_directory(directory)
+        log.remove()
+        finishing.end()
     return [directory / file.name for file in plan.files]
 
 
@@ -164,9 +168,8 @@ def _resumed(
     todo: Sequence[PlannedFile],
     tasks: Sequence[CopyTask],
     log: TaskLog,
-    reserve: bool,
-) -> dict[int, TaskResult]:
-    """Tasks whose output is still there; files that nothing is left of are made anew."""
+) -> tuple[dict[int, TaskResult], set[int]]:
+    """The tasks whose output is still there, and the files that nothing is left of."""
     results = log.read()
     numbers = {file.name: number for number, file in enumerate(plan.files)}
     lost = set()
@@ -174,16 +177,17 @@ def _resumed(
         partial = partial_path(directory, file.name)
         if not partial.is_file() or partial.stat().st_size != file.num_bytes or not results:
             lost.add(numbers[file.name])
+    logged = ((task, results.get(task.number)) for task in tasks if not task.files & lost)
+    # Another version may have cut the same plan into other tasks.
+    kept = {task.number: found for task, found in logged if found and found.task == task}
+    return kept, lost
+
+
+def _create(files: Sequence[PlannedFile], directory: Path, *, reserve: bool) -> None:
     if reserve:
-        _refuse_full_disk([file for file in todo if numbers[file.name] in lost], directory)
-    for file in todo:
-        if numbers[file.name] in lost:
-            create(file, directory, reserve=reserve)
-    return {
-        task.number: results[task.number]
-        for task in tasks
-        if task.number in results and not task.files & lost
-    }
+        _refuse_full_disk(files, directory)
+    for file in files:
+        create(file, directory, reserve=reserve)
 
 
 def _refuse_full_disk(todo: Sequence[PlannedFile], directory: Path) -> None:

@@ -8,8 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from unshard.disk import sync_directory
 from unshard.execute.copy import TaskResult
-from unshard.execute.output_file import write_error
+from unshard.execute.output_file import write_all, write_error
+from unshard.execute.tasks import CopyTask
 
 NAME = ".unshard.tasks"
 
@@ -18,7 +20,7 @@ class TaskLog:
     """The file `.unshard.tasks` in the destination: a line of JSON per finished task.
 
     A line is added only when all that the task wrote is synced, so a line that is there can
-    be believed after a power cut. A last line that was cut short is left out.
+    be believed after a power cut. A line that was cut short or never reached the disk is none.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -30,8 +32,8 @@ class TaskLog:
             lines = self._path.read_bytes().split(b"\n")
         except FileNotFoundError:
             return {}
-        results = (_result(line) for line in lines[:-1])
-        return {result.number: result for result in results}
+        results = (_result(line) for line in lines)
+        return {result.task.number: result for result in results if result is not None}
 
     def append(self, results: Iterable[TaskResult]) -> None:
         """Adds finished tasks, durably.
@@ -40,15 +42,18 @@ class TaskLog:
             NoSpaceError, DestinationError: the system refuses.
         """
         raw = b"".join(json.dumps(_json(result)).encode() + b"\n" for result in results)
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             file = os.open(self._path, flags, 0o666)
             try:
-                _drop_cut_line(file)
-                os.write(file, raw)
+                size = os.fstat(file).st_size
+                # The line before may have been cut short: a new one begins here.
+                write_all(file, self._path, b"\n" + raw if size else raw, size)
                 os.fsync(file)
             finally:
                 os.close(file)
+            if not size:
+                sync_directory(self._path.parent)
         except OSError as error:
             raise write_error(self._path, error) from error
 
@@ -71,21 +76,21 @@ class NoTaskLog(TaskLog):
         """There is nothing; another run's log may be there."""
 
 
-def _drop_cut_line(file: int) -> None:
-    size = os.fstat(file).st_size
-    tail = os.pread(file, min(size, 1 << 20), size - min(size, 1 << 20))
-    os.ftruncate(file, size - len(tail) + tail.rfind(b"\n") + 1)
-
-
 def _json(result: TaskResult) -> list[Any]:
     writes = [[*record, list(ranges)] for record, ranges in result.writes.items()]
-    return [result.number, result.reads, writes, result.slices]
+    task = result.task
+    rows = [task.number, task.source, task.start, task.stop, sorted(task.files)]
+    return [rows, result.reads, writes, result.slices]
 
 
-def _result(line: bytes) -> TaskResult:
-    number, reads, writes, slices = json.loads(line)
+def _result(line: bytes) -> TaskResult | None:
+    try:
+        rows, reads, writes, slices = json.loads(line)
+    except ValueError:
+        return None
+    number, source, start, stop, files = rows
     return TaskResult(
-        number,
+        CopyTask(number, source, start, stop, frozenset(files)),
         reads={path: [(a, b, c) for a, b, c in ranges] for path, ranges in reads.items()},
         writes={
             (file, record): [(a, b, c) for a, b, c in ranges] for file, record, ranges in writes

@@ -5,9 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from unshard.dtypes import DType
+from unshard.errors import CheckpointError
 from unshard.plan.boxes import Box
 from unshard.plan.copy_plan import Region, TargetTensor
-from unshard.tensors import Shape
+from unshard.tensors import LogicalTensor, Shape
+
+
+def common_dtype(name: str, tensors: Iterable[LogicalTensor]) -> DType:
+    """The dtype of the tensors that `name` is made of.
+
+    Raises:
+        CheckpointError: they differ.
+    """
+    dtypes = {tensor.dtype for tensor in tensors}
+    if len(dtypes) != 1:
+        kinds = " and ".join(sorted(dtype.name for dtype in dtypes))
+        raise CheckpointError(
+            f"{name}: {kinds} tensors cannot be one tensor", hint="cast them all with --dtype"
+        )
+    return dtypes.pop()
 
 
 def stacked(name: str, dtype: DType, pieces: Iterable[tuple[str, Box]]) -> TargetTensor:

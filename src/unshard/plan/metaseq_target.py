@@ -21,6 +21,7 @@ from unshard.index.optimizer import KEY as OPTIMIZER
 from unshard.index.optimizer_state import OptimizerState
 from unshard.plan.carried import carried_storages, used_sources
 from unshard.plan.copy_plan import CopyPlan, Omission, PlannedFile, TargetTensor
+from unshard.plan.local_tensors import common_dtype
 from unshard.plan.metaseq_content import carried_entries, in_order, minimal_entries, shard_metadata
 from unshard.plan.metaseq_model import LocalUnit, flat_models, unflattened_model, version_storage
 from unshard.plan.metaseq_units import TensorParallel
@@ -136,7 +137,9 @@ class _Target:
     def _local(self, names: Sequence[str], rank: int) -> list[TargetTensor]:
         index, dtype = self.checkpoint.index, self.dtype
         return [
-            self.parallel.local(name, dtype or index[logical_names(name)[0]].dtype, rank)
+            self.parallel.local(
+                name, dtype or common_dtype(name, map(index.__getitem__, logical_names(name))), rank
+            )
             for name in names
         ]
 

@@ -11,6 +11,7 @@ from unshard.index.fused import logical_names
 from unshard.index.optimizer import KEY, states_of
 from unshard.index.optimizer_state import OptimizerState, source_name
 from unshard.plan.flat_shards import cut_into_shards
+from unshard.plan.local_tensors import common_dtype
 from unshard.plan.metaseq_units import TensorParallel, Unit
 from unshard.plan.torch_archive import TargetStorage, pickled_tensor
 
@@ -83,7 +84,12 @@ def _shards(
 ) -> list[TargetStorage]:
     planes = optimizer.moments[moment]
     tensors = [
-        parallel.local(name, planes[logical_names(name)[0]].dtype, rank, source_name(moment))
+        parallel.local(
+            name,
+            common_dtype(source_name(moment, name), map(planes.__getitem__, logical_names(name))),
+            rank,
+            source_name(moment),
+        )
         for name in unit.names
     ]
     return cut_into_shards(source_name(moment, unit.key), tensors, count)
