@@ -16,7 +16,7 @@ from unshard.execute.copy import Copier, TaskResult
 from unshard.execute.finishing import Finishing
 from unshard.execute.journal import Journal, Unclaimed
 from unshard.execute.output_file import create, partial_path, write_error
-from unshard.execute.reclaim import Reclaiming
+from unshard.execute.reclaim import Reclaiming, refuse_losses
 from unshard.execute.task_log import NoTaskLog, TaskLog
 from unshard.execute.tasks import CopyTask, placements_of, tasks_of
 from unshard.execute.workers import DEFAULT_MEMORY_BYTES, DEFAULT_WORKERS, block_bytes
@@ -84,10 +84,15 @@ def run_plan(
             refuse_cast(target.name, plan.sources[region.source].dtype, target.dtype)
     directory = Path(directory)
     size = block_bytes(memory_bytes, workers)
-    _make_folder(plan, directory)
     reclaiming = Reclaiming(plan, tuple(map(str, reclaim))) if reclaim else None
-    if reclaiming and not (sync and verify and claim):
-        raise UsageError("source files are deleted only after a synced, verified copy")
+    if reclaiming:
+        if not (sync and verify and claim):
+            raise UsageError(
+                "--reclaim deletes source files only after a synced, verified copy",
+                hint="leave out --no-sync and --no-verify, or --reclaim",
+            )
+        refuse_losses(reclaiming)
+    _make_folder(plan, directory)
     claimed = (
         Journal(plan, directory, sync=sync, reclaim=bool(reclaim))
         if claim
