@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from unshard.cli.main import main
 from unshard.index.build import open_checkpoint
-from unshard.testing.tiny_checkpoint import Array, write_tiny_checkpoint
+from unshard.testing.tiny_checkpoint import TINY, Array, write_tiny_checkpoint
 
 Raw = tuple[Path, dict[str, Array]]
 
@@ -89,3 +90,13 @@ def test_json(raw: Raw, exported: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert [layer["num_different_tensors"] for layer in said["layers"]] == [0, 0, 1]
     assert main(["diff", str(raw[0]), str(raw[0]), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["is_same"] is True
+
+
+def test_different_models_are_said_to_be(
+    raw: Raw, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = replace(TINY, num_layers=TINY.num_layers + 1)
+    write_tiny_checkpoint(tmp_path / "other", other)
+    assert main(["diff", str(raw[0]), str(tmp_path / "other")]) == 3
+    expected = f"different models: num_layers {TINY.num_layers} and {other.num_layers}\n"
+    assert expected in capsys.readouterr().err

@@ -191,3 +191,10 @@ def test_module_is_the_command(raw: Raw) -> None:
         [sys.executable, "-m", "unshard", "inspect", str(raw[0])], capture_output=True, check=False
     )
     assert done.returncode == 0
+
+
+def test_a_pattern_that_the_shell_expanded(raw: Raw, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", *map(str, sorted(raw[0].glob("*.pt")))]) == 2
+    told = capsys.readouterr().err
+    assert "quote a pattern" in told
+    assert str(raw[0]) not in told

@@ -141,7 +141,9 @@ def test_a_missing_shard_is_refused(shard: int, raw: Raw, tmp_path: Path, capsys
     """The original takes what is there."""
     (raw[0] / f"checkpoint_last-model_part-0-shard{shard}.pt").unlink()
     assert fsdp(raw[0], tmp_path / "x.pt") == 3
-    expected = f"shard{shard}.pt is missing" if shard < 2 else "are all FSDP shards"
+    expected = (
+        f"shard{shard}.pt is missing" if shard < 2 else "is one of 3 FSDP shards, but only 2 are"
+    )
     assert expected in capsys.readouterr().err
 
 
@@ -149,6 +151,14 @@ def test_a_missing_part_is_refused(parts: Path, tmp_path: Path, capsys: Captured
     (parts / "reshard-model_part-0.pt").unlink()
     assert mp(parts, tmp_path / "x.pt") == 3
     assert "reshard-model_part-0.pt is missing" in capsys.readouterr().err
+
+
+def test_a_missing_last_part_is_refused(parts: Path, tmp_path: Path, capsys: Captured) -> None:
+    """Half a model looks whole by its names; its shapes say otherwise."""
+    (parts / "reshard-model_part-1.pt").unlink()
+    assert mp(parts, tmp_path / "x.pt") == 3
+    assert "is one of 2 tensor-parallel parts, but 1 was given" in capsys.readouterr().err
+    assert not (tmp_path / "x.pt").exists()
 
 
 def test_flat_parts_are_refused(raw: Raw, tmp_path: Path, capsys: Captured) -> None:

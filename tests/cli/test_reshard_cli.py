@@ -69,3 +69,46 @@ def test_reclaim_goes_on_with_the_same_command_only(
     assert {path.name for path in out.iterdir()} == {
         "config.json", "generation_config.json", "model.safetensors", "unshard.json",
     }  # fmt: skip
+
+
+def test_a_source_may_be_spelled_in_another_way(
+    raw: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    (raw[0] / "gpt2-vocab.json").write_text("{}")
+    (raw[0] / "gpt2-merges.txt").write_text("#version: 0.2\n")
+    assert reshard(raw[0], out) == 0
+    written = (out / "model.safetensors").stat().st_ino
+    monkeypatch.chdir(raw[0].parent)
+    for spelling in (raw[0].name, f"{raw[0].name}/../{raw[0].name}", f"{raw[0].name}/*.pt"):
+        assert reshard(Path(spelling), out) == 0
+    assert (out / "model.safetensors").stat().st_ino == written
+
+
+def test_a_destination_that_is_a_file(
+    raw: Raw, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert reshard(raw[0], tmp_path / "file") == 1
+    assert f"{tmp_path / 'file'}: is a file, not a folder" in capsys.readouterr().err
+
+
+def test_reclaim_without_sync_leaves_no_trace(
+    raw: Raw, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert reshard(raw[0], tmp_path / "out", "--reclaim", "--no-sync") == 2
+    assert "leave out --no-sync" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_says_how_to_go_on(
+    raw: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(copier: Copier, task: CopyTask, buffers: Buffers) -> TaskResult:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Copier, "run", interrupted)
+    assert reshard(raw[0], tmp_path / "out") == 130
+    assert "run the same command again: it goes on from here" in capsys.readouterr().err
+    assert reshard(raw[0], tmp_path / "out", "--overwrite") == 130
+    assert "again without --overwrite: it goes on" in capsys.readouterr().err

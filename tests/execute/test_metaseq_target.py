@@ -110,7 +110,7 @@ def test_a_cast_is_torchs(raw: Raw, tmp_path: Path, dtype: Any) -> None:
 
 
 def test_shards_must_be_flat(raw: Raw) -> None:
-    with pytest.raises(UsageError, match="3 FSDP shards hold flat parameters"):
+    with pytest.raises(UsageError, match="3 FSDP shards can hold flat parameters only"):
         plan_metaseq(open_checkpoint(raw[0]), fsdp_size=3, flat=False)
 
 

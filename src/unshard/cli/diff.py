@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
 
-from unshard.architectures.opt import weight_names
+from unshard.architectures.opt import OPTConfig, weight_names
 from unshard.cli.display import progress
 from unshard.cli.json_values import json_value
 from unshard.dtypes import DType
@@ -45,7 +46,8 @@ from unshard.tensors import TensorIndex
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(left: str, right: str, values: bool, workers: int, as_json: bool) -> None:
-    first, second = open_checkpoint(left).index, open_checkpoint(right).index
+    checkpoints = open_checkpoint(left), open_checkpoint(right)
+    first, second = (checkpoint.index for checkpoint in checkpoints)
     with progress() as reporter:
         found = diff(first, second, workers=workers, progress=reporter)
     wrong = [each for each in found if not (values and each.has_equal_values)]
@@ -55,7 +57,17 @@ def command(left: str, right: str, values: bool, workers: int, as_json: bool) ->
         for line in _lines(first, second, found, wrong):
             click.echo(line)
     if wrong:
-        raise IntegrityError(f"{len(wrong)} tensors differ between {left} and {right}")
+        raise IntegrityError(
+            f"{len(wrong)} tensors differ between {left} and {right}",
+            hint=_other_model(*(checkpoint.config for checkpoint in checkpoints)),
+        )
+
+
+def _other_model(first: OPTConfig, second: OPTConfig) -> str | None:
+    """In what two models differ by their shape, so that their weights need no comparison."""
+    ours, theirs = dataclasses.asdict(first), dataclasses.asdict(second)
+    others = [f"{key} {ours[key]} and {theirs[key]}" for key in ours if ours[key] != theirs[key]]
+    return f"they are different models: {', '.join(others)}" if others else None
 
 
 def _lines(

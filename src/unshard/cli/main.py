@@ -21,6 +21,9 @@ YOUNG_OBJECTS = 100_000
 """Between two collections of cycles: opening a checkpoint makes a million objects that all stay,
 and walking them again and again took a tenth of the time."""
 
+EXTRA_ARGUMENTS = "Got unexpected extra argument"
+"""How click begins to list them: all 992 files where the shell expanded a pattern."""
+
 COMMANDS: Mapping[str, str] = {
     "download": "Fetch a release from a presigned URL: parallel, resumable, verified.",
     "verify": "Compare files with a manifest of md5s.",
@@ -73,6 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.Abort:
         click.echo("interrupted", err=True)
         return INTERRUPTED
+    except click.UsageError as error:
+        _short(error).show()
+        return error.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -83,6 +89,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", None, 1)
     return result if isinstance(result, int) else 0
+
+
+def _short(error: click.UsageError) -> click.UsageError:
+    if not error.message.startswith(EXTRA_ARGUMENTS):
+        return error
+    return click.UsageError("more arguments than it takes; quote a pattern: 'raw/*.pt'", error.ctx)
 
 
 def _fail(message: str, hint: str | None, exit_code: int) -> int:

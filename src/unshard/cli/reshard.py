@@ -143,19 +143,25 @@ def command(
             return
         mention_omissions(checkpoint, plan)
     cluster = chosen_executor(executor, workers, ray_address)
-    with progress() as reporter:
-        paths = run_plan(
-            plan,
-            destination,
-            workers=1 if cluster else workers,
-            memory_bytes=memory_bytes,
-            verify=verify,
-            sync=sync,
-            reclaim=files if reclaim else (),
-            overwrite=overwrite,
-            executor=cluster,
-            progress=reporter,
-        )
+    try:
+        with progress() as reporter:
+            paths = run_plan(
+                plan,
+                destination,
+                workers=1 if cluster else workers,
+                memory_bytes=memory_bytes,
+                verify=verify,
+                sync=sync,
+                reclaim=files if reclaim else (),
+                overwrite=overwrite,
+                executor=cluster,
+                progress=reporter,
+            )
+    except KeyboardInterrupt:
+        again = " without --overwrite" if overwrite else ""
+        follows = "it goes on from here" if sync else "it starts anew"
+        click.echo(f"stopped; run the same command again{again}: {follows}", err=True)
+        raise
     print_result(paths, plan, recorded_fingerprint(Path(destination)), as_json=as_json)
 
 

@@ -11,6 +11,7 @@ import click
 from unshard.cli.quantities import format_bytes
 from unshard.dtypes import DType
 from unshard.errors import UsageError
+from unshard.execute.journal import WEIGHT_SUFFIXES
 from unshard.execute.reclaim import Reclaiming
 from unshard.execute.workers import peak_buffer_bytes
 from unshard.index.checkpoint import Checkpoint
@@ -126,6 +127,7 @@ def print_plan(checkpoint: Checkpoint, plan: CopyPlan, workers: int, *, as_json:
     click.echo(f"memory  {format_bytes(peak_buffer_bytes(workers))} of buffers, {workers} workers")
     for file in plan.files:
         spans = sum(len(record.spans) for record in file.records)
-        click.echo(f"  {file.name:<40} {file.num_bytes:>16,} bytes  {spans:>5} tensors")
+        tensors = f"  {spans:>5} tensors" if file.name.endswith(WEIGHT_SUFFIXES) else ""
+        click.echo(f"  {file.name:<40} {file.num_bytes:>16,} bytes{tensors}")
     for omission in plan.omissions:
         click.echo(f"  leaves out {omission.name}: {omission.reason}")

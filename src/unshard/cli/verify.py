@@ -82,7 +82,8 @@ def _print(findings: Findings) -> None:
     if findings.parts:
         _print_parts(findings.parts, harmless=findings.damage is None)
     if findings.tokenizer:
-        _print_files(findings.tokenizer, but=findings.tokenizer.extra)
+        extra = findings.tokenizer.extra
+        _print_files(findings.tokenizer, but=extra if findings.files or findings.parts else ())
 
 
 def _print_files(report: VerifyReport, but: tuple[str, ...]) -> None:

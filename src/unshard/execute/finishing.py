@@ -63,7 +63,7 @@ class Finishing:
 
     def __enter__(self) -> Self:
         if self._reclaimer:
-            self._reclaimer.begin(self._check)
+            self._reclaimer.begin()
         for number, missing in enumerate(self._missing):
             if not missing and number not in self._closed:
                 self._finish_file(number)

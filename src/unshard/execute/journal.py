@@ -275,7 +275,7 @@ class Journal:
 def _states(plan: CopyPlan) -> dict[str, list[int]]:
     """Size and modification time of every file that the plan reads."""
     states = ((path, Path(path).stat()) for path in plan.source_paths())
-    return {path: [state.st_size, state.st_mtime_ns] for path, state in states}
+    return {str(Path(path).resolve()): [state.st_size, state.st_mtime_ns] for path, state in states}
 
 
 def _changed(hint: str) -> CheckpointError:

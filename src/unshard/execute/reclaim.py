@@ -46,9 +46,29 @@ def unfinished(directory: Path) -> Reclaiming | None:
     """The reshard with reclaim that was stopped in `directory`, if there is one."""
     try:
         content = json.loads((directory / NAME).read_bytes())
-    except (FileNotFoundError, ValueError):  # cut short: then nothing was deleted yet
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError:  # cut short: then nothing was deleted yet
         return None
     return Reclaiming(plan_from_json(content["plan"]), tuple(content["files"]), content["folder"])
+
+
+def refuse_losses(reclaiming: Reclaiming) -> None:
+    """
+    Raises:
+        UsageError: a file holds more than the output will, or has another name.
+    """
+    files = frozenset(reclaiming.files)
+    for path in reclaiming.files:
+        _refuse_other_names(Path(path))
+    for record in SourceCheck(reclaiming.plan).unread():
+        if record.path in files and record.length > NEGLIGIBLE_BYTES:
+            raise UsageError(
+                f"{record.path}: record {record.name} ({record.length} bytes) has no place in "
+                "the output, so deleting the file would lose it",
+                hint="keep the optimizer's state too (--to metaseq --optimizer keep), or leave "
+                "out --reclaim",
+            )
 
 
 class Reclaimer:
@@ -64,22 +84,12 @@ class Reclaimer:
                 for path in {piece.path for piece in ref.ranges} & self._waiting.keys():
                     self._waiting[path].add(task.number)
 
-    def begin(self, check: SourceCheck) -> None:
+    def begin(self) -> None:
         """Keeps the plan, durably.
 
         Raises:
-            UsageError: a file holds more than the output will, or has another name.
             NoSpaceError, DestinationError: the plan cannot be written.
         """
-        for record in check.unread():
-            if record.path in self._waiting and record.length > NEGLIGIBLE_BYTES:
-                raise UsageError(
-                    f"{record.path}: record {record.name} ({record.length} bytes) has no place in "
-                    "the output, so deleting the file would lose it",
-                    hint="keep the optimizer state too, or leave out --reclaim",
-                )
-        for path in self._waiting:
-            _refuse_other_names(Path(path))
         content = {
             "plan": plan_to_json(self._reclaiming.plan),
             "files": self._reclaiming.files,

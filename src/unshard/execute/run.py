@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
@@ -18,9 +19,9 @@ from unshard.execute.copy import Copier, TaskResult
 from unshard.execute.finishing import Finishing
 from unshard.execute.journal import Journal, Unclaimed
 from unshard.execute.output_file import create, partial_path, write_error
-from unshard.execute.reclaim import Reclaiming
+from unshard.execute.reclaim import Reclaiming, refuse_losses
 from unshard.execute.task_log import NoTaskLog, TaskLog
-from unshard.execute.tasks import CopyTask, placements_of, tasks_of
+from unshard.execute.tasks import CopyTask, Placement, placements_of, tasks_of
 from unshard.execute.workers import DEFAULT_MEMORY_BYTES, DEFAULT_WORKERS, block_bytes
 from unshard.plan.copy_plan import CopyPlan, PlannedFile
 from unshard.progress import Progress, Silent
@@ -94,51 +95,33 @@ def run_plan(
         FormatError, CheckpointError: an input is not what its headers said.
         UsageError: too little memory, or a cast that there is not.
     """
-    plan.check()
-    for target in plan.targets():
-        for region in target.regions:
-            refuse_cast(target.name, plan.sources[region.source].dtype, target.dtype)
     directory = Path(directory)
     size = block_bytes(memory_bytes, workers)
-    _make_folder(plan, directory)
     reclaiming = Reclaiming(plan, tuple(map(str, reclaim))) if reclaim else None
-    if reclaiming and not (sync and verify and claim):
-        raise UsageError("source files are deleted only after a synced, verified copy")
+    _refuse_impossible(plan, reclaiming, proved=sync and verify and claim)
+    _make_folder(plan, directory)
     claimed = (
         Journal(plan, directory, sync=sync, verify=verify, reclaim=bool(reclaim))
         if claim
         else Unclaimed(plan, directory)
     )
     with claimed as journal:
-        todo = journal.begin(overwrite=overwrite)
         log = TaskLog(directory) if claim else NoTaskLog(directory)
-        placements = placements_of(plan)
-        tasks = tasks_of(plan, placements)
-        results, lost = _resumed(plan, directory, todo, tasks, log)
-        if reclaim and lost:
-            journal.refuse_reclaimed()
-        _create([plan.files[number] for number in sorted(lost)], directory, reserve=not reclaim)
-        closed = frozenset(n for n, file in enumerate(plan.files) if file not in todo)
+        begun = _begin(plan, directory, journal, log, overwrite=overwrite, reserve=not reclaim)
         copier = Copier(
             plan,
-            placements,
+            begun.placements,
             [str(partial_path(directory, file.name)) for file in plan.files],
-            _started(plan, tasks, results, closed, progress or Silent()),
-            closed,
+            progress or Silent(),
+            begun.closed,
             size,
             verify=verify,
             write_behind=sync,
         )
-        open_tasks = [
-            task for task in tasks if task.number not in results and not task.files <= closed
-        ]
-        finishing = Finishing(plan, directory, tasks, closed, log if sync else None, reclaiming)
-        with finishing:
-            for result in results.values():
-                finishing.add(result, logged=True)
-            with closing((executor or threads(workers))(copier, open_tasks)) as running:
-                for result in running:
-                    finishing.add(result)
+        finishing = Finishing(
+            plan, directory, begun.tasks, begun.closed, log if sync else None, reclaiming
+        )
+        _copy(copier, begun, finishing, executor or threads(workers))
         journal.check_sources()
         journal.finish(finishing.fingerprint())
         if sync:
@@ -146,6 +129,70 @@ def run_plan(
         log.remove()
         finishing.end()
     return [directory / file.name for file in plan.files]
+
+
+def _refuse_impossible(plan: CopyPlan, reclaiming: Reclaiming | None, *, proved: bool) -> None:
+    plan.check()
+    for target in plan.targets():
+        for region in target.regions:
+            refuse_cast(target.name, plan.sources[region.source].dtype, target.dtype)
+    if reclaiming is None:
+        return
+    if not proved:
+        raise UsageError(
+            "--reclaim deletes source files only after a synced, verified copy",
+            hint="leave out --no-sync and --no-verify, or --reclaim",
+        )
+    refuse_losses(reclaiming)
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A run's tasks, and what earlier runs have done of them."""
+
+    placements: dict[str, list[Placement]]
+    tasks: list[CopyTask]
+    results: dict[int, TaskResult]
+    closed: frozenset[int]
+    """Numbers of the output files that are whole already."""
+
+    def is_done(self, task: CopyTask) -> bool:
+        return task.number in self.results or task.files <= self.closed
+
+
+def _begin(
+    plan: CopyPlan,
+    directory: Path,
+    journal: Journal | Unclaimed,
+    log: TaskLog,
+    *,
+    overwrite: bool,
+    reserve: bool,
+) -> _Begun:
+    """Claims the folder and makes the files that nothing is left of."""
+    todo = journal.begin(overwrite=overwrite)
+    placements = placements_of(plan)
+    tasks = tasks_of(plan, placements)
+    results, lost = _resumed(plan, directory, todo, tasks, log)
+    if lost and not reserve:
+        journal.refuse_reclaimed()
+    _create([plan.files[number] for number in sorted(lost)], directory, reserve=reserve)
+    closed = frozenset(number for number, file in enumerate(plan.files) if file not in todo)
+    return _Begun(placements, tasks, results, closed)
+
+
+def _copy(copier: Copier, begun: _Begun, finishing: Finishing, executor: Executor) -> None:
+    """Runs the tasks that are left, and finishes files behind them."""
+    todo = [task for task in begun.tasks if not begun.is_done(task)]
+    total = sum(task.num_bytes(copier.plan) for task in begun.tasks)
+    copier.progress.start("reshard", total)
+    copier.progress.advance(total - sum(task.num_bytes(copier.plan) for task in todo))
+    with finishing:
+        for result in begun.results.values():
+            finishing.add(result, logged=True)
+        with closing(executor(copier, todo)) as running:
+            for result in running:
+                finishing.add(result)
 
 
 def _make_folder(plan: CopyPlan, directory: Path) -> None:
@@ -198,17 +245,3 @@ def _refuse_full_disk(todo: Sequence[PlannedFile], directory: Path) -> None:
             f"{directory}: {needed} bytes are to be written, {free} are free",
             hint="free some space or choose another disk",
         )
-
-
-def _started(
-    plan: CopyPlan,
-    tasks: Sequence[CopyTask],
-    results: dict[int, TaskResult],
-    closed: frozenset[int],
-    progress: Progress,
-) -> Progress:
-    """The progress, told of the whole work and of what of it is done already."""
-    progress.start("reshard", sum(task.num_bytes(plan) for task in tasks))
-    done = (task for task in tasks if task.number in results or task.files <= closed)
-    progress.advance(sum(task.num_bytes(plan) for task in done))
-    return progress

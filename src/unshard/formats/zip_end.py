@@ -102,4 +102,8 @@ def _no_end(path: str, descriptor: int, tail: bytes) -> FormatError:
         )
     printable = sum(32 <= byte < 127 or byte in b"\t\r\n" for byte in head)
     kind = "a text file" if printable == len(head) else "no zip archive"
-    return FormatError(path, f"is {kind}, not a torch.save checkpoint")
+    return FormatError(
+        path,
+        f"is {kind}, not a torch.save checkpoint",
+        hint="name the folder of the checkpoint, or its .pt or .safetensors files",
+    )

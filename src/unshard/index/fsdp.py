@@ -94,6 +94,7 @@ def _slices(part: PartFiles, number: int, flat: FlatParameter, total: int) -> li
             raise _wrong(file, flat, "is in shard_metadata, but not in the model")
         dtype = dtype or ref.dtype
         if ref.shape != (expected,) or ref.dtype != dtype:
+            _refuse_missing_shards(part, flat, ref)
             raise _wrong(
                 file, flat,
                 f"has shape {ref.shape} and dtype {ref.dtype.name}; {total} elements over "
@@ -108,6 +109,19 @@ def _slices(part: PartFiles, number: int, flat: FlatParameter, total: int) -> li
             )  # fmt: skip
         refs.append(ref)
     return refs
+
+
+def _refuse_missing_shards(part: PartFiles, flat: FlatParameter, ref: TensorRef) -> None:
+    """Says so where the length is that of a share among more shards than are here."""
+    total, found = flat.num_elements, ref.num_elements
+    count = share(total, found) if found else 0
+    if count > len(part.ranks) and ref.shape == (share(total, count),):
+        here = f"{len(part.ranks)} {'is' if len(part.ranks) == 1 else 'are'} here"
+        raise CheckpointError(
+            f"{part.first.path}: is one of {count} FSDP shards, but only {here}",
+            hint="name the folder (or a pattern) that holds all of them; `unshard verify` lists "
+            "what is missing",
+        )
 
 
 def _wrong(file: RankFile, flat: FlatParameter, problem: str) -> CheckpointError:

@@ -64,7 +64,8 @@ def verify_folder(
     if manifest is None and tokenizer is None and not has_parts:
         raise UsageError(
             f"{directory}: has no manifest, and no file whose md5 is known",
-            hint="say which manifest with --manifest FILE",
+            hint="say which manifest with --manifest FILE; a reshard recorded the fingerprint of "
+            "its output in unshard.json, which `unshard fingerprint` should print",
         )
     return Findings(
         str(directory),

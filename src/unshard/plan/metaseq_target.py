@@ -55,7 +55,10 @@ def plan_metaseq(
     """
     flat = fsdp_size > 1 if flat is None else flat
     if fsdp_size > 1 and not flat:
-        raise UsageError(f"{fsdp_size} FSDP shards hold flat parameters", hint="leave it flat")
+        raise UsageError(
+            f"{fsdp_size} FSDP shards can hold flat parameters only",
+            hint="leave out --unflattened, or --fsdp",
+        )
     parallel = TensorParallel(
         checkpoint.config,
         checkpoint.layout.tp_size if tp_size is None else tp_size,

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from unshard.dtypes import BY_NAME
@@ -53,8 +54,11 @@ def plan_to_json(plan: CopyPlan) -> Json:
 
 
 def plan_digest(plan: CopyPlan) -> str:
-    """SHA-256 of the plan's canonical JSON: equal plans write equal bytes."""
-    text = json.dumps(plan_to_json(plan), sort_keys=True, separators=(",", ":"))
+    """SHA-256 of the plan's canonical JSON: equal plans write equal bytes. How the user spelled
+    the source (a folder or a pattern, relative or absolute) makes no difference."""
+    content = plan_to_json(plan) | {"source": None}
+    content["paths"] = [str(Path(path).resolve()) for path in content["paths"]]
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -21,6 +21,7 @@ from unshard.formats.torch_zip import TorchFile, storage_refs, stored_records
 from unshard.index.fused import logical_names
 from unshard.index.local_part import read_local_part
 from unshard.index.part import PartTensors, split_part
+from unshard.index.shape import tensor_parallel_size
 from unshard.placement import Placement, Replicate, Shard, local_box
 from unshard.plan.boxes import Box
 from unshard.plan.carried import carried_storages, used_sources
@@ -102,6 +103,7 @@ class _Merged:
         self._files, self._parts, self._options = files, parts, options
         self._split = [split_part(part) for part in parts]
         self._refuse_other_names()
+        self._refuse_missing_parts()
         self._placements = self._placed()
         self.sources = {name: self._whole(name) for name in self._split[0].tensors}
 
@@ -110,6 +112,18 @@ class _Merged:
             for name in sorted(part.tensors.keys() ^ self._parts[0].tensors.keys()):
                 holder = file if name in part.tensors else self._files[0]
                 raise CheckpointError(f"only {holder.path} of the parts has a tensor {name}")
+
+    def _refuse_missing_parts(self) -> None:
+        """Names have no gap where the last parts are missing; shapes tell."""
+        path, count = self._files[0].path, len(self._files)
+        shapes = {name: ref.shape for name, ref in self._split[0].tensors.items()}
+        split = tensor_parallel_size(path, shapes)
+        if split != count:
+            raise CheckpointError(
+                f"{path}: is one of {split:g} tensor-parallel parts, but {count} "
+                f"{'was' if count == 1 else 'were'} given",
+                hint="are all parts here, and does the pattern match just them?",
+            )
 
     def _placed(self) -> dict[str, Placement]:
         known, placed = placements(), {}

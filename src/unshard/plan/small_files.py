@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from unshard.dtypes import UINT8, DType
@@ -31,7 +32,7 @@ def copied_companions(
     layout's names."""
     sources, files = [], []
     for companion, content in checkpoint.companions.items():
-        source = stored_bytes(content.path, content)
+        source = stored_bytes(Path(content.path).name, content)
         target = copied(source)
         record = Record(names[companion], 0, spans=(whole_span(target),))
         sources.append(source)
