@@ -142,7 +142,9 @@ def test_a_missing_shard_is_refused(shard: int, raw: Raw, tmp_path: Path, capsys
     (raw[0] / f"checkpoint_last-model_part-0-shard{shard}.pt").unlink()
     assert fsdp(raw[0], tmp_path / "x.pt") == 3
     expected = (
-        f"shard{shard}.pt is missing" if shard < 2 else "is one of 3 FSDP shards, but only 2 are"
+        f"shard{shard}.pt is missing"
+        if shard < 2
+        else "takes 3 FSDP shards of this length, but only 2 are"
     )
     assert expected in capsys.readouterr().err
 

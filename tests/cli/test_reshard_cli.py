@@ -85,6 +85,15 @@ def test_a_source_may_be_spelled_in_another_way(
     assert (out / "model.safetensors").stat().st_ino == written
 
 
+def test_verify_names_parts_that_nothing_confirms(
+    raw: Raw, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["reshard", str(raw[0]), str(tmp_path), "--to", "metaseq"]) == 0
+    capsys.readouterr()
+    assert main(["verify", str(tmp_path)]) == 0
+    assert "extra      reshard-model_part-1.pt\n" in capsys.readouterr().out
+
+
 def test_a_destination_that_is_a_file(
     raw: Raw, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

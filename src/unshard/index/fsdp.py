@@ -118,7 +118,8 @@ def _refuse_missing_shards(part: PartFiles, flat: FlatParameter, ref: TensorRef)
     if count > len(part.ranks) and ref.shape == (share(total, count),):
         here = f"{len(part.ranks)} {'is' if len(part.ranks) == 1 else 'are'} here"
         raise CheckpointError(
-            f"{part.first.path}: is one of {count} FSDP shards, but only {here}",
+            f"{part.first.path}: {flat.key}: takes {count} FSDP shards of this length, but only "
+            f"{here}",
             hint="name the folder (or a pattern) that holds all of them; `unshard verify` lists "
             "what is missing",
         )
