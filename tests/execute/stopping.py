@@ -49,6 +49,14 @@ def plan_of(folder: Path, target: str) -> CopyPlan:
     return plan_safetensors(checkpoint) if target == "hf" else plan_metaseq(checkpoint, 4)
 
 
+def stop_plan(plan: CopyPlan, out: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves `out` as a reshard that was killed after `count` tasks."""
+    with monkeypatch.context() as patch:
+        stop_after(count, patch)
+        with pytest.raises(StoppedError):
+            run_plan(plan, out, workers=1)
+
+
 def stop_reclaim(
     checkpoint: Checkpoint, plan: CopyPlan, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

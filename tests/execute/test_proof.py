@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from flipping import flip
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,14 +57,6 @@ def test_of_a_cast_the_outputs_fingerprint_is_recorded(raw: Raw, tmp_path: Path)
     run_plan(plan_safetensors(source, dtype=FLOAT32), tmp_path / "hf")
     found = fingerprint(open_checkpoint(tmp_path / "hf").index)
     assert recorded(tmp_path / "hf")["model"] == found.model != fingerprint(source.index).model
-
-
-def flip(path: Path, offset: int) -> None:
-    with path.open("r+b") as file:
-        file.seek(offset)
-        byte = file.read(1)[0]
-        file.seek(offset)
-        file.write(bytes([byte ^ 1]))
 
 
 @pytest.mark.parametrize("where", [0, 1, -1])

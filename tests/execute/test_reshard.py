@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from flipping import flip
 from safetensors.torch import load_file, save_file
 
 from unshard.dtypes import FLOAT32
@@ -109,14 +110,6 @@ def test_there_and_back_is_the_same_file(raw: Raw, tmp_path: Path) -> None:
     run_plan(plan_metaseq(open_checkpoint(tmp_path / "four"), 2), tmp_path / "again")
     for name in ("reshard-model_part-0.pt", "reshard-model_part-1.pt"):
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
-
-
-def flip(path: Path, offset: int) -> None:
-    with path.open("r+b") as file:
-        file.seek(offset)
-        byte = file.read(1)[0]
-        file.seek(offset)
-        file.write(bytes([byte ^ 1]))
 
 
 def test_one_flipped_bit_changes_fingerprint_and_diff(raw: Raw, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from stopping import StoppedError, contents, plan_of, stop_after
+from stopping import StoppedError, contents, plan_of, stop_after, stop_plan
 
 from unshard.errors import IntegrityError, UsageError
 from unshard.execute.copy import TaskResult
@@ -36,10 +36,7 @@ def test_a_stopped_run_goes_on(
 ) -> None:
     plan = plan_of(raw[0], target)
     run_plan(plan, tmp_path / "once")
-    with monkeypatch.context() as patch:
-        stop_after(count, patch)
-        with pytest.raises(StoppedError):
-            run_plan(plan, tmp_path / "again", workers=1)
+    stop_plan(plan, tmp_path / "again", count, monkeypatch)
     with monkeypatch.context() as patch:
         ran = stop_after(10_000, patch)
         before = set(TaskLog(tmp_path / "again").read())
@@ -83,10 +80,7 @@ def test_lines_that_never_reached_the_disk_are_done_again(
 ) -> None:
     plan = plan_of(raw[0], "hf")
     run_plan(plan, tmp_path / "once")
-    with monkeypatch.context() as patch:
-        stop_after(10, patch)
-        with pytest.raises(StoppedError):
-            run_plan(plan, tmp_path / "again", workers=1)
+    stop_plan(plan, tmp_path / "again", 10, monkeypatch)
     with monkeypatch.context() as patch:
         log = tmp_path / "again/.unshard.tasks"
         whole = log.read_bytes()
@@ -102,10 +96,7 @@ def test_tasks_cut_otherwise_are_done_again(
     """As by another version of unshard: the numbers in the log mean other rows."""
     plan = plan_of(raw[0], "hf")
     run_plan(plan, tmp_path / "once")
-    with monkeypatch.context() as patch:
-        stop_after(10, patch)
-        with pytest.raises(StoppedError):
-            run_plan(plan, tmp_path / "again", workers=1)
+    stop_plan(plan, tmp_path / "again", 10, monkeypatch)
     run_plan(plan, tmp_path / "again")
     assert contents(tmp_path / "again") == contents(tmp_path / "once")
 
@@ -114,10 +105,7 @@ def test_a_lost_partial_file_is_made_again(
     raw: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = plan_of(raw[0], "metaseq")
-    with monkeypatch.context() as patch:
-        stop_after(20, patch)
-        with pytest.raises(StoppedError):
-            run_plan(plan, tmp_path / "again", workers=1)
+    stop_plan(plan, tmp_path / "again", 20, monkeypatch)
     next((tmp_path / "again").glob(".reshard-model_part-1*")).unlink()
     run_plan(plan, tmp_path / "again")
     run_plan(plan, tmp_path / "once")

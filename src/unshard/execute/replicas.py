@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from unshard.errors import CheckpointError
-from unshard.execute.blocks import Buffers, stream
-from unshard.execute.casts import ARRAY_TYPES
+from unshard.execute.blocks import Buffers, elements_of, same_bytes, stream
+from unshard.execute.element_values import float64_values
 from unshard.execute.reader import Reader
 from unshard.plan.copy_plan import CopyPlan
 from unshard.plan.lower import lower_whole
@@ -49,10 +48,8 @@ def _differences(tensor: LogicalTensor, replica: TensorRef) -> Iterator[float]:
         left = stream(lower_whole(mine), reader, Buffers())
         right = stream(lower_whole(theirs), reader, Buffers())
         for one, two in zip(left, right, strict=True):
-            if one != two:
-                yield float(np.max(np.abs(_values(tensor, one) - _values(tensor, two))))
-
-
-def _values(tensor: LogicalTensor, block: memoryview) -> npt.NDArray[np.float64]:
-    kind = ARRAY_TYPES.get(tensor.dtype, tensor.dtype.numpy)
-    return np.frombuffer(block, kind).astype(np.float64)
+            if not same_bytes(one, two):
+                values = [
+                    float64_values(elements_of(tensor, block), tensor.dtype) for block in (one, two)
+                ]
+                yield float(np.max(np.abs(values[0] - values[1])))
