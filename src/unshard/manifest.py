@@ -1,7 +1,7 @@
 """Manifests: which files there are and what their bytes must hash to.
 
-Two forms are read: Meta's CSV (`shard,md5sum`, as published for OPT-175B and OPT-66B)
-and the lines of GNU `md5sum`.
+Three forms are read: Meta's CSV (`shard,md5sum`, as published for OPT-175B and OPT-66B) and
+the lines of GNU `md5sum` (Llama's `checklist.chk` too) or of BSD `md5`, which may be mixed.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ _CSV_HEADER = "shard,md5sum"
 _MD5 = re.compile(r"[0-9a-fA-F]{32}")
 _CSV_LINE = re.compile(r"(?P<name>[^,]+),(?P<md5>[^,]+)")
 _GNU_LINE = re.compile(r"(?P<md5>\S+) [ *](?P<name>.+)")
+_BSD_LINE = re.compile(r"MD5 \((?P<name>.+)\) = (?P<md5>\S+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +55,20 @@ class Manifest(Mapping[str, Digest]):
     def __len__(self) -> int:
         return len(self._digests)
 
+    def shared_digests(self) -> tuple[tuple[str, ...], ...]:
+        """The names that have one digest between them, group by group.
+
+        Files of different weights never do, so a manifest with such a group is most likely
+        wrong about all but one of it: Meta's list for OPT-66B gives parts 5 and 6 one md5.
+        """
+        names: dict[Digest, list[str]] = {}
+        for name, digest in self._digests.items():
+            names.setdefault(digest, []).append(name)
+        return tuple(tuple(group) for group in names.values() if len(group) > 1)
+
 
 def read_manifest(path: str | Path) -> Manifest:
-    """The manifest in the file `path`, in Meta's CSV form or GNU `md5sum` form.
+    """The manifest in the file `path`, in Meta's CSV, GNU `md5sum` or BSD `md5` form.
 
     Raises:
         UsageError: there is no such file, or it cannot be read.
@@ -85,12 +97,11 @@ def parse_manifest(text: str, source: str) -> Manifest:
     """
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     is_csv = lines[0] == _CSV_HEADER
-    pattern = _CSV_LINE if is_csv else _GNU_LINE
     digests: dict[str, Digest] = {}
     for number, line in enumerate(lines, start=1):
         if not line or (is_csv and number == 1):
             continue
-        match = pattern.fullmatch(line)
+        match = _CSV_LINE.fullmatch(line) if is_csv else _match_line(line)
         problem = _line_problem(match, digests)
         if match is None or problem:
             raise FormatError(source, f"line {number}: {problem}")
@@ -100,9 +111,16 @@ def parse_manifest(text: str, source: str) -> Manifest:
     return Manifest(digests, source)
 
 
+def _match_line(line: str) -> re.Match[str] | None:
+    return _BSD_LINE.fullmatch(line) or _GNU_LINE.fullmatch(line)
+
+
 def _line_problem(match: re.Match[str] | None, seen: Mapping[str, Digest]) -> str | None:
     if match is None:
-        return "neither `name,md5` under a `shard,md5sum` header nor `md5  name`"
+        return (
+            "neither `name,md5` under a `shard,md5sum` header nor `md5  name` nor "
+            "`MD5 (name) = md5`"
+        )
     if not _MD5.fullmatch(match["md5"]):
         return f"{match['md5'][:80]!r} is not an md5 (32 hexadecimal digits)"
     if match["name"] in seen:

@@ -1,7 +1,7 @@
 """What Meta published: names, counts and md5s of files.
 
-Sources: metaseq `projects/OPT/download_opt175b.md` and its history, `projects/OPT/assets/`,
-`projects/OPTIML/download_optiml175b.md` and metaseq's issues.
+Sources: metaseq `projects/OPT/README.md`, `projects/OPT/download_opt175b.md` and its history,
+`projects/OPT/assets/`, `projects/OPTIML/download_optiml175b.md` and metaseq's issues.
 """
 
 from __future__ import annotations
@@ -45,6 +45,38 @@ OPT_IML_MAX_175B = Release(
 )
 
 BY_TEMPLATE_NAME = {r.template_name: r for r in (OPT_175B, OPT_IML_175B, OPT_IML_MAX_175B)}
+
+
+@dataclass(frozen=True, slots=True)
+class PublicRelease:
+    """One published set of weights that anybody may download: `url` as `Release.template_name`,
+    with the whole address before it."""
+
+    url: str
+    file_names: tuple[str, ...]
+
+
+_PUBLIC = "https://dl.fbaipublicfiles.com/opt"
+
+
+def _public_parts(size: str, num_parts: int) -> PublicRelease:
+    return PublicRelease(
+        f"{_PUBLIC}/v1_20230405/{size}/reshard-model_part-*.pt",
+        tuple(f"reshard-model_part-{tp_rank}.pt" for tp_rank in range(num_parts)),
+    )
+
+
+PUBLIC = {
+    "opt-125m": _public_parts("125m", 1),
+    "opt-350m": PublicRelease(f"{_PUBLIC}/v1_20220502/350m/reshard.pt", ("reshard.pt",)),
+    "opt-1.3b": _public_parts("1.3b", 1),
+    "opt-2.7b": _public_parts("2.7b", 1),
+    "opt-6.7b": _public_parts("6.7b", 1),
+    "opt-13b": _public_parts("13b", 2),
+    "opt-30b": _public_parts("30b", 4),
+    "opt-66b": _public_parts("66b", 8),
+}
+"""By the name that the command line takes. Meta prints md5s of OPT-66B only."""
 
 TOKENIZER_DIGESTS = {
     "dict.txt": Digest("md5", "934def0c596e01dfb849fa65b73e01aa"),

@@ -41,6 +41,8 @@ class VerifyReport:
     extra: tuple[str, ...]
     num_bytes: int
     """Bytes hashed."""
+    shared_digests: tuple[tuple[str, ...], ...] = ()
+    """Names that the manifest gives one digest: it is most likely wrong about some."""
 
     @property
     def is_right(self) -> bool:
@@ -84,6 +86,7 @@ def verify(
         tuple(name for name in manifest if name not in present),
         _extra(directory, manifest),
         total_bytes,
+        manifest.shared_digests(),
     )
 
 

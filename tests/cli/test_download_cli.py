@@ -9,10 +9,12 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from unshard import releases
 from unshard.cli import display
 from unshard.cli.download import command as download_command
 from unshard.cli.verify import command as verify_command
 from unshard.errors import IntegrityError, LinkRefusedError, UsageError
+from unshard.releases import PublicRelease
 from unshard.testing.object_store import FakeObjectStore, Fault
 
 CONTENTS = {f"reshard-model_part-{i}.pt": b"PK%d" % i * 1000 for i in range(3)}
@@ -88,6 +90,25 @@ def test_a_known_release_needs_neither(store, tmp_path):
     assert "the 16 files of OPT-IML-175B, with nothing to verify" in result.stderr
 
 
+def test_a_public_release_goes_by_name_into_a_folder_of_that_name(tmp_path, monkeypatch):
+    (tmp_path / "objects").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with FakeObjectStore(tmp_path / "objects", is_public=True) as store:
+        for name, content in CONTENTS.items():
+            store.put(name, content)
+        release = PublicRelease(store.presigned_url("reshard-model_part-*.pt"), tuple(CONTENTS))
+        monkeypatch.setitem(releases.PUBLIC, "opt-13b", release)
+        run(download_command, "opt-13b")
+        run(download_command, "opt-13b", "elsewhere")
+    assert contents(tmp_path / "opt-13b") == contents(tmp_path / "elsewhere") == CONTENTS
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(UsageError) as caught:
+        run(download_command, "opt-175b")
+    assert "opt-125m, opt-350m" in caught.value.hint
+
+
 def test_one_public_file(tmp_path):
     (tmp_path / "reshard.pt").write_bytes(b"PK" * 100)
     with FakeObjectStore(tmp_path, is_public=True) as store:
@@ -158,6 +179,19 @@ def test_verify_names_every_bad_file_and_ends_with_3(folder):
     report = json.loads(e.value.stdout)
     assert (report["is_right"], report["missing"]) == (False, ["reshard-model_part-1.pt"])
     assert report["different"][0]["name"] == "reshard-model_part-0.pt"
+
+
+def test_verify_tells_lines_of_the_manifest_that_cannot_all_be_right(folder):
+    for found in folder.glob("*.csv"):
+        found.unlink()
+    md5s = {name: hashlib.md5(content).hexdigest() for name, content in CONTENTS.items()}
+    md5s["reshard-model_part-2.pt"] = md5s["reshard-model_part-1.pt"]
+    lines = "".join(f"{md5}  {name}\n" for name, md5 in md5s.items())
+    (folder / "checklist.chk").write_text(lines)
+    with pytest.raises(IntegrityError) as caught:
+        run(verify_command, folder)
+    assert "suspect    reshard-model_part-1.pt, reshard-model_part-2.pt" in caught.value.stdout
+    assert "different  reshard-model_part-2.pt" in caught.value.stdout
 
 
 def test_verify_wants_exactly_one_manifest(folder):

@@ -21,12 +21,23 @@ digests = st.text("0123456789abcdef", min_size=32, max_size=32)
 
 
 @given(st.dictionaries(names, digests, min_size=1), st.booleans(), st.sampled_from(["\n", "\r\n"]))
-def test_both_forms_say_the_same(files, binary, end):
+def test_all_forms_say_the_same(files, binary, end):
     csv = end.join(["shard,md5sum", *(f"{name},{md5}" for name, md5 in files.items())])
     gnu = "".join(f"{md5} {'* '[not binary]}{name}{end}" for name, md5 in files.items())
     expected = [(name, Digest("md5", md5)) for name, md5 in files.items()]
     assert list(parse_manifest(csv, "m").items()) == expected
     assert list(parse_manifest(gnu, "m").items()) == expected
+    bsd = "".join(f"MD5 ({name}) = {md5}{end}" for name, md5 in files.items())
+    assert list(parse_manifest(bsd, "m").items()) == expected
+
+
+def test_names_with_one_digest_are_told():
+    other = "c" * 32
+    manifest = parse_manifest(
+        f"{A}  a\n{B}  b\n{A}  c\n{other}  d\n{A.upper()}  e\n{other}  f", "m"
+    )
+    assert manifest.shared_digests() == (("a", "c", "e"), ("d", "f"))
+    assert parse_manifest(f"{A}  a\n{B}  b", "m").shared_digests() == ()
 
 
 def test_metas_form_has_no_last_line_end(tmp_path):
@@ -48,6 +59,10 @@ def test_metas_form_has_no_last_line_end(tmp_path):
         (f"shard,md5sum\na.pt,{A},x", "line 2: neither"),
         (f"shard,md5sum\n\n{A}  a.pt", "line 3: neither"),
         (f"{A}  a.pt\n\\{A}  b\\nc.pt", "line 2: .* is not an md5"),
+        (f"MD5 (a.pt) = {A[:-1]}", "line 1: .* is not an md5"),
+        (f"MD5 (../a.pt) = {A}", "line 1: .*path separator"),
+        (f"{A}  a.pt\nMD5 (a.pt) = {A}", "line 2: 'a.pt' comes twice"),
+        (f"SHA256 (a.pt) = {A}{A}", "line 1: "),
         (f"{A}  ../a.pt", "line 1: .*path separator"),
         (f"{A}  /a.pt", "line 1: .*path separator"),
         (f"{A}  a\\b.pt", "line 1: .*path separator"),
@@ -106,3 +121,17 @@ def test_the_releases_have_the_published_numbers_of_files():
         assert len(set(release.file_names)) == 16
         before, after = release.template_name.split("*")
         assert release.file_names[15] == f"{before}15{after}"
+
+
+def test_public_releases_name_their_files():
+    counts = {name: len(release.file_names) for name, release in releases.PUBLIC.items()}
+    assert counts == {
+        "opt-125m": 1,
+        "opt-350m": 1,
+        "opt-1.3b": 1,
+        "opt-2.7b": 1,
+        "opt-6.7b": 1,
+        "opt-13b": 2,
+        "opt-30b": 4,
+        "opt-66b": 8,
+    }

@@ -28,7 +28,7 @@ URL_VARIABLE = "UNSHARD_URL"
     "--manifest",
     "manifest_path",
     type=click.Path(path_type=Path),
-    help="md5 of each file: Meta's CSV or md5sum lines. Names the files and verifies them.",
+    help="md5s by Meta's CSV, md5sum or BSD md5 lines: names the files and verifies them.",
 )
 @click.option("--parts", type=click.IntRange(min=1), help="Number of files of a URL with a `*`.")
 @click.option(
@@ -49,6 +49,9 @@ def command(
 ) -> None:
     """Fetch the files behind URL into DIRECTORY (default: here) and verify them.
 
+    URL may also be the name of a public release, opt-125m to opt-66b; the default DIRECTORY
+    is then a new one of that name.
+
     The last part of the URL stands for the file names: `stubbed.pt` for any name, or a
     pattern such as `reshard-model_part-*.pt`.
 
@@ -58,12 +61,16 @@ def command(
     Run the same command again after a cut, a crash or with a fresh link: it continues where
     it stopped, and files that are there and verified are not fetched again.
     """
-    text, directory = _url_and_directory(url, directory)
+    release = releases.PUBLIC.get(url or "") if URL_VARIABLE not in os.environ else None
+    if release and url:
+        text, directory = release.url, directory or Path(url)
+    else:
+        text, directory = _url_and_directory(url, directory)
     template = PresignedTemplate.parse(text)
     with display.progress() as progress:
         report = download(
             template,
-            _files(template, manifest_path, parts),
+            _files(template, manifest_path, parts, release),
             directory,
             max_connections=max_connections,
             progress=progress,
@@ -89,13 +96,17 @@ def _url_and_directory(url: str | None, directory: Path | None) -> tuple[str, Pa
     if "://" not in url and directory is None:
         raise UsageError(
             f"{URL_VARIABLE} is not set, and {url!r} is no URL",
-            hint="give the link in single quotes, as `-` with stdin, or in that variable",
+            hint="give the link in single quotes, as `-` with stdin, or in that variable; or one "
+            f"of {', '.join(releases.PUBLIC)}",
         )
     return url, directory or Path()
 
 
 def _files(
-    template: PresignedTemplate, manifest_path: Path | None, parts: int | None
+    template: PresignedTemplate,
+    manifest_path: Path | None,
+    parts: int | None,
+    public: releases.PublicRelease | None,
 ) -> Manifest | Sequence[str]:
     """Which files to fetch: the manifest's, the parts asked for, or a known release's."""
     if manifest_path and parts:
@@ -104,6 +115,8 @@ def _files(
         return read_manifest(manifest_path)
     if parts:
         return template.names(parts)
+    if public:
+        return public.file_names
     if release := releases.BY_TEMPLATE_NAME.get(template.name):
         click.echo(
             f"no --manifest: fetching the {len(release.file_names)} files of {release.name}, "

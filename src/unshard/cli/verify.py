@@ -16,7 +16,7 @@ from unshard.manifest import read_manifest
 from unshard.releases import KNOWN_PARTS
 from unshard.verify import PartsReport, VerifyReport
 
-MANIFEST_PATTERNS = ("*md5*.csv", "*.md5")
+MANIFEST_PATTERNS = ("*md5*.csv", "*.md5", "checklist.chk")
 
 
 @click.command(name="verify")
@@ -25,7 +25,8 @@ MANIFEST_PATTERNS = ("*md5*.csv", "*.md5")
     "--manifest",
     "manifest_path",
     type=click.Path(path_type=Path),
-    help="Meta's CSV or md5sum lines. Default: the one *md5*.csv or *.md5 in DIRECTORY.",
+    help="Meta's CSV, md5sum or BSD md5 lines. Default: the one *md5*.csv, *.md5 or "
+    "checklist.chk in DIRECTORY.",
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Files at once. Default: all cores.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -94,6 +95,9 @@ def _print_files(report: VerifyReport, but: tuple[str, ...]) -> None:
     for name in report.extra:
         if name not in but:
             click.echo(f"extra      {name}")
+    for names in report.shared_digests:
+        click.echo(f"suspect    {', '.join(names)}  have one and the same md5 in the manifest:")
+        click.echo("           different files never do, so at most one of these lines is right")
     click.echo(f"{len(report.matching)} files match {report.manifest} ({report.num_bytes} bytes)")
 
 
