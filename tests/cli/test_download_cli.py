@@ -13,7 +13,7 @@ from unshard import releases
 from unshard.cli import display
 from unshard.cli.download import command as download_command
 from unshard.cli.verify import command as verify_command
-from unshard.errors import IntegrityError, LinkRefusedError, UsageError
+from unshard.errors import DestinationError, IntegrityError, LinkRefusedError, UsageError
 from unshard.releases import PublicRelease
 from unshard.testing.object_store import FakeObjectStore, Fault
 
@@ -101,6 +101,19 @@ def test_a_public_release_goes_by_name_into_a_folder_of_that_name(tmp_path, monk
         run(download_command, "opt-13b")
         run(download_command, "opt-13b", "elsewhere")
     assert contents(tmp_path / "opt-13b") == contents(tmp_path / "elsewhere") == CONTENTS
+
+
+def test_one_release_does_not_pass_for_another_in_the_same_folder(store, csv, tmp_path):
+    name, target = "reshard-model_part-0.pt", tmp_path / "target"
+    run(download_command, store.presigned_url(name, folder="/opt/125m/"), target)
+    run(download_command, store.presigned_url(name, folder="/opt/125m/"), target)
+    num_requests = len(store.requests)
+    with pytest.raises(DestinationError, match=r"is of other weights, from /opt/125m/"):
+        run(download_command, store.presigned_url(name, folder="/opt/1.3b/"), target)
+    assert num_requests == len(store.requests) == 1
+    other = store.presigned_url(folder="/opt/1.3b/")
+    run(download_command, other, target, "--manifest", csv)  # a manifest tells them apart
+    assert contents(target) == CONTENTS
 
 
 def test_an_unknown_name_lists_the_known_ones():

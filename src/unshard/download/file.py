@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from unshard.download.disk import disk_errors
@@ -31,6 +32,25 @@ def is_remembered(journal: Journal, path: Path, digest: Digest | None) -> bool:
         and (status.st_size, status.st_mtime_ns) == (finished.size_bytes, finished.mtime_ns)
         and digest in (None, finished.digest)
     )
+
+
+def check_same_weights(
+    journal: Journal, directory: Path, names: Iterable[str], folder: str
+) -> None:
+    """Where no manifest tells weights apart, keep those of one release from passing for, or
+    being written over by, those of another: every release names its first part alike.
+
+    Raises:
+        DestinationError: one of `names` in `directory` came from another folder of a URL.
+    """
+    for name in names:
+        finished = journal.finished(name)
+        is_there = finished and (directory / name).exists()
+        if finished and is_there and finished.folder not in ("", folder):
+            raise DestinationError(
+                f"{directory / name}: is of other weights, from {finished.folder}",
+                hint="choose another folder, or give the manifest of these weights",
+            )
 
 
 class FileDownload:
@@ -68,7 +88,8 @@ class FileDownload:
                     f"{self.name}: {mismatch}", hint="is this the manifest of these weights?"
                 )
             status = partial.publish()
-            finished = Finished(status.st_size, status.st_mtime_ns, partial.digest)
+            folder = self._session.template.folder
+            finished = Finished(status.st_size, status.st_mtime_ns, partial.digest, folder)
         self._session.journal.finish(self.name, finished)
         return True
 

@@ -40,6 +40,8 @@ class Finished:
     size_bytes: int
     mtime_ns: int
     digest: Digest
+    folder: str = ""
+    """Path of the folder in the URL that it came from; "" where that is not known."""
 
 
 class Journal:
@@ -88,6 +90,7 @@ class Journal:
                 "mtime_ns": finished.mtime_ns,
                 "algorithm": finished.digest.algorithm,
                 "digest": finished.digest.value,
+                "folder": finished.folder,
             }
         )
 
@@ -113,9 +116,10 @@ class Journal:
                     "mtime_ns": int(mtime_ns),
                     "algorithm": str(algorithm),
                     "digest": str(value),
+                    **rest,
                 }:
-                    digest = Digest(algorithm, value)
-                    self._finished[name] = Finished(size, mtime_ns, digest)
+                    digest, folder = Digest(algorithm, value), str(rest.get("folder", ""))
+                    self._finished[name] = Finished(size, mtime_ns, digest, folder)
         except ValueError:
             return  # a line cut short; what it said is found out again
 

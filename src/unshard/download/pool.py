@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unshard.download.disk import disk_errors
-from unshard.download.file import FileDownload, is_remembered
+from unshard.download.file import FileDownload, check_same_weights, is_remembered
 from unshard.download.journal import Journal
 from unshard.download.meter import Meter
 from unshard.download.retry import RetryPolicy
@@ -65,7 +65,8 @@ def download(
     Raises:
         UsageError: the URL cannot stand for one of the files, or a name leaves the folder.
         LinkRefusedError: HTTP 401 or 403; a fresh link continues at the byte.
-        NoSpaceError, DestinationError: the disk is full, or the folder is in use.
+        NoSpaceError, DestinationError: the disk is full, or the folder is in use, or it has
+            files of another release that no manifest tells apart.
         TransferError, DigestError: files failed; all others were fetched first, unless
             `MAX_FAILURES_IN_A_ROW` failed.
         KeyboardInterrupt: as it came, after all threads ended.
@@ -84,6 +85,8 @@ def download(
     ):
         if not journal.is_locked:
             progress.note(f"{directory}: has no file locks; run one download here at a time")
+        if not isinstance(files, Manifest):
+            check_same_weights(journal, directory, digests, template.folder)
         rest = {n: d for n, d in digests.items() if not is_remembered(journal, directory / n, d)}
         meter = Meter(progress, len(rest), directory)
         session = Session(template, directory, transport, journal, meter, retry or RetryPolicy())
