@@ -4,20 +4,37 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 from unshard.progress import Progress
+
+SECONDS_TO_JUDGE_BY = 10.0
+"""How long the rate is watched before it is held against the end of the link."""
 
 
 class Meter:
     """The progress of one download of `num_files` files into `directory`.
 
     Sizes become known file by file; until all are, the total is estimated from their mean,
-    and `Progress.start` is called again whenever the estimate changes.
+    and `Progress.start` is called again whenever the estimate changes. Once the rate is known,
+    a link that ends before the download (`link_end`) is told, while a fresh one can be asked for.
     """
 
-    def __init__(self, progress: Progress, num_files: int, directory: Path) -> None:
+    def __init__(
+        self,
+        progress: Progress,
+        num_files: int,
+        directory: Path,
+        link_end: datetime | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._progress = progress
+        self._link_end = link_end
+        self._clock = clock
+        self._receiving_since: float | None = None
         self._num_files = num_files
         self._directory = directory
         self._lock = threading.Lock()
@@ -43,6 +60,7 @@ class Meter:
         with self._lock:
             self.received_bytes += num_bytes
         self.advance(num_bytes)
+        self._predict()
 
     def advance(self, num_bytes: int) -> None:
         """`num_bytes` are there; negative when they were given up."""
@@ -62,3 +80,30 @@ class Meter:
                 f"{self._directory}: about {wanted_bytes / 2**30:.1f} GiB still to come, "
                 f"but only {free_bytes / 2**30:.1f} GiB are free"
             )
+
+    def _predict(self) -> None:
+        """Say once, when it can be judged, that the link ends first."""
+        if self._link_end is None:
+            return
+        now = self._clock()
+        with self._lock:
+            self._receiving_since = self._receiving_since or now
+            elapsed_s = now - self._receiving_since
+            if elapsed_s < SECONDS_TO_JUDGE_BY or not self.received_bytes:
+                return
+            link_end, self._link_end = self._link_end, None
+            rate = self.received_bytes / elapsed_s
+            left_s = (self._total_bytes - self._done_bytes) / rate
+        link_s = (link_end - datetime.now(UTC)).total_seconds() if link_end else left_s
+        if left_s > link_s > 0:
+            self.note(
+                f"the rest takes {_duration(left_s)} at this rate ({rate / 1e6:.1f} MB/s), and the "
+                f"link ends in {_duration(link_s)}: have a fresh one ready, the same command "
+                "continues with it"
+            )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 5400:
+        return f"{max(seconds / 60, 1):.0f} min"
+    return f"{seconds / 3600:.0f} h"

@@ -88,7 +88,7 @@ def download(
         if not isinstance(files, Manifest):
             check_same_weights(journal, directory, digests, template.folder)
         rest = {n: d for n, d in digests.items() if not is_remembered(journal, directory / n, d)}
-        meter = Meter(progress, len(rest), directory)
+        meter = Meter(progress, len(rest), directory, template.expires_at())
         session = Session(template, directory, transport, journal, meter, retry or RetryPolicy())
         pending = [FileDownload(session, name, digest) for name, digest in rest.items()]
         fetched = _run(session, pending, len(digests), max_connections)
