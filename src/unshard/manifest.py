@@ -111,6 +111,11 @@ def parse_manifest(text: str, source: str) -> Manifest:
     return Manifest(digests, source)
 
 
+def md5sum_lines(manifest: Manifest) -> str:
+    """`manifest` as `md5sum -c` reads it; no name in a manifest needs its escapes."""
+    return "".join(f"{digest.value}  {name}\n" for name, digest in manifest.items())
+
+
 def _match_line(line: str) -> re.Match[str] | None:
     return _BSD_LINE.fullmatch(line) or _GNU_LINE.fullmatch(line)
 

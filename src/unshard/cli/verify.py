@@ -12,7 +12,7 @@ import click
 from unshard.cli import display
 from unshard.errors import UsageError
 from unshard.library.verification import Findings, verify_folder
-from unshard.manifest import read_manifest
+from unshard.manifest import Manifest, md5sum_lines, read_manifest
 from unshard.releases import KNOWN_PARTS
 from unshard.verify import PartsReport, VerifyReport
 
@@ -30,8 +30,15 @@ MANIFEST_PATTERNS = ("*md5*.csv", "*.md5", "checklist.chk")
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Files at once. Default: all cores.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option(
+    "--export", is_flag=True, help="Hash nothing: print the manifest as `md5sum -c` reads it."
+)
 def command(
-    directory: Path, manifest_path: Path | None, workers: int | None, as_json: bool
+    directory: Path,
+    manifest_path: Path | None,
+    workers: int | None,
+    as_json: bool,
+    export: bool,
 ) -> None:
     """Hash the files in DIRECTORY and name every one that the manifest does not confirm.
 
@@ -45,6 +52,9 @@ def command(
         raise UsageError(f"{directory}: no such folder")
     path = manifest_path or _only_manifest(directory)
     manifest = read_manifest(path) if path else None
+    if export:
+        click.echo(_export(directory, manifest), nl=False)
+        return
     with display.progress() as progress:
         findings = verify_folder(directory, manifest, workers=workers, progress=progress)
     if as_json:
@@ -54,6 +64,12 @@ def command(
     problem = findings.problem()
     if problem:
         raise problem
+
+
+def _export(directory: Path, manifest: Manifest | None) -> str:
+    if manifest is None:
+        raise UsageError(f"{directory}: has no manifest", hint="say which with --manifest FILE")
+    return md5sum_lines(manifest)
 
 
 def _only_manifest(directory: Path) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 from unshard.download.transport import InterruptedTransferError, Response
 from unshard.download.url import PresignedTemplate
@@ -78,10 +79,9 @@ def refusal(name: str, response: Response, template: PresignedTemplate) -> Unsha
             hint="get a fresh link and run the same command with it: it continues from here",
         )
     if status in (408, 429) or status >= 500:
-        wait = response.headers.get("Retry-After", "")
         return InterruptedTransferError(
             f"{name}: the server is busy or failing (HTTP {status})",
-            retry_after_s=float(wait) if wait.isascii() and wait.isdigit() else None,
+            retry_after_s=_seconds_to_wait(response.headers.get("Retry-After", "")),
         )
     if status in (404, 410):
         return TransferError(f"{name}: the server has no such file (HTTP {status}) at {template}")
@@ -91,6 +91,17 @@ def refusal(name: str, response: Response, template: PresignedTemplate) -> Unsha
             hint="a presigned link answers with the file itself: is this one?",
         )
     return TransferError(f"{name}: the server answers HTTP {status}")
+
+
+def _seconds_to_wait(retry_after: str) -> float | None:
+    """What a Retry-After header asks for, as seconds or as a date (RFC 9110, 10.2.3)."""
+    if retry_after.isascii() and retry_after.isdigit():
+        return float(retry_after)
+    try:
+        until = parsedate_to_datetime(retry_after)
+    except ValueError:
+        return None
+    return max((until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds(), 0)
 
 
 def _expiry(template: PresignedTemplate) -> str:
