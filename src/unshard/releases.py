@@ -49,26 +49,23 @@ BY_TEMPLATE_NAME = {r.template_name: r for r in (OPT_175B, OPT_IML_175B, OPT_IML
 
 @dataclass(frozen=True, slots=True)
 class PublicRelease:
-    """One published set of weights that anybody may download: `url` as `Release.template_name`,
-    with the whole address before it."""
+    """One published set of weights that anybody may download: `num_parts` files, whose numbers
+    from 0 take the place of the `*` in `url`."""
 
     url: str
-    file_names: tuple[str, ...]
+    num_parts: int
 
 
 _PUBLIC = "https://dl.fbaipublicfiles.com/opt"
 
 
 def _public_parts(size: str, num_parts: int) -> PublicRelease:
-    return PublicRelease(
-        f"{_PUBLIC}/v1_20230405/{size}/reshard-model_part-*.pt",
-        tuple(f"reshard-model_part-{tp_rank}.pt" for tp_rank in range(num_parts)),
-    )
+    return PublicRelease(f"{_PUBLIC}/v1_20230405/{size}/reshard-model_part-*.pt", num_parts)
 
 
 PUBLIC = {
     "opt-125m": _public_parts("125m", 1),
-    "opt-350m": PublicRelease(f"{_PUBLIC}/v1_20220502/350m/reshard.pt", ("reshard.pt",)),
+    "opt-350m": PublicRelease(f"{_PUBLIC}/v1_20220502/350m/reshard.pt", 1),
     "opt-1.3b": _public_parts("1.3b", 1),
     "opt-2.7b": _public_parts("2.7b", 1),
     "opt-6.7b": _public_parts("6.7b", 1),

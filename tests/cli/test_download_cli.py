@@ -99,7 +99,7 @@ def test_a_public_release_goes_by_name_into_a_folder_of_that_name(tmp_path, monk
     with FakeObjectStore(tmp_path / "objects", is_public=True) as store:
         for name, content in CONTENTS.items():
             store.put(name, content)
-        release = PublicRelease(store.presigned_url("reshard-model_part-*.pt"), tuple(CONTENTS))
+        release = PublicRelease(store.presigned_url("reshard-model_part-*.pt"), len(CONTENTS))
         monkeypatch.setitem(releases.PUBLIC, "opt-13b", release)
         run(download_command, "opt-13b")
         run(download_command, "opt-13b", "elsewhere")
@@ -117,6 +117,15 @@ def test_one_release_does_not_pass_for_another_in_the_same_folder(store, csv, tm
     other = store.presigned_url(folder="/opt/1.3b/")
     run(download_command, other, target, "--manifest", csv)  # a manifest tells them apart
     assert contents(target) == CONTENTS
+
+
+def test_a_link_in_the_environment_goes_before_a_release_of_the_folders_name(
+    store, csv, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    env = {"UNSHARD_URL": store.presigned_url()}
+    run(download_command, "opt-13b", "--manifest", csv, env=env)
+    assert contents(tmp_path / "opt-13b") == CONTENTS
 
 
 def test_an_unknown_name_lists_the_known_ones():

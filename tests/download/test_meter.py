@@ -9,23 +9,9 @@ import pytest
 from unshard.download.meter import SECONDS_TO_JUDGE_BY, Meter
 
 
-class Notes:
-    def __init__(self):
-        self.lines = []
-
-    def start(self, what, total_bytes):
-        pass
-
-    def advance(self, num_bytes):
-        pass
-
-    def note(self, line):
-        self.lines.append(line)
-
-
-def forecast(tmp_path, *, link: timedelta | None, elapsed_s: float) -> list[str]:
+def forecast(notes, tmp_path, *, link: timedelta | None, elapsed_s: float) -> list[str]:
     """What is said when 1 of 1000 equal files of 1 MB came in `elapsed_s` seconds."""
-    notes, now = Notes(), 5.0
+    now = 5.0
     end = datetime.now(UTC) + link if link is not None else None
     meter = Meter(notes, 1000, tmp_path, end, clock=lambda: now)
     meter.file_size("a", 1_000_000)
@@ -34,19 +20,18 @@ def forecast(tmp_path, *, link: timedelta | None, elapsed_s: float) -> list[str]
     meter.received(0)
     meter.received(1_000_000)
     meter.received(1)
-    return notes.lines
+    return notes.notes
 
 
-def test_a_link_that_ends_first_is_told_once(tmp_path):
-    [line] = forecast(tmp_path, link=timedelta(hours=22, minutes=10), elapsed_s=112.0)
+def test_a_link_that_ends_first_is_told_once(recorder, tmp_path):
+    [line] = forecast(recorder(), tmp_path, link=timedelta(hours=22, minutes=10), elapsed_s=112.0)
     assert "takes 31 h at this rate (0.0 MB/s)" in line
     assert "the link ends in 22 h" in line
 
 
-def test_minutes_are_told_as_minutes(tmp_path):
-    [line] = forecast(
-        tmp_path, link=timedelta(minutes=30, seconds=5), elapsed_s=SECONDS_TO_JUDGE_BY
-    )
+def test_minutes_are_told_as_minutes(recorder, tmp_path):
+    link = timedelta(minutes=30, seconds=5)
+    [line] = forecast(recorder(), tmp_path, link=link, elapsed_s=SECONDS_TO_JUDGE_BY)
     assert "takes 3 h at this rate (0.1 MB/s)" in line
     assert "the link ends in 30 min" in line
 
@@ -60,5 +45,5 @@ def test_minutes_are_told_as_minutes(tmp_path):
         (timedelta(hours=1), SECONDS_TO_JUDGE_BY / 2),  # too early to judge
     ],
 )
-def test_nothing_is_said_where_there_is_nothing_to_fear(tmp_path, link, elapsed_s):
-    assert forecast(tmp_path, link=link, elapsed_s=elapsed_s) == []
+def test_nothing_is_said_where_there_is_nothing_to_fear(recorder, tmp_path, link, elapsed_s):
+    assert forecast(recorder(), tmp_path, link=link, elapsed_s=elapsed_s) == []

@@ -61,16 +61,12 @@ def command(
     Run the same command again after a cut, a crash or with a fresh link: it continues where
     it stopped, and files that are there and verified are not fetched again.
     """
-    release = releases.PUBLIC.get(url or "") if URL_VARIABLE not in os.environ else None
-    if release and url:
-        text, directory = release.url, directory or Path(url)
-    else:
-        text, directory = _url_and_directory(url, directory)
+    text, directory = _url_and_directory(url, directory)
     template = PresignedTemplate.parse(text)
     with display.progress() as progress:
         report = download(
             template,
-            _files(template, manifest_path, parts, release),
+            _files(template, manifest_path, parts),
             directory,
             max_connections=max_connections,
             progress=progress,
@@ -93,6 +89,8 @@ def _url_and_directory(url: str | None, directory: Path | None) -> tuple[str, Pa
         raise UsageError(
             "no URL", hint=f"give it in single quotes, as `-` with stdin, or in {URL_VARIABLE}"
         )
+    if public := releases.PUBLIC.get(url):
+        return public.url, directory or Path(url)
     if "://" not in url and directory is None:
         raise UsageError(
             f"{URL_VARIABLE} is not set, and {url!r} is no URL",
@@ -103,20 +101,15 @@ def _url_and_directory(url: str | None, directory: Path | None) -> tuple[str, Pa
 
 
 def _files(
-    template: PresignedTemplate,
-    manifest_path: Path | None,
-    parts: int | None,
-    public: releases.PublicRelease | None,
+    template: PresignedTemplate, manifest_path: Path | None, parts: int | None
 ) -> Manifest | Sequence[str]:
     """Which files to fetch: the manifest's, the parts asked for, or a known release's."""
     if manifest_path and parts:
         raise UsageError("--manifest names the files already; leave --parts away")
     if manifest_path:
         return read_manifest(manifest_path)
-    if parts:
+    if parts := parts or _public_parts(template):
         return template.names(parts)
-    if public:
-        return public.file_names
     if release := releases.BY_TEMPLATE_NAME.get(template.name):
         click.echo(
             f"no --manifest: fetching the {len(release.file_names)} files of {release.name}, "
@@ -129,6 +122,12 @@ def _files(
             f"{template}: how many files?", hint="give --manifest FILE or --parts NUMBER"
         )
     return [template.name]
+
+
+def _public_parts(template: PresignedTemplate) -> int | None:
+    """How many files a pattern of a public release stands for."""
+    num_parts = {release.url: release.num_parts for release in releases.PUBLIC.values()}
+    return num_parts.get(str(template)) if template.is_pattern else None
 
 
 def _summary(report: DownloadReport) -> str:

@@ -45,8 +45,7 @@ def check_same_weights(
     """
     for name in names:
         finished = journal.finished(name)
-        is_there = finished and (directory / name).exists()
-        if finished and is_there and finished.folder not in ("", folder):
+        if finished and finished.folder not in ("", folder) and (directory / name).exists():
             raise DestinationError(
                 f"{directory / name}: is of other weights, from {finished.folder}",
                 hint="choose another folder, or give the manifest of these weights",

@@ -83,18 +83,19 @@ class Meter:
 
     def _predict(self) -> None:
         """Say once, when it can be judged, that the link ends first."""
-        if self._link_end is None:
-            return
-        now = self._clock()
         with self._lock:
-            self._receiving_since = self._receiving_since or now
+            if self._link_end is None:
+                return
+            now = self._clock()
+            if self._receiving_since is None:
+                self._receiving_since = now
             elapsed_s = now - self._receiving_since
             if elapsed_s < SECONDS_TO_JUDGE_BY or not self.received_bytes:
                 return
-            link_end, self._link_end = self._link_end, None
+            link_s = (self._link_end - datetime.now(UTC)).total_seconds()
+            self._link_end = None
             rate = self.received_bytes / elapsed_s
             left_s = (self._total_bytes - self._done_bytes) / rate
-        link_s = (link_end - datetime.now(UTC)).total_seconds() if link_end else left_s
         if left_s > link_s > 0:
             self.note(
                 f"the rest takes {_duration(left_s)} at this rate ({rate / 1e6:.1f} MB/s), and the "
