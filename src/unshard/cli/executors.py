@@ -11,8 +11,7 @@ from typing import Any
 import click
 
 from unshard.cli.deferred import deferred
-from unshard.execute.copy import Copier, TaskResult
-from unshard.execute.run import Executor
+from unshard.execute.copy import Copier, Executor, TaskResult
 from unshard.execute.tasks import CopyTask
 
 on_ray = deferred("unshard.execute.ray_executor", "on_ray")

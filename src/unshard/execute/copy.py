@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -74,6 +74,11 @@ class Copier:
         """
         with _Copy(self, task, buffers) as copy:
             return copy.run()
+
+
+Executor = Callable[[Copier, Sequence[CopyTask]], Generator[TaskResult]]
+"""Runs tasks somewhere and yields what each did, in any order. Closed early, it returns when
+nothing of it runs any more."""
 
 
 class _Copy:

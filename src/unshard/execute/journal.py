@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,7 +30,7 @@ class Unclaimed:
     def __init__(self, plan: CopyPlan, directory: Path) -> None:
         self._plan = plan
         self._directory = directory
-        self._sources = _states(plan)
+        self._sources = _states(plan.source_paths())
 
     def __enter__(self) -> Self:
         return self
@@ -48,11 +48,14 @@ class Unclaimed:
         Raises:
             CheckpointError: a source file changed while it was read.
         """
-        if _states(self._plan) != self._sources:
+        if _states(self._plan.source_paths()) != self._sources:
             raise _changed("run it again when nothing writes to the source")
 
     def refuse_reclaimed(self) -> None:
         """Nothing is reclaimed."""
+
+    def arrived(self, path: str) -> None:
+        """Nothing is recorded."""
 
     def finish(self, fingerprint: Fingerprint | None) -> None:
         """Nothing is recorded."""
@@ -62,8 +65,9 @@ class Journal:
     """The file `unshard.json` in the destination: which reshard its files belong to.
 
     It is also the lock that keeps two runs out of one folder. With `reclaim` the sources may
-    vanish while they are copied; with `sync` off nothing that is there is believed later, with
-    `verify` off not by a run that verifies.
+    vanish while they are copied; with `arriving` they are recorded one by one as they arrive. With
+    `sync` off nothing that is there is believed later, with `verify` off not by a run that
+    verifies.
 
     Raises:
         DestinationError: another run is writing to the folder, or it is not writable.
@@ -77,12 +81,14 @@ class Journal:
         sync: bool = True,
         verify: bool = True,
         reclaim: bool = False,
+        arriving: bool = False,
     ) -> None:
         self._plan = plan
         self._directory = directory
         self._path = directory / NAME
         self._names = [file.name for file in plan.files]
         self._sync, self._verify, self._reclaim = sync, verify, reclaim
+        self._arriving = arriving
         self._punched = {record.path for record in plan.stored} if reclaim else set()
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
@@ -156,12 +162,17 @@ class Journal:
             DestinationError: a part of the sources was deleted.
         """
         files = self._recorded()["sources"]
-        if not all(Path(path).exists() for path in files) or _states(self._plan) != files:
+        if not all(Path(path).exists() for path in files) or _states(files) != files:
             raise DestinationError(
                 f"{self._directory}: a part of this unfinished reshard is gone, and with --reclaim "
                 "its source files are partly deleted",
                 hint="bring back the hidden files that lay in this folder, or the source files",
             )
+
+    def arrived(self, path: str) -> None:
+        """Records a source file that was not there before."""
+        recorded = self._recorded()
+        self._write(recorded | {"sources": recorded["sources"] | _states([path])})
 
     def check_sources(self) -> None:
         """
@@ -248,7 +259,7 @@ class Journal:
             "written_by": "unshard reshard",
             "target": self._plan.target,
             "plan": digest,
-            "sources": _states(self._plan),
+            "sources": {} if self._arriving else _states(self._plan.source_paths()),
             "files": self._names,
             "synced": self._sync,
             "verified": self._verify,
@@ -272,9 +283,9 @@ class Journal:
             raise write_error(self._path, error) from error
 
 
-def _states(plan: CopyPlan) -> dict[str, list[int]]:
-    """Size and modification time of every file that the plan reads."""
-    states = ((path, Path(path).stat()) for path in plan.source_paths())
+def _states(paths: Iterable[str]) -> dict[str, list[int]]:
+    """Size and modification time of every file."""
+    states = ((path, Path(path).stat()) for path in paths)
     return {str(Path(path).resolve()): [state.st_size, state.st_mtime_ns] for path, state in states}
 
 
@@ -291,6 +302,15 @@ def fingerprint_json(fingerprint: Fingerprint) -> dict[str, Any]:
         "model": fingerprint.model,
         "tensors": dict(fingerprint.tensors),
     }
+
+
+def recorded_sources(directory: Path) -> frozenset[str]:
+    """The source files that the reshard in `directory` has seen, as absolute paths."""
+    try:
+        content = json.loads((directory / NAME).read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return frozenset()
+    return frozenset(content.get("sources", ()) if isinstance(content, dict) else ())
 
 
 def recorded_fingerprint(directory: Path) -> str | None:

@@ -19,10 +19,9 @@ from ray.exceptions import RayError, RayTaskError
 from unshard.disk import sync_file
 from unshard.errors import WorkerLostError
 from unshard.execute.blocks import Buffers
-from unshard.execute.copy import Copier, TaskResult
+from unshard.execute.copy import Copier, Executor, TaskResult
 from unshard.execute.node_check import expected_of
 from unshard.execute.ray_cluster import check_nodes, connected
-from unshard.execute.run import Executor
 from unshard.execute.tasks import CopyTask
 from unshard.plan.copy_plan import CopyPlan
 from unshard.progress import Progress, Silent

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,9 +13,10 @@ from queue import SimpleQueue
 
 from unshard.disk import sync_directory
 from unshard.errors import DestinationError, NoSpaceError, UsageError
+from unshard.execute.arrivals import Arrivals, arriving
 from unshard.execute.blocks import Buffers
 from unshard.execute.casts import refuse_cast
-from unshard.execute.copy import Copier, TaskResult
+from unshard.execute.copy import Copier, Executor, TaskResult
 from unshard.execute.finishing import Finishing
 from unshard.execute.journal import Journal, Unclaimed
 from unshard.execute.output_file import create, partial_path, write_error
@@ -25,10 +26,6 @@ from unshard.execute.tasks import CopyTask, Placement, placements_of, tasks_of
 from unshard.execute.workers import DEFAULT_MEMORY_BYTES, DEFAULT_WORKERS, block_bytes
 from unshard.plan.copy_plan import CopyPlan, PlannedFile
 from unshard.progress import Progress, Silent
-
-Executor = Callable[[Copier, Sequence[CopyTask]], Generator[TaskResult]]
-"""Runs tasks somewhere and yields what each did, in any order. Closed early, it returns when
-nothing of it runs any more."""
 
 
 def threads(workers: int) -> Executor:
@@ -75,6 +72,7 @@ def run_plan(
     sync: bool = True,
     claim: bool = True,
     reclaim: Sequence[str | Path] = (),
+    arrivals: Arrivals | None = None,
     executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> list[Path]:
@@ -85,7 +83,8 @@ def run_plan(
     compared with what is read, and that with the checksums in the source files; the output's
     fingerprint is recorded in `unshard.json`. Source files in `reclaim` are deleted on the way,
     each once all of it is written, synced and proved. Without `claim` the folder may hold other
-    files too, those of the plan are replaced, and nothing is recorded or resumed.
+    files too, those of the plan are replaced, and nothing is recorded or resumed. With `arrivals`
+    the source files need not be there yet: each is read once it has arrived.
 
     `workers` threads of this process copy, or else an `executor`, of which each process has
     `workers` threads; they share `memory_bytes`.
@@ -94,6 +93,7 @@ def run_plan(
         DestinationError, NoSpaceError: the output cannot be written.
         FormatError, CheckpointError: an input is not what its headers said.
         UsageError: too little memory, or a cast that there is not.
+        CancelledError: `arrivals` were stopped.
     """
     directory = Path(directory)
     size = block_bytes(memory_bytes, workers)
@@ -101,7 +101,14 @@ def run_plan(
     _refuse_impossible(plan, reclaiming, proved=sync and verify and claim)
     _make_folder(plan, directory)
     claimed = (
-        Journal(plan, directory, sync=sync, verify=verify, reclaim=bool(reclaim))
+        Journal(
+            plan,
+            directory,
+            sync=sync,
+            verify=verify,
+            reclaim=bool(reclaim),
+            arriving=arrivals is not None,
+        )
         if claim
         else Unclaimed(plan, directory)
     )
@@ -121,7 +128,10 @@ def run_plan(
         finishing = Finishing(
             plan, directory, begun.tasks, begun.closed, log if sync else None, reclaiming
         )
-        _copy(copier, begun, finishing, executor or threads(workers))
+        executor = executor or threads(workers)
+        if arrivals is not None:
+            executor = arriving(arrivals, executor, journal.arrived)
+        _copy(copier, begun, finishing, executor)
         journal.check_sources()
         journal.finish(finishing.fingerprint())
         if sync:

@@ -43,7 +43,9 @@ class Member:
 
 
 @dataclass(slots=True)
-class _CentralEntry:
+class CentralEntry:
+    """What the directory says of one member."""
+
     name: bytes
     shown: str
     flags: int
@@ -66,7 +68,7 @@ def read_zip_directory(path: str | Path) -> dict[str, Member]:
 def zip_members(path: str, descriptor: int) -> dict[str, Member]:
     """The same, of the file that is open as `descriptor`."""
     directory, count, directory_offset = find_directory(path, descriptor)
-    entries = list(_entries(path, directory, count))
+    entries = list(entries_of(path, directory, count))
     located: dict[str, Member] = {}
     for member in _located(path, descriptor, entries, directory_offset):
         if member.name in located:
@@ -75,7 +77,8 @@ def zip_members(path: str, descriptor: int) -> dict[str, Member]:
     return {entry.shown: located[entry.shown] for entry in entries}
 
 
-def _entries(path: str, directory: bytes, count: int) -> Iterator[_CentralEntry]:
+def entries_of(path: str, directory: bytes, count: int) -> Iterator[CentralEntry]:
+    """The `count` entries that the bytes of a directory hold."""
     at = 0
     for number in range(count):
         if at + CENTRAL.size > len(directory):
@@ -96,7 +99,7 @@ def _entries(path: str, directory: bytes, count: int) -> Iterator[_CentralEntry]
             raise FormatError(
                 path, f"zip member {name[:80]!r} is compressed or encrypted, as torch never writes"
             )
-        yield _CentralEntry(name, _checked_name(path, name), flags, length, crc, header_offset)
+        yield CentralEntry(name, _checked_name(path, name), flags, length, crc, header_offset)
     if at != len(directory):
         raise FormatError(path, "zip directory holds more than its stated entries")
 
@@ -129,7 +132,7 @@ def _checked_name(path: str, raw: bytes) -> str:
 
 
 def _located(
-    path: str, descriptor: int, entries: list[_CentralEntry], directory_offset: int
+    path: str, descriptor: int, entries: list[CentralEntry], directory_offset: int
 ) -> Iterator[Member]:
     """Walks the file from member to member, which must tile it, in order of their bytes.
 
@@ -155,7 +158,7 @@ def _located(
     _check_descriptor(path, before, read_exactly(path, descriptor, gap, end))
 
 
-def _fetch_headers(descriptor: int, entries: list[_CentralEntry], directory_offset: int) -> None:
+def _fetch_headers(descriptor: int, entries: list[CentralEntry], directory_offset: int) -> None:
     """Asks for all of them at once, which a cold disk answers sooner than one by one."""
     for entry in entries:
         start = max(0, min(entry.header_offset, directory_offset) - max(DESCRIPTORS))
@@ -163,13 +166,13 @@ def _fetch_headers(descriptor: int, entries: list[_CentralEntry], directory_offs
         os.posix_fadvise(descriptor, start, length, os.POSIX_FADV_WILLNEED)
 
 
-def _refuse_gap(path: str, before: _CentralEntry | None, gap: int) -> None:
+def _refuse_gap(path: str, before: CentralEntry | None, gap: int) -> None:
     if gap and (before is None or not before.flags & HAS_DESCRIPTOR or gap not in DESCRIPTORS):
         where = f"after zip member {before.shown!r}" if before else "at its beginning"
         raise FormatError(path, f"holds {gap} bytes {where} that belong to nothing")
 
 
-def _check_descriptor(path: str, entry: _CentralEntry | None, raw: bytes) -> None:
+def _check_descriptor(path: str, entry: CentralEntry | None, raw: bytes) -> None:
     if not raw or entry is None:
         return
     told = DESCRIPTORS[len(raw)].unpack(raw)
@@ -177,7 +180,7 @@ def _check_descriptor(path: str, entry: _CentralEntry | None, raw: bytes) -> Non
         raise FormatError(path, f"zip member {entry.shown!r} disagrees with its data descriptor")
 
 
-def _local_length(path: str, descriptor: int, entry: _CentralEntry, raw: bytes, at: int) -> int:
+def _local_length(path: str, descriptor: int, entry: CentralEntry, raw: bytes, at: int) -> int:
     """Length of the local header at `raw[at:]`, which must agree with the directory."""
     if not raw.startswith(b"PK\x03\x04", at):
         raise FormatError(path, f"zip member {entry.shown!r} has no local header")

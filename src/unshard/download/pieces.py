@@ -1,0 +1,96 @@
+"""Single ranges of files: enough of each to know its headers before all of it is fetched."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+from typing import Self
+
+from unshard.download.content import check_headers, content_range, refusal
+from unshard.download.retry import RetryPolicy
+from unshard.download.transport import InterruptedTransferError, Response, Transport
+from unshard.download.url import PresignedTemplate
+from unshard.errors import TransferError
+
+
+class NoRangesError(TransferError):
+    """The server answers a range with the whole file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes of a file that is `size_bytes` long."""
+
+    content: bytes
+    size_bytes: int
+
+
+class Pieces:
+    """Reads ranges of the files of `template`. Safe to use from many threads."""
+
+    def __init__(
+        self,
+        template: PresignedTemplate,
+        *,
+        max_connections: int,
+        stall_timeout_s: float,
+        retry: RetryPolicy,
+    ) -> None:
+        self._template = template
+        self._retry = retry
+        self._stopped = threading.Event()
+        self._transport = Transport(
+            template, max_connections=max_connections, stall_timeout_s=stall_timeout_s
+        )
+
+    def read(self, name: str, start: int, length: int) -> Piece:
+        """Bytes `[start, start + length)` of `name`, or those of them that it has.
+
+        Raises:
+            NoRangesError: the server does not answer ranges.
+            LinkRefusedError: HTTP 401 or 403.
+            TransferError: the server does not give the file.
+            CancelledError: `stop` was called.
+        """
+        failures = 0
+        while True:
+            try:
+                return self._ask(name, start, length)
+            except InterruptedTransferError as error:
+                failures += 1
+                if failures >= self._retry.attempts:
+                    raise TransferError(
+                        f"{name}: given up after {failures} attempts: {error.message}",
+                        hint="run the same command again",
+                    ) from error
+                if self._stopped.wait(self._retry.delay_s(failures, error.retry_after_s)):
+                    raise CancelledError from error
+
+    def stop(self) -> None:
+        """End all reads at once, from another thread."""
+        self._stopped.set()
+        self._transport.abort()
+
+    def __enter__(self) -> Self:
+        self._transport.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._transport.__exit__(*exception)
+
+    def _ask(self, name: str, start: int, length: int) -> Piece:
+        headers = {"Range": f"bytes={start}-{start + length - 1}"}
+        with self._transport.get(self._template.path_of(name), headers) as response:
+            if response.status == 200:
+                raise NoRangesError(f"{name}: the server does not answer ranges")
+            if response.status != 206:
+                raise refusal(name, response, self._template)
+            return _piece(name, start, length, response)
+
+
+def _piece(name: str, start: int, length: int, response: Response) -> Piece:
+    num_bytes, found = check_headers(name, response), content_range(response)
+    if found is None or found[0] != start or num_bytes != min(length, found[2] - start):
+        raise InterruptedTransferError(f"{name}: the server answered another range")
+    return Piece(b"".join(response.chunks), found[2])
