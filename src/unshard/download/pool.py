@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,12 +55,15 @@ def download(
     progress: Progress | None = None,
     retry: RetryPolicy | None = None,
     stall_timeout_s: float = DEFAULT_STALL_TIMEOUT_S,
+    on_file: Callable[[str], None] | None = None,
 ) -> DownloadReport:
     """Make `directory` hold all `files` of `template`, continuing where a run before stopped.
 
     `files` is a manifest, whose digests every file must match, or bare file names. Files
     that fail by themselves do not stop the others. A file has its final name only when
-    whole and verified; until then it is `NAME.partial`.
+    whole and verified; until then it is `NAME.partial`. `on_file` hears of every file that has
+    its final name, also of those that were whole before, from one of several threads; an
+    error of its own ends the download.
 
     Raises:
         UsageError: the URL cannot stand for one of the files, or a name leaves the folder.
@@ -91,7 +94,11 @@ def download(
         meter = Meter(progress, len(rest), directory, template.expires_at())
         session = Session(template, directory, transport, journal, meter, retry or RetryPolicy())
         pending = [FileDownload(session, name, digest) for name, digest in rest.items()]
-        fetched = _run(session, pending, len(digests), max_connections)
+        on_file = on_file or _ignore
+        for name in digests:
+            if name not in rest:
+                on_file(name)
+        fetched = _run(session, pending, len(digests), max_connections, on_file)
     return DownloadReport(
         str(directory),
         tuple(name for name in digests if name in fetched),
@@ -117,13 +124,17 @@ def _digests(
 
 
 def _run(
-    session: Session, pending: Sequence[FileDownload], num_files: int, max_connections: int
+    session: Session,
+    pending: Sequence[FileDownload],
+    num_files: int,
+    max_connections: int,
+    on_file: Callable[[str], None],
 ) -> set[str]:
     """Run the `pending` ones of `num_files` files; the names of those that were fetched."""
     tally = _Tally(session.meter, num_files, num_files - len(pending))
     executor = ThreadPoolExecutor(max_connections, thread_name_prefix="download")
     try:
-        names = {executor.submit(_run_one, session, file): file.name for file in pending}
+        names = {executor.submit(_run_one, session, file, on_file): file.name for file in pending}
         for future in as_completed(names):
             tally.settle(names[future], future)
     except KeyboardInterrupt:
@@ -136,14 +147,20 @@ def _run(
     return tally.fetched
 
 
-def _run_one(session: Session, file: FileDownload) -> bool:
+def _run_one(session: Session, file: FileDownload, on_file: Callable[[str], None]) -> bool:
     """One file; what no other file would survive either stops all before another begins."""
     session.check()
     try:
-        return file.run()
+        was_fetched = file.run()
     except (PersonNeededError, DestinationError, UnreachableError):
         session.stop()
         raise
+    on_file(file.name)
+    return was_fetched
+
+
+def _ignore(_name: str) -> None:
+    pass
 
 
 class _Tally:
