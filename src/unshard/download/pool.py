@@ -12,6 +12,7 @@ from unshard.download.disk import disk_errors
 from unshard.download.file import FileDownload, check_same_weights, is_remembered
 from unshard.download.journal import Journal
 from unshard.download.meter import Meter
+from unshard.download.rate import RateLimit
 from unshard.download.retry import RetryPolicy
 from unshard.download.session import Session
 from unshard.download.transport import Transport, UnreachableError
@@ -55,18 +56,21 @@ def download(
     progress: Progress | None = None,
     retry: RetryPolicy | None = None,
     stall_timeout_s: float = DEFAULT_STALL_TIMEOUT_S,
+    max_rate: int | None = None,
     on_file: Callable[[str], None] | None = None,
 ) -> DownloadReport:
     """Make `directory` hold all `files` of `template`, continuing where a run before stopped.
 
     `files` is a manifest, whose digests every file must match, or bare file names. Files
     that fail by themselves do not stop the others. A file has its final name only when
-    whole and verified; until then it is `NAME.partial`. `on_file` hears of every file that has
+    whole and verified; until then it is `NAME.partial`. `max_rate` bounds all
+    connections together, in bytes per second. `on_file` hears of every file that has
     its final name, also of those that were whole before, from one of several threads; an
     error of its own ends the download.
 
     Raises:
-        UsageError: the URL cannot stand for one of the files, or a name leaves the folder.
+        UsageError: the URL cannot stand for one of the files, a name leaves the folder, or
+            `max_rate` is not positive.
         LinkRefusedError: HTTP 401 or 403; a fresh link continues at the byte.
         NoSpaceError, DestinationError: the disk is full, or the folder is in use, or it has
             files of another release that no manifest tells apart.
@@ -78,6 +82,9 @@ def download(
     progress = progress or Silent()
     directory = Path(directory)
     digests = _digests(template, files)
+    if max_rate is not None and max_rate < 1:
+        raise UsageError(f"max_rate: {max_rate} bytes per second would never end")
+    rate = RateLimit(max_rate) if max_rate else None
     with disk_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
     with (
@@ -92,7 +99,9 @@ def download(
             check_same_weights(journal, directory, digests, template.folder)
         rest = {n: d for n, d in digests.items() if not is_remembered(journal, directory / n, d)}
         meter = Meter(progress, len(rest), directory, template.expires_at())
-        session = Session(template, directory, transport, journal, meter, retry or RetryPolicy())
+        session = Session(
+            template, directory, transport, journal, meter, retry or RetryPolicy(), rate
+        )
         pending = [FileDownload(session, name, digest) for name, digest in rest.items()]
         on_file = on_file or _ignore
         for name in digests:
