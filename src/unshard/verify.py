@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from unshard.digest import hash_files
 from unshard.errors import UsageError
-from unshard.manifest import Digest, Manifest, digest_file
+from unshard.manifest import Digest, Manifest
 from unshard.progress import Progress, Silent
 from unshard.releases import (
     KNOWN_PARTS,
@@ -159,32 +158,19 @@ def tokenizer_manifest(directory: Path, vocab_size: int) -> Manifest | None:
 def _digests(
     paths: Mapping[str, Path], algorithms: Mapping[str, str], workers: int, progress: Progress
 ) -> dict[str, Digest | str]:
-    """Each file's digest, or why it has none."""
-    stop = threading.Event()
-
-    def advance(num_bytes: int) -> None:
-        if stop.is_set():
-            raise CancelledError
-        progress.advance(num_bytes)
-
-    def digest(name: str) -> Digest | str:
-        return _digest(paths[name], algorithms[name], advance)
-
-    executor = ThreadPoolExecutor(workers, thread_name_prefix="verify")
-    try:
-        return dict(zip(paths, executor.map(digest, paths), strict=True))
-    finally:
-        stop.set()
-        executor.shutdown(cancel_futures=True)
+    """Each file's digest, or why it has none, in the order of `paths`."""
+    found: dict[str, Digest | str] = {}
+    for algorithm in dict.fromkeys(algorithms[name] for name in paths):
+        names = {path: name for name, path in paths.items() if algorithms[name] == algorithm}
+        for path, result in hash_files(names, algorithm, advance=progress.advance, workers=workers):
+            found[names[path]] = _digest(path, algorithm, result)
+    return {name: found[name] for name in paths}
 
 
-def _digest(path: Path, algorithm: str, advance: Callable[[int], None]) -> Digest | str:
-    if not path.is_file():
-        return "is not a file"
-    try:
-        return digest_file(path, algorithm, advance)
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
+def _digest(path: Path, algorithm: str, result: str | OSError) -> Digest | str:
+    if isinstance(result, str):
+        return Digest(algorithm, result)
+    return f"cannot be read: {result.strerror}" if path.is_file() else "is not a file"
 
 
 def _extra(directory: Path, manifest: Manifest) -> tuple[str, ...]:
