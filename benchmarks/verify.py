@@ -8,7 +8,7 @@ md5sum      `md5sum *`
 xargs       `xargs -P2 -n1 md5sum`: one process a file, two at a time; the others are held to it
 hashlib     `hash_files` without lanes, one thread a core
 lanes       `hash_files` with SIMD lanes, numba loaded and compiled before
-verify      `unshard verify FOLDER --manifest FILE`, a new process, start and numba's loading included
+verify      `unshard verify FOLDER --manifest FILE` as a new process that has to load numba
 no numba    the same with NUMBA_DISABLE_JIT=1: hashlib threads
 
 All must find the same md5s. The last line is JSON.
