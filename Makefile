@@ -27,9 +27,10 @@ lint: .venv/dev ## Style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/dev ## The benchmarks: reshard against cp, the health scan, generate against transformers
+bench: .venv/dev ## The benchmarks: reshard against cp, the health scan, verify against md5sum, generate against transformers
 	$(BIN)/python benchmarks/reshard.py
 	$(BIN)/python benchmarks/health.py
+	$(BIN)/python benchmarks/verify.py
 	$(BIN)/python benchmarks/generate.py
 
 fuzz: .venv/dev ## Fuzz every reader of files, ten minutes each (ARGS="--seconds 60" for less)
