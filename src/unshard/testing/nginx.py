@@ -52,7 +52,7 @@ class Nginx:
         self.root = root
         self._program = program()
         self._home = Path(tempfile.mkdtemp(prefix="unshard-nginx-"))
-        self._tls = tls
+        self.is_tls = tls
         self._workers = workers
         self._port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -63,7 +63,7 @@ class Nginx:
     @property
     def origin(self) -> str:
         """`http://127.0.0.1:PORT` or the like with https."""
-        return f"http{'s' * self._tls}://127.0.0.1:{self._port}"
+        return f"http{'s' * self.is_tls}://127.0.0.1:{self._port}"
 
     @property
     def certificate(self) -> Path:
@@ -80,7 +80,7 @@ class Nginx:
             port=self._port,
             root=self.root,
             location=location,
-            ssl=_TLS.format(home=self._home) if self._tls else "",
+            ssl=_TLS.format(home=self._home) if self.is_tls else "",
         )
         (self._home / "nginx.conf").write_text(text)
         self._process = subprocess.Popen(  # noqa: S603
