@@ -28,6 +28,5 @@ def test_every_scenario_ends_with_a_table() -> None:
     assert list(found) == ["http", "https", "latency", "limited"]
     for scenario, rows in found.items():
         assert f"**{scenario}**: 4 files of 1 MiB on " in done.stdout
-        assert {"unshard", "urllib3 loop, 16 threads"} & set(rows)
         assert rows["unshard"]["ratio"] == 1
     assert found["latency"]["wget loop, md5sum -c"]["seconds"] > 4 * 4 * 0.05

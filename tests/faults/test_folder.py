@@ -46,10 +46,10 @@ def test_the_arguments_of_a_process_show_no_link_that_came_by_stdin(box, store):
     assert not [text for text in about if b"Signature" in text or b"5ecre7" in text]
     process.kill()
     box.end(process)
+    assert "part-1.pt" in (box.home / "debug.log").read_text(), "what is searched has content"
 
 
 def test_a_link_in_the_environment_shows_nowhere_else(box, store):
-    store.store.inject(Fault(status=404), file="part-1.pt")
     environment = box.environment | {"UNSHARD_URL": store.url()}
     box.start(store.url()).communicate()  # writes the manifest
     command = [word for word in box.command("--json") if word != "-"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ class Row:
     end: str
     between: Callable[[Any], object] = lambda server: server.heal()
     old_link: bool = True
+    options: Callable[[Any], tuple[str, ...]] = lambda server: ()
 
 
 def inject(fault: Fault, times: int | None = 1, file: str | None = "part-1.pt") -> Callable:
@@ -102,6 +104,13 @@ STORE = [
     Row("503 without end", inject(BUSY, None), (1, 0), "gives up that file, fetches the others"),
     Row("404", inject(Fault(status=404), None), (1, 0), "names the file, fetches the others"),
     Row("403 mid-set", after_three_answers(Fault(status=403)), (4, 0), "stops, keeps all"),
+    Row(
+        "403 mid-set, on the only connection",
+        after_three_answers(Fault(status=403)),
+        (4, 0),
+        "stops, keeps all",
+        options=lambda server: ("--max-connections", "1"),
+    ),
     Row(
         "the link is withdrawn mid-set, a fresh one is given to the next run",
         after_three_answers(Fault(status=403)),
@@ -202,7 +211,7 @@ def play(row: Row, server: Any) -> None:
         if number:
             row.between(server)
             link = link if row.old_link else server.url()
-        ran = server.box.run(link)
+        ran = server.box.run(link, *row.options(server))
         assert ran.code == code, ran.stderr
 
 
@@ -244,6 +253,20 @@ def test_nginx_mid_way(row, nginx):
         ran = box.run(nginx.url())
         assert ran.code == code, ran.stderr
         nginx.heal()
+
+
+@pytest.mark.slow
+def test_nginx_loses_its_workers_mid_way(nginx):
+    nginx.nginx.configure(RATE)
+    process = nginx.box.start(nginx.url())
+    deadline = time.monotonic() + 20
+    for num_bytes in (300_000, 900_000):
+        while not nginx.box.has_bytes(num_bytes):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        nginx.nginx.kill_workers()
+    assert nginx.box.end(process).code == 0
+    assert 206 in {status for _, status, _ in nginx.nginx.sent()}
 
 
 def test_the_page_shows_the_matrix() -> None:

@@ -107,10 +107,6 @@ class Nginx:
         self._stop()
         shutil.rmtree(self._home)
 
-    def stop(self) -> None:
-        """Stop, but keep the log."""
-        self._stop()
-
     def __enter__(self) -> Self:
         return self
 
