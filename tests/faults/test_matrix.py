@@ -171,7 +171,7 @@ def serve(location: str) -> Callable:
 ONE = "location = /part-1.pt { %s }"
 NGINX = [
     Row("nothing", lambda _: None, (0,), "all files, verified"),
-    Row("a rate limit per connection", serve("limit_rate 2m;"), (0,), "all files, verified"),
+    Row("a rate limit per connection", serve("limit_rate 150k;"), (0,), "all files, verified"),
     Row("`return 503` for a file", serve(ONE % "return 503;"), (1, 0), "fetches the others"),
     Row("`return 429` for a file", serve(ONE % "return 429;"), (1, 0), "fetches the others"),
     Row("`return 403` for a file", serve(ONE % "return 403;"), (4, 0), "stops, keeps all"),
@@ -227,7 +227,8 @@ def test_nginx(row, nginx):
     play(row, nginx)
 
 
-RATE = "limit_rate 300k;"
+RATE = "limit_rate 100k;"
+"""A third of a file in the first second, which nginx sends at once."""
 MID_WAY = [
     Row("kill -9 mid-way", lambda _: None, (-signal.SIGKILL, 0), "goes on at the byte"),
     Row("Ctrl-C mid-way", lambda _: None, (130, 0), "stops at once, goes on at the byte"),
@@ -245,7 +246,7 @@ def test_nginx_mid_way(row, nginx):
     """The fault comes upon files that are half there."""
     nginx.nginx.configure(RATE)
     box, sig = nginx.box, signal.SIGINT if row.codes[0] == 130 else signal.SIGKILL
-    ran = box.kill_when(lambda: box.has_bytes(600_000), box.start(nginx.url()), sig)
+    ran = box.kill_when(lambda: box.has_bytes(500_000), box.start(nginx.url()), sig)
     assert ran.code == row.codes[0]
     nginx.heal()
     row.arrange(nginx)
@@ -260,7 +261,7 @@ def test_nginx_loses_its_workers_mid_way(nginx):
     nginx.nginx.configure(RATE)
     process = nginx.box.start(nginx.url())
     deadline = time.monotonic() + 20
-    for num_bytes in (300_000, 900_000):
+    for num_bytes in (300_000, 800_000):
         while not nginx.box.has_bytes(num_bytes):
             assert time.monotonic() < deadline
             time.sleep(0.005)
