@@ -107,6 +107,12 @@ def test_neither_str_nor_repr_shows_the_query():
     [
         "&Expires=1700000000&Signature=x&Key-Pair-Id=y",
         "X-Amz-Date=20231114T221310Z&X-Amz-Expires=10&X-Amz-Signature=x",
+        "X-Goog-Date=20231114T221310Z&X-Goog-Expires=10&X-Goog-Signature=x",
+        "AWSAccessKeyId=y&Expires=1700000000&Signature=x",
+        "GoogleAccessId=y&Expires=1700000000&Signature=x",
+        "sv=2022-11-02&se=2023-11-14T22%3A13%3A20Z&sr=b&sig=x",
+        "sv=2022-11-02&se=2023-11-14T23%3A13%3A20%2B01%3A00&sr=b&sig=x",
+        "sv=2022-11-02&se=2023-11-14T22%3A13%3A20&sr=b&sig=x",
     ],
 )
 def test_the_end_of_a_link_is_read_from_it(query):

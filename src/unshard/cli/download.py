@@ -12,8 +12,8 @@ from pathlib import Path
 import click
 
 from unshard import releases
-from unshard.cli import display
-from unshard.download import DownloadReport, PresignedTemplate, download
+from unshard.cli import display, link_options
+from unshard.download import DownloadReport, Link, PresignedTemplate, download
 from unshard.download.pool import DEFAULT_MAX_CONNECTIONS
 from unshard.errors import UsageError
 from unshard.manifest import Manifest, read_manifest
@@ -38,6 +38,8 @@ URL_VARIABLE = "UNSHARD_URL"
     show_default=True,
     help="Files fetched at the same time.",
 )
+@link_options.url_command
+@link_options.url_file
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(
     url: str | None,
@@ -45,6 +47,8 @@ def command(
     manifest_path: Path | None,
     parts: int | None,
     max_connections: int,
+    url_command: str | None,
+    url_file: Path | None,
     as_json: bool,
 ) -> None:
     """Fetch the files behind URL into DIRECTORY (default: here) and verify them.
@@ -59,13 +63,15 @@ def command(
     it on stdin, or leave it away and set UNSHARD_URL.
 
     Run the same command again after a cut, a crash or with a fresh link: it continues where
-    it stopped, and files that are there and verified are not fetched again.
+    it stopped, and files that are there and verified are not fetched again. With
+    --url-command or --url-file it goes on by itself; they also give the first link where URL
+    is left away.
     """
-    text, directory = _url_and_directory(url, directory)
-    template = PresignedTemplate.parse(text)
+    source = link_options.source(url_command, url_file)
+    template, directory = link_options.begin(source, url, directory, _url_and_directory)
     with display.progress() as progress:
         report = download(
-            template,
+            Link(template, source),
             _files(template, manifest_path, parts),
             directory,
             max_connections=max_connections,

@@ -19,7 +19,10 @@ STUB = "stubbed.pt"
 _PLACEHOLDER = re.compile(r"\*|\{part\}|\{shard\}")
 """Parameter values shorter than this are words and small numbers, not secrets."""
 
-_SIGNED_QUERY_KEYS = ("Expires", "Policy", "Signature", "Key-Pair-Id", "X-Amz-")
+_SIGNED_QUERY_KEYS = (
+    "Expires", "Policy", "Signature", "Key-Pair-Id", "X-Amz-", "X-Goog-", "AWSAccessKeyId",
+    "GoogleAccessId",
+)  # fmt: skip
 """A signature takes several of these, so one alone is what a shell left of them."""
 
 _GIVE_IT_WHOLE = (
@@ -113,14 +116,19 @@ class PresignedTemplate:
     def expires_at(self) -> datetime | None:
         """When the link says that it ends (UTC), or None when it does not say.
 
-        Knows CloudFront's `Expires` and `Policy` and S3's `X-Amz-Date` + `X-Amz-Expires`.
+        Knows CloudFront's `Expires` and `Policy`, S3's `X-Amz-Date` + `X-Amz-Expires` (GCS has
+        the same as `X-Goog-`), the older `Expires` of both, and Azure's `se`.
         """
         fields = {key: values[0] for key, values in parse_qs(self.query).items()}
         try:
-            if "X-Amz-Date" in fields:
-                signed = datetime.strptime(fields["X-Amz-Date"], "%Y%m%dT%H%M%SZ")
-                lifetime = timedelta(seconds=int(fields.get("X-Amz-Expires", "")))
-                return signed.replace(tzinfo=UTC) + lifetime
+            for vendor in ("X-Amz-", "X-Goog-"):
+                if f"{vendor}Date" in fields:
+                    signed = datetime.strptime(fields[f"{vendor}Date"], "%Y%m%dT%H%M%SZ")
+                    lifetime = timedelta(seconds=int(fields.get(f"{vendor}Expires", "")))
+                    return signed.replace(tzinfo=UTC) + lifetime
+            if "se" in fields and "sig" in fields:
+                end = datetime.fromisoformat(fields["se"])
+                return end.astimezone(UTC) if end.tzinfo else end.replace(tzinfo=UTC)
             seconds = fields.get("Expires") or _policy_end(fields.get("Policy", ""))
             return datetime.fromtimestamp(int(seconds), UTC)
         except (ValueError, OverflowError, OSError):
