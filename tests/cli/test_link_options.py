@@ -54,6 +54,7 @@ def test_a_url_in_the_arguments_goes_before_the_first_of_the_source(store, capfd
     [
         (["--url-file=a", "--url-command=b"], 2, "give one of them"),
         (["--url-file=nowhere"], 2, "nowhere: No such file"),
+        (["--url-file=/dev/null"], 2, "/dev/null: there is no link in it"),
         (["--url-command=echo 'TOKEN"], 2, "quotes do not match"),
         (["--url-command=false TOKEN"], 4, "--url-command failed (exit status 1)"),
         (["--url-command=TOKEN --key TOKEN"], 4, "--url-command cannot be started"),

@@ -221,6 +221,12 @@ def test_a_silent_command_is_ended():
     assert 0 < COMMAND_TIMEOUT_S < 600
 
 
+@pytest.mark.timeout(20)
+def test_what_a_command_leaves_in_the_background_is_not_waited_for():
+    template, _ = renew(CommandSource(f"sh -c 'sleep 30 2>/dev/null & echo \"{NEW}\"'"))
+    assert template == PresignedTemplate.parse(NEW)
+
+
 @pytest.mark.parametrize("quiet", ["sleep 600", "sh -c 'exec >&-; exec sleep 600'"])
 def test_a_command_ends_with_the_work_that_wanted_it(quiet):
     def stop(seconds):

@@ -108,7 +108,9 @@ def link_refusal(
 
 
 def refusal(name: str, response: Response, template: PresignedTemplate) -> UnshardError:
-    """The error for an answer that is neither 200, 206, 416 nor a `link_refusal`."""
+    """The error for an answer that is neither 200, 206 nor 416."""
+    if refused := link_refusal(name, response, template):
+        return refused
     status = response.status
     if status in (408, 429) or status >= 500:
         return InterruptedTransferError(

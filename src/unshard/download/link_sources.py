@@ -88,20 +88,21 @@ class CommandSource:
         return output, f"failed (exit status {process.returncode})" if process.returncode else None
 
     def _read(self, process: subprocess.Popen[bytes], sleep: Sleep) -> bytes | None:
-        """All that it prints until it ends by itself; None if it takes too long for that."""
+        """What it prints until it ends by itself; None if that takes too long.
+
+        Not until its output is closed: what it left in the background may hold that open.
+        """
         assert process.stdout is not None  # noqa: S101 - asked for above
-        descriptor, output = process.stdout.fileno(), b""
-        is_open, deadline = True, time.monotonic() + self._timeout_s
-        while is_open or process.poll() is None:
-            sleep(0)
-            if time.monotonic() > deadline or len(output) > _MAX_URL_BYTES:
-                return None
-            if not is_open:
-                sleep(_LOOK_S / 10)
-            elif select.select([descriptor], [], [], _LOOK_S)[0]:
-                block = os.read(descriptor, _MAX_URL_BYTES)
-                output, is_open = output + block, bool(block)
-        return output
+        output, deadline = b"", time.monotonic() + self._timeout_s
+        while time.monotonic() < deadline and len(output) < _MAX_URL_BYTES:
+            has_ended = process.poll() is not None  # looked at first: all it printed is there
+            is_ready, _, _ = select.select([process.stdout], [], [], 0 if has_ended else _LOOK_S)
+            block = os.read(process.stdout.fileno(), _MAX_URL_BYTES) if is_ready else b""
+            if has_ended and not block:
+                return output
+            output += block
+            sleep(0 if block else _LOOK_S / 10)
+        return None
 
 
 class FileSource:
@@ -114,7 +115,10 @@ class FileSource:
         self._poll_s = poll_s
 
     def first(self) -> PresignedTemplate:
-        return _parse(self._read())
+        try:
+            return self._read()
+        except UsageError as error:
+            raise UsageError(f"{self._path}: {error.message}", hint=error.hint) from None
 
     def fresh(
         self, refused: PresignedTemplate, accept: Accept, sleep: Sleep, note: Note
@@ -128,7 +132,7 @@ class FileSource:
         while True:
             problem = None
             try:
-                template = _parse(self._read())
+                template = self._read()
                 if template != refused:
                     accept(template)
                     return template
@@ -140,16 +144,17 @@ class FileSource:
             before = problem
             sleep(self._poll_s)
 
-    def _read(self) -> bytes:
+    def _read(self) -> PresignedTemplate:
         """
         Raises:
-            UsageError: the file cannot be read.
+            UsageError: the file cannot be read, or holds no link.
         """
         try:
             with self._path.open("rb") as file:
-                return file.read(_MAX_URL_BYTES)
+                content = file.read(_MAX_URL_BYTES)
         except OSError as error:
-            raise UsageError(f"{self._path}: {error.strerror}") from None
+            raise UsageError(error.strerror or "cannot be read") from None
+        return _parse(content)
 
 
 def _parse(output: bytes) -> PresignedTemplate:
