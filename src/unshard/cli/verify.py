@@ -12,7 +12,7 @@ import click
 from unshard.cli import display
 from unshard.errors import UsageError
 from unshard.library.verification import Findings, verify_folder
-from unshard.manifest import Manifest, md5sum_lines, read_manifest
+from unshard.manifest import Manifest, sum_lines, read_manifest
 from unshard.releases import KNOWN_PARTS
 from unshard.verify import PartsReport, VerifyReport
 
@@ -69,7 +69,7 @@ def command(
 def _export(directory: Path, manifest: Manifest | None) -> str:
     if manifest is None:
         raise UsageError(f"{directory}: has no manifest", hint="say which with --manifest FILE")
-    return md5sum_lines(manifest)
+    return sum_lines(manifest)
 
 
 def _only_manifest(directory: Path) -> Path | None:
