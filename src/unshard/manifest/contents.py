@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 HEX_DIGITS = {"md5": 32, "sha256": 64}
@@ -50,7 +50,7 @@ class Manifest(Mapping[str, Digest]):
     def __len__(self) -> int:
         return len(self._digests)
 
-    def only(self, names: Iterator[str] | tuple[str, ...]) -> Manifest:
+    def only(self, names: Iterable[str]) -> Manifest:
         """The part of it that is about `names`."""
         digests = {name: self._digests[name] for name in names}
         sizes = {name: self.sizes[name] for name in digests if name in self.sizes}
