@@ -12,7 +12,7 @@ from pathlib import Path
 from unshard.digest import hash_files
 from unshard.errors import UsageError
 from unshard.finished import Finished, remember, remembered
-from unshard.manifest import Digest, Manifest, file_name_problem
+from unshard.manifest import MANIFEST_PATTERNS, Digest, Manifest, file_name_problem
 from unshard.progress import Progress, Silent
 from unshard.releases import (
     KNOWN_PARTS,
@@ -182,7 +182,7 @@ def manifest_of(
     directory: str | Path, algorithm: str, *, progress: Progress | None = None
 ) -> Manifest:
     """A manifest, with lengths, of the files in `directory` as they are now: all but hidden and
-    half-arrived ones.
+    half-arrived ones and what seems to be a manifest.
 
     Raises:
         UsageError: there is none.
@@ -192,7 +192,9 @@ def manifest_of(
     paths = {
         path.name: path
         for path in sorted(directory.iterdir())
-        if path.is_file() and file_name_problem(path.name) is None
+        if path.is_file()
+        and file_name_problem(path.name) is None
+        and not any(path.match(pattern) for pattern in MANIFEST_PATTERNS)
     }
     sizes = {name: path.stat().st_size for name, path in paths.items()}
     if not paths:

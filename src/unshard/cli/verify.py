@@ -13,12 +13,9 @@ from unshard.cli import display
 from unshard.cli.repair import repair
 from unshard.errors import UsageError
 from unshard.library.verification import Findings, verify_folder
-from unshard.manifest import manifest_json, read_manifest, sum_lines
+from unshard.manifest import MANIFEST_PATTERNS, manifest_json, read_manifest, sum_lines
 from unshard.releases import KNOWN_PARTS
 from unshard.verify import PartsReport, VerifyReport, manifest_of
-
-MANIFEST_PATTERNS = ("*md5*.csv", "*.md5", "*.sha256", "manifest.json", "checklist.chk")
-
 
 EXPORTS = {"json": "sha256", "md5sum": "md5", "sha256sum": "sha256"}
 """The forms of a manifest that are written, and what files are hashed by for them."""

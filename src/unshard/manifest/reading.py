@@ -12,6 +12,9 @@ from unshard.manifest.lines import parse_lines
 MAX_MANIFEST_BYTES = 16 * 2**20
 """Far above any real manifest; a larger file was given by mistake."""
 
+MANIFEST_PATTERNS = ("*md5*.csv", "*.md5", "*.sha256", "manifest.json", "checklist.chk")
+"""What manifests are called that lie beside their files."""
+
 
 def read_manifest(path: str | Path) -> Manifest:
     """The manifest in the file `path`: our JSON, Meta's CSV, or lines of md5sum, sha256sum
