@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from unshard.download.disk import disk_errors
-from unshard.download.journal import Finished, Journal
+from unshard.download.journal import Journal
 from unshard.download.partial import Partial
 from unshard.download.session import Session
 from unshard.download.transfer import Transfer
 from unshard.errors import DestinationError, DigestError
+from unshard.finished import Finished
 from unshard.manifest import Digest, digest_file
 
 DEFAULT_ALGORITHM = "md5"

@@ -47,7 +47,7 @@ def verify_folder(
     directory: Path,
     manifest: Manifest | None,
     *,
-    workers: int | None = None,
+    force: bool = False,
     progress: Progress | None = None,
 ) -> Findings:
     """Hash what `manifest` names, OPT's tokenizer files wherever they lie and, without a
@@ -69,9 +69,9 @@ def verify_folder(
         )
     return Findings(
         str(directory),
-        verify(directory, manifest, workers=workers, progress=progress) if manifest else None,
-        verify(directory, tokenizer, workers=workers) if tokenizer else None,
-        verify_parts(directory, workers=workers, progress=progress) if has_parts else None,
+        verify(directory, manifest, force=force, progress=progress) if manifest else None,
+        verify(directory, tokenizer, force=force) if tokenizer else None,
+        verify_parts(directory, progress=progress) if has_parts else None,
         damage,
     )
 
@@ -104,7 +104,8 @@ def _wrong_files(report: VerifyReport) -> IntegrityError:
     return IntegrityError(
         f"{report.directory}: {len(report.different)} files differ and {len(report.missing)} "
         f"are missing, of {total}",
-        hint="`unshard download` with the same manifest fetches only these",
+        hint="`unshard verify --repair URL`, or `unshard download` with the same manifest, fetches "
+        "only these",
     )
 
 
