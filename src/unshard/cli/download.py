@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 import click
@@ -32,6 +33,11 @@ URL_VARIABLE = "UNSHARD_URL"
 )
 @click.option("--parts", type=click.IntRange(min=1), help="Number of files of a URL with a `*`.")
 @click.option(
+    "--shards",
+    type=click.IntRange(min=1),
+    help="Number of files of each part, of a URL with {part} and {shard}.",
+)
+@click.option(
     "--max-connections",
     type=click.IntRange(min=1, max=64),
     default=DEFAULT_MAX_CONNECTIONS,
@@ -46,6 +52,7 @@ def command(
     directory: Path | None,
     manifest_path: Path | None,
     parts: int | None,
+    shards: int | None,
     max_connections: int,
     url_command: str | None,
     url_file: Path | None,
@@ -57,7 +64,7 @@ def command(
     is then a new one of that name.
 
     The last part of the URL stands for the file names: `stubbed.pt` for any name, or a
-    pattern such as `reshard-model_part-*.pt`.
+    pattern such as `reshard-model_part-*.pt` or `model_part-{part}-shard{shard}.pt`.
 
     A URL in the arguments shows in the list of processes. To keep it out, give `-` and pass
     it on stdin, or leave it away and set UNSHARD_URL.
@@ -72,7 +79,7 @@ def command(
     with display.progress() as progress:
         report = download(
             Link(template, source),
-            _files(template, manifest_path, parts),
+            _files(template, manifest_path, parts, shards),
             directory,
             max_connections=max_connections,
             progress=progress,
@@ -100,22 +107,30 @@ def _url_and_directory(url: str | None, directory: Path | None) -> tuple[str, Pa
     if "://" not in url and directory is None:
         raise UsageError(
             f"{URL_VARIABLE} is not set, and {url!r} is no URL",
-            hint="give the link in single quotes, as `-` with stdin, or in that variable; or one "
-            f"of {', '.join(releases.PUBLIC)}",
+            hint=_instead_of(url),
         )
     return url, directory or Path()
 
 
+def _instead_of(name: str) -> str:
+    if alike := get_close_matches(name.lower(), releases.PUBLIC, n=1, cutoff=0.9):
+        return f"did you mean {alike[0]}?"
+    return (
+        "give the link in single quotes, as `-` with stdin, or in that variable; or one "
+        f"of {', '.join(releases.PUBLIC)}"
+    )
+
+
 def _files(
-    template: PresignedTemplate, manifest_path: Path | None, parts: int | None
+    template: PresignedTemplate, manifest_path: Path | None, parts: int | None, shards: int | None
 ) -> Manifest | Sequence[str]:
     """Which files to fetch: the manifest's, the parts asked for, or a known release's."""
-    if manifest_path and parts:
-        raise UsageError("--manifest names the files already; leave --parts away")
+    if manifest_path and (parts or shards):
+        raise UsageError("--manifest names the files already; leave --parts and --shards away")
     if manifest_path:
         return read_manifest(manifest_path)
     if parts := parts or _public_parts(template):
-        return template.names(parts)
+        return template.names(parts, shards)
     if release := releases.BY_TEMPLATE_NAME.get(template.name):
         click.echo(
             f"no --manifest: fetching the {len(release.file_names)} files of {release.name}, "
@@ -125,7 +140,9 @@ def _files(
         return release.file_names
     if template.is_pattern:
         raise UsageError(
-            f"{template}: how many files?", hint="give --manifest FILE or --parts NUMBER"
+            f"{template}: how many files?",
+            hint="give --manifest FILE or --parts NUMBER"
+            + (" and --shards NUMBER" if template.has_shards else ""),
         )
     return [template.name]
 
