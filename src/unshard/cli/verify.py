@@ -149,8 +149,8 @@ def _print(findings: Findings, repaired: tuple[str, ...]) -> None:
     if findings.parts:
         _print_parts(findings.parts, harmless=findings.damage is None)
     if findings.tokenizer:
-        extra = findings.tokenizer.extra
-        _print_files(findings.tokenizer, but=extra if findings.files or findings.parts else ())
+        told = any((findings.files, findings.parts, findings.archives, findings.fingerprint))
+        _print_files(findings.tokenizer, but=findings.tokenizer.extra if told else ())
 
 
 def _print_self_checks(findings: Findings) -> None:
