@@ -242,7 +242,7 @@ def test_verify_wants_exactly_one_manifest(folder):
     )
     for path in (folder / "other.md5", folder / "opt_md5sum_shards.csv"):
         path.unlink()
-    with pytest.raises(UsageError, match="has no"):
+    with pytest.raises(IntegrityError, match=r"not a torch\.save checkpoint"):
         run(verify_command, folder)
 
 

@@ -60,10 +60,11 @@ def command(
     A file that was found right before and has not changed since, by its size, modification
     time and inode, is not read again without --force.
 
-    OPT's tokenizer files need no manifest. Without one, the eight consolidated parts of
-    OPT-175B are looked up in every set of md5s that is known of them.
+    OPT's tokenizer files need no manifest. Without one, all that the folder proves by itself is
+    checked: the CRC-32s in torch's files, the fingerprint that a reshard recorded in
+    unshard.json, and whether the consolidated parts of OPT-175B are of a known set.
 
-    Exit code 3 when a file differs or is missing. Files that no manifest names are listed
+    Exit code 3 when a file differs, is damaged or missing. Files that no manifest names are listed
     and do no harm.
     """
     if not directory.is_dir():
@@ -115,9 +116,15 @@ def _only_manifest(directory: Path) -> Path | None:
 
 def _describe(findings: Findings, repaired: tuple[str, ...]) -> dict[str, Any]:
     """The manifest's report, and the other two beside it, for programs."""
-    files, tokenizer, parts = (
+    files, tokenizer, parts, archives, fingerprint = (
         dataclasses.asdict(report) if report else None
-        for report in (findings.files, findings.tokenizer, findings.parts)
+        for report in (
+            findings.files,
+            findings.tokenizer,
+            findings.parts,
+            findings.archives,
+            findings.fingerprint,
+        )
     )
     is_right = findings.problem() is None
     return {
@@ -126,6 +133,9 @@ def _describe(findings: Findings, repaired: tuple[str, ...]) -> dict[str, Any]:
         "repaired": repaired,
         "tokenizer": tokenizer,
         "parts": parts,
+        "archives": archives,
+        "fingerprint": fingerprint,
+        "unproved": findings.unproved,
     }
 
 
@@ -135,11 +145,28 @@ def _print(findings: Findings, repaired: tuple[str, ...]) -> None:
     verified = findings.tokenizer.matching if findings.tokenizer else ()
     if findings.files:
         _print_files(findings.files, but=verified)
+    _print_self_checks(findings)
     if findings.parts:
         _print_parts(findings.parts, harmless=findings.damage is None)
     if findings.tokenizer:
-        extra = findings.tokenizer.extra
-        _print_files(findings.tokenizer, but=extra if findings.files or findings.parts else ())
+        told = any((findings.files, findings.parts, findings.archives, findings.fingerprint))
+        _print_files(findings.tokenizer, but=findings.tokenizer.extra if told else ())
+
+
+def _print_self_checks(findings: Findings) -> None:
+    if archives := findings.archives:
+        for difference in archives.damaged:
+            click.echo(f"damaged    {difference.name}  {difference.problem}")
+        click.echo(
+            f"{len(archives.sound)} torch files are as they were written, by the CRC-32s in them "
+            f"({archives.num_bytes} bytes); only a manifest tells whether they are the right ones"
+        )
+    if fingerprint := findings.fingerprint:
+        is_not = "" if fingerprint.is_right else "not "
+        click.echo(f"the weights are {is_not}those of the fingerprint in unshard.json")
+        click.echo(f"  recorded {fingerprint.recorded}, found {fingerprint.found}")
+    for name in findings.unproved:
+        click.echo(f"unproved   {name}  has no checksum, and no manifest names it")
 
 
 def _print_files(report: VerifyReport, but: tuple[str, ...]) -> None:
