@@ -81,6 +81,15 @@ def test_parts_of_a_pattern_need_no_manifest(store, tmp_path):
     assert "no digests to verify" in result.stdout
 
 
+def test_parts_and_shards_of_a_pattern(store, tmp_path):
+    names = [f"last-model_part-{part}-shard{shard}.pt" for part in (0, 1) for shard in (0, 1)]
+    for name in names:
+        store.put(name, b"PK" + name.encode())
+    url = store.presigned_url("last-model_part-{part}-shard{shard}.pt")
+    run(download_command, url, tmp_path / "target", "--parts", 2, "--shards", 2)
+    assert contents(tmp_path / "target") == {name: b"PK" + name.encode() for name in names}
+
+
 def test_a_known_release_needs_neither(store, tmp_path):
     for part in range(16):
         store.put(f"checkpoint_1_8000-model_part-{part}.pt", b"PK" * 100)
@@ -129,6 +138,13 @@ def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(UsageError) as caught:
         run(download_command, "opt-175b")
     assert "opt-125m, opt-350m" in caught.value.hint
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("opt-1.3B", "opt-1.3b"), ("opt13b", "opt-13b")])
+def test_a_name_like_a_known_one_brings_that_one_to_mind(typed, meant):
+    with pytest.raises(UsageError) as caught:
+        run(download_command, typed)
+    assert f"did you mean {meant}?" in caught.value.hint
 
 
 def test_one_public_file(tmp_path):

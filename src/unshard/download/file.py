@@ -88,7 +88,7 @@ class FileDownload:
                     f"{self.name}: {mismatch}", hint="is this the manifest of these weights?"
                 )
             status = partial.publish()
-            folder = self._session.template.folder
+            folder = self._session.link.current.folder
             finished = Finished(status.st_size, status.st_mtime_ns, partial.digest, folder)
         self._session.journal.finish(self.name, finished)
         return True
