@@ -96,8 +96,8 @@ def by_hash_files(paths: list[Path], *, with_lanes: bool) -> dict[Path, str]:
 
 
 def by_verify(folder: Path, manifest: Path, disable_jit: str) -> None:
-    command = [sys.executable, "-m", "unshard", "verify", str(folder), "--force", "--manifest"]
-    command.append(str(manifest))
+    command = [sys.executable, "-m", "unshard", "verify", str(folder), "--manifest", str(manifest)]
+    command.append("--force")
     environment = {**os.environ, "NUMBA_DISABLE_JIT": disable_jit}
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
 
