@@ -68,6 +68,18 @@ def cut_at_random(server):
             inject(Fault(cut_after=RANDOM.randrange(90_000)), file=name)(server)
 
 
+def withdrawn_once(server):
+    """The link is refused once, after three answers; a fresh one is not."""
+    inject(Fault(), times=3, file=None)(server)
+    inject(Fault(status=403), times=1, file=None)(server)
+
+
+def fresh_links(server) -> tuple[str, ...]:
+    link = server.box.home / "fresh-link"
+    link.write_text(server.url() + "\n")
+    return ("--url-command", f"cat '{link}'")
+
+
 def new_bytes(server):
     server.heal()
     server.box.replace("part-1.pt", b"PK\x03\x04" + bytes(299_997))
@@ -125,6 +137,13 @@ STORE = [
         (4, 4),
         "stops again",
         between=withdraw,
+    ),
+    Row(
+        "403 mid-set, with --url-command",
+        withdrawn_once,
+        (0,),
+        "asks the command for a fresh link, goes on",
+        options=fresh_links,
     ),
     Row("another ETag mid-file", cut_then(Fault(changed_etag=True), None), (0,), "starts it anew"),
     Row("no ETag", cut_then(Fault(no_etag=True)), (0,), "starts it anew"),
