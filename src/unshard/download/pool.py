@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from unshard.download.file import FileDownload, check_same_weights, is_remembere
 from unshard.download.journal import Journal
 from unshard.download.link import Link
 from unshard.download.meter import Meter
+from unshard.download.rate import RateLimit
 from unshard.download.retry import RetryPolicy
 from unshard.download.session import Session
 from unshard.download.transport import Transport, UnreachableError
@@ -56,15 +57,21 @@ def download(
     progress: Progress | None = None,
     retry: RetryPolicy | None = None,
     stall_timeout_s: float = DEFAULT_STALL_TIMEOUT_S,
+    max_rate: int | None = None,
+    on_file: Callable[[str], None] | None = None,
 ) -> DownloadReport:
     """Make `directory` hold all `files` of `link`, continuing where a run before stopped.
 
     `files` is a manifest, whose digests every file must match, or bare file names. Files
     that fail by themselves do not stop the others. A file has its final name only when
-    whole and verified; until then it is `NAME.partial`.
+    whole and verified; until then it is `NAME.partial`. `max_rate` bounds all
+    connections together, in bytes per second. `on_file` hears of every file that has
+    its final name, also of those that were whole before, from one of several threads; an
+    error of its own ends the download.
 
     Raises:
-        UsageError: the URL cannot stand for one of the files, or a name leaves the folder.
+        UsageError: the URL cannot stand for one of the files, a name leaves the folder, or
+            `max_rate` is not positive.
         LinkRefusedError: the server refuses the link, which has no source of fresh ones or
             none that help; a later run with a fresh link continues at the byte.
         NoSpaceError, DestinationError: the disk is full, or the folder is in use, or it has
@@ -79,6 +86,9 @@ def download(
     link = link if isinstance(link, Link) else Link(link)
     digests = _digests(files)
     link.expect(digests, same_folder=not isinstance(files, Manifest))
+    if max_rate is not None and max_rate < 1:
+        raise UsageError(f"max_rate: {max_rate} bytes per second would never end")
+    rate = RateLimit(max_rate) if max_rate else None
     with disk_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
     with (
@@ -91,9 +101,13 @@ def download(
             check_same_weights(journal, directory, digests, link.current.folder)
         rest = {n: d for n, d in digests.items() if not is_remembered(journal, directory / n, d)}
         meter = Meter(progress, len(rest), directory, link.final_end)
-        session = Session(link, directory, transport, journal, meter, retry or RetryPolicy())
+        session = Session(link, directory, transport, journal, meter, retry or RetryPolicy(), rate)
         pending = [FileDownload(session, name, digest) for name, digest in rest.items()]
-        fetched = _run(session, pending, len(digests), max_connections)
+        on_file = on_file or _ignore
+        for name in digests:
+            if name not in rest:
+                on_file(name)
+        fetched = _run(session, pending, len(digests), max_connections, on_file)
     return DownloadReport(
         str(directory),
         tuple(name for name in digests if name in fetched),
@@ -116,13 +130,17 @@ def _digests(files: Manifest | Iterable[str]) -> dict[str, Digest | None]:
 
 
 def _run(
-    session: Session, pending: Sequence[FileDownload], num_files: int, max_connections: int
+    session: Session,
+    pending: Sequence[FileDownload],
+    num_files: int,
+    max_connections: int,
+    on_file: Callable[[str], None],
 ) -> set[str]:
     """Run the `pending` ones of `num_files` files; the names of those that were fetched."""
     tally = _Tally(session.meter, num_files, num_files - len(pending))
     executor = ThreadPoolExecutor(max_connections, thread_name_prefix="download")
     try:
-        names = {executor.submit(_run_one, session, file): file.name for file in pending}
+        names = {executor.submit(_run_one, session, file, on_file): file.name for file in pending}
         for future in as_completed(names):
             tally.settle(names[future], future)
     except KeyboardInterrupt:
@@ -135,14 +153,20 @@ def _run(
     return tally.fetched
 
 
-def _run_one(session: Session, file: FileDownload) -> bool:
+def _run_one(session: Session, file: FileDownload, on_file: Callable[[str], None]) -> bool:
     """One file; what no other file would survive either stops all before another begins."""
     session.check()
     try:
-        return file.run()
+        was_fetched = file.run()
     except (PersonNeededError, DestinationError, UnreachableError):
         session.stop()
         raise
+    on_file(file.name)
+    return was_fetched
+
+
+def _ignore(_name: str) -> None:
+    pass
 
 
 class _Tally:

@@ -10,6 +10,7 @@ from pathlib import Path
 from unshard.download.journal import Journal
 from unshard.download.link import Link
 from unshard.download.meter import Meter
+from unshard.download.rate import RateLimit
 from unshard.download.retry import RetryPolicy
 from unshard.download.transport import Transport
 
@@ -24,6 +25,7 @@ class Session:
     journal: Journal
     meter: Meter
     retry: RetryPolicy
+    rate: RateLimit | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def stop(self) -> None:

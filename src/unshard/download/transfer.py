@@ -148,6 +148,8 @@ class Transfer:
             self._session.check()
             self._partial.append(chunk)
             self._session.meter.received(len(chunk))
+            if self._session.rate:
+                self._session.sleep(self._session.rate.wait_s(len(chunk)))
 
     def _check_space(self, size_bytes: int) -> None:
         free_bytes = shutil.disk_usage(self._session.directory).free
