@@ -90,6 +90,14 @@ def test_parts_and_shards_of_a_pattern(store, tmp_path):
     assert contents(tmp_path / "target") == {name: b"PK" + name.encode() for name in names}
 
 
+def test_a_rate_is_given_in_the_units_that_people_use(store, csv, tmp_path):
+    arguments = (store.presigned_url(), tmp_path / "target", "--manifest", csv, "--json")
+    report = json.loads(run(download_command, *arguments, "--max-rate", "40kB").stdout)
+    assert report["received_bytes"] / report["elapsed_s"] < 40_000
+    with pytest.raises(UsageError, match="would never end"):
+        run(download_command, *arguments, "--max-rate", "0")
+
+
 def test_a_known_release_needs_neither(store, tmp_path):
     for part in range(16):
         store.put(f"checkpoint_1_8000-model_part-{part}.pt", b"PK" * 100)

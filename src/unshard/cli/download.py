@@ -14,6 +14,7 @@ import click
 
 from unshard import releases
 from unshard.cli import display, link_options
+from unshard.cli.quantities import ByteCount
 from unshard.download import DownloadReport, Link, PresignedTemplate, download
 from unshard.download.pool import DEFAULT_MAX_CONNECTIONS
 from unshard.errors import UsageError
@@ -44,6 +45,11 @@ URL_VARIABLE = "UNSHARD_URL"
     show_default=True,
     help="Files fetched at the same time.",
 )
+@click.option(
+    "--max-rate",
+    type=ByteCount(),
+    help="Bytes per second at most, over all connections: 50MB, 800kB.",
+)
 @link_options.url_command
 @link_options.url_file
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -54,6 +60,7 @@ def command(
     parts: int | None,
     shards: int | None,
     max_connections: int,
+    max_rate: int | None,
     url_command: str | None,
     url_file: Path | None,
     as_json: bool,
@@ -82,6 +89,7 @@ def command(
             _files(template, manifest_path, parts, shards),
             directory,
             max_connections=max_connections,
+            max_rate=max_rate,
             progress=progress,
         )
     if as_json:

@@ -22,6 +22,7 @@ import urllib3
 from urllib3 import exceptions as http_errors
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from unshard.download.gathering import gathered
 from unshard.download.url import PresignedTemplate
 from unshard.errors import TransferError
 
@@ -94,7 +95,9 @@ class Transport:
         with self._wire.asking(template.query):
             raw = host.ask(template.path_of(name), headers)
         try:
-            yield Response(raw.status, raw.headers, host.chunks(raw))
+            chunks = host.chunks(raw)
+            is_tls = host.pool.scheme == "https"
+            yield Response(raw.status, raw.headers, gathered(chunks) if is_tls else chunks)
         finally:
             if raw.length_remaining != 0:
                 raw.close()  # the rest of the body would be read as the next answer
