@@ -75,11 +75,13 @@ def test_what_cannot_be_read_fails_alone_and_a_pipe_does_not_hang(tmp_path: Path
 
 
 def what_advance_raises_is_raised(folder: Path) -> None:
-    def stop(num_bytes: int) -> None:
-        raise KeyboardInterrupt
+    for error in (KeyboardInterrupt, BrokenPipeError):
 
-    with pytest.raises(KeyboardInterrupt):
-        list(hash_files(written(folder / "files", [9] * 40), "md5", advance=stop))
+        def stop(num_bytes: int, error: type[BaseException] = error) -> None:
+            raise error
+
+        with pytest.raises(error):
+            list(hash_files(written(folder / "files", [9] * 40), "md5", advance=stop))
 
 
 def test_what_advance_raises_is_raised(tmp_path: Path) -> None:

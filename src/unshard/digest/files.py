@@ -72,23 +72,27 @@ def hash_one_by_one(queue: Queue, algorithm: str) -> None:
     """Hash files of `queue` until it is empty."""
     buffer = bytearray(_READ_BYTES)
     while path := queue.take():
-        try:
-            fd = open_file(path)
-        except OSError as error:
-            queue.settle(path, error)
-            continue
-        try:
-            queue.settle(path, _hash(fd, algorithm, buffer, queue.advance))
-        except OSError as error:
-            queue.settle(path, error)
-        finally:
-            os.close(fd)
+        queue.settle(path, _hash(path, algorithm, buffer, queue.advance))
 
 
-def _hash(fd: int, algorithm: str, buffer: bytearray, advance: Callable[[int], None]) -> str:
-    digest = hashlib.new(algorithm, usedforsecurity=False)
-    view = memoryview(buffer)
-    while num_bytes := os.readv(fd, [buffer]):
-        advance(num_bytes)
-        digest.update(view[:num_bytes])
-    return digest.hexdigest()
+def _hash(
+    path: Path, algorithm: str, buffer: bytearray, advance: Callable[[int], None]
+) -> str | OSError:
+    """The digest, or why the file cannot be read; what `advance` raises is not the file's."""
+    digest, view = hashlib.new(algorithm, usedforsecurity=False), memoryview(buffer)
+    try:
+        fd = open_file(path)
+    except OSError as error:
+        return error
+    try:
+        while True:
+            try:
+                num_bytes = os.readv(fd, [buffer])
+            except OSError as error:
+                return error
+            if not num_bytes:
+                return digest.hexdigest()
+            advance(num_bytes)
+            digest.update(view[:num_bytes])
+    finally:
+        os.close(fd)
