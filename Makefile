@@ -27,10 +27,12 @@ lint: .venv/dev ## Style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/dev ## The benchmarks: reshard against cp, the health scan, generate against transformers
+bench: .venv/dev ## The benchmarks: reshard, health, verify, generate and download against their peers
 	$(BIN)/python benchmarks/reshard.py
 	$(BIN)/python benchmarks/health.py
+	$(BIN)/python benchmarks/verify.py
 	$(BIN)/python benchmarks/generate.py
+	$(BIN)/python benchmarks/download.py
 
 fuzz: .venv/dev ## Fuzz every reader of files, ten minutes each (ARGS="--seconds 60" for less)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt atheris

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+import stat
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from unshard.digest import hash_files
 from unshard.errors import UsageError
-from unshard.manifest import Digest, Manifest, digest_file
+from unshard.finished import Finished, remember, remembered
+from unshard.manifest import MANIFEST_PATTERNS, Digest, Manifest, file_name_problem
 from unshard.progress import Progress, Silent
 from unshard.releases import (
     KNOWN_PARTS,
@@ -19,6 +21,10 @@ from unshard.releases import (
     PartsDigests,
     tokenizer_digests,
 )
+
+SETTLED_NS = 2 * 10**9
+"""A file that was written later than this before it was hashed is not remembered: another
+write may leave the same time behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,11 @@ class VerifyReport:
     """Bytes hashed."""
     shared_digests: tuple[tuple[str, ...], ...] = ()
     """Names that the manifest gives one digest: it is most likely wrong about some."""
+    skipped_names: tuple[str, ...] = ()
+    """Names that the manifest's numbering skips: it most likely lacks them."""
+    remembered: tuple[str, ...] = ()
+    """Those of `matching` that were hashed before and have not changed since, by their size,
+    modification time and inode."""
 
     @property
     def is_right(self) -> bool:
@@ -54,12 +65,14 @@ def verify(
     directory: str | Path,
     manifest: Manifest,
     *,
-    workers: int | None = None,
+    force: bool = False,
     progress: Progress | None = None,
 ) -> VerifyReport:
-    """Hash every file of `manifest` in `directory`, `workers` at a time (default: all cores).
+    """Hash the files of `manifest` in `directory`, as many at once as there are cores.
 
-    Nothing is remembered and nothing believed: every byte is read.
+    A file that was found right before, by this or while it was downloaded, and has had the same
+    size, modification time and inode since is believed unless `force`. What is found is noted
+    in the folder's journal, where that can be written.
 
     Raises:
         UsageError: `directory` is no folder.
@@ -67,27 +80,143 @@ def verify(
     directory = Path(directory)
     if not directory.is_dir():
         raise UsageError(f"{directory}: no such folder")
-    progress = progress or Silent()
-    present = {name: directory / name for name in manifest if (directory / name).exists()}
-    total_bytes = sum(path.stat().st_size for path in present.values())
-    progress.start("verify", total_bytes)
-    algorithms = {name: manifest[name].algorithm for name in present}
-    found = _digests(present, algorithms, workers or os.cpu_count() or 1, progress)
-    problems = {
-        name: digest if isinstance(digest, str) else f"has {digest}, not {manifest[name]}"
-        for name, digest in found.items()
-        if digest != manifest[name]
-    }
+    present = [name for name in manifest if (directory / name).exists()]
+    check = _Check(directory, manifest, present, force=force)
+    num_bytes = check.run(progress or Silent())
+    problems = check.problems
     return VerifyReport(
         str(directory),
         manifest.source,
         tuple(name for name in present if name not in problems),
-        tuple(Difference(name, problem) for name, problem in problems.items()),
+        tuple(Difference(name, problems[name]) for name in present if name in problems),
         tuple(name for name in manifest if name not in present),
         _extra(directory, manifest),
-        total_bytes,
+        num_bytes,
         manifest.shared_digests(),
+        manifest.skipped_names(),
+        tuple(name for name in present if name in check.believed),
     )
+
+
+class _Check:
+    """One pass over the files of a manifest that are there."""
+
+    def __init__(
+        self,
+        directory: Path,
+        manifest: Manifest,
+        present: list[str],
+        *,
+        force: bool,
+    ) -> None:
+        self.problems: dict[str, str] = {}
+        self.believed: set[str] = set()
+        self._directory = directory
+        self._manifest = manifest
+        self._known = remembered(directory)
+        self._force = force
+        self._before: dict[str, os.stat_result] = {}
+        """Those that are to be hashed, as they are before that."""
+        for name in present:
+            self._look_at(name)
+
+    def run(self, progress: Progress) -> int:
+        """Hash what has to be; the number of bytes that were to be read."""
+        total_bytes = sum(status.st_size for status in self._before.values())
+        progress.start("verify", total_bytes)
+        paths = {name: self._directory / name for name in self._before}
+        algorithms = {name: self._manifest[name].algorithm for name in paths}
+        facts: dict[str, Finished] = {}
+        try:
+            for name, digest in hash_named(paths, algorithms, progress):
+                facts |= self._judge(name, digest)
+        finally:
+            remember(self._directory, facts)
+        return total_bytes
+
+    def _look_at(self, name: str) -> None:
+        try:
+            status = (self._directory / name).stat()
+        except OSError as error:
+            self.problems[name] = f"cannot be read: {error.strerror}"
+            return
+        known, size = self._known.get(name), self._manifest.sizes.get(name)
+        if not stat.S_ISREG(status.st_mode):
+            self.problems[name] = "is not a file"
+        elif size not in (None, status.st_size):
+            self.problems[name] = f"has {status.st_size} bytes, not {size}"
+        elif known and not self._force and self._is_known(known, name, status):
+            self.believed.add(name)
+        else:
+            self._before[name] = status
+
+    def _is_known(self, known: Finished, name: str, status: os.stat_result) -> bool:
+        return known.digest == self._manifest[name] and known.holds_for(status)
+
+    def _judge(self, name: str, digest: Digest | OSError) -> dict[str, Finished]:
+        """Take in what `name` hashes to; what is to be remembered of it."""
+        if isinstance(digest, OSError):
+            self.problems[name] = f"cannot be read: {digest.strerror}"
+            return {}
+        fact = Finished.of(self._before[name], digest, self._folder(name, digest))
+        if digest != self._manifest[name]:
+            self.problems[name] = f"has {digest}, not {self._manifest[name]}"
+            return {name: fact.forgotten()} if name in self._known else {}
+        return {name: fact} if _is_settled(self._directory / name, fact) else {}
+
+    def _folder(self, name: str, digest: Digest) -> str:
+        known = self._known.get(name)
+        return known.folder if known and known.digest == digest else ""
+
+
+def _is_settled(path: Path, fact: Finished) -> bool:
+    """Whether a later change to the file would show: it did not change while it was read, and
+    last changed longer ago than a clock's tick."""
+    try:
+        return fact.holds_for(path.stat()) and time.time_ns() - fact.mtime_ns > SETTLED_NS
+    except OSError:
+        return False
+
+
+def manifest_of(
+    directory: str | Path, algorithm: str, *, progress: Progress | None = None
+) -> Manifest:
+    """A manifest, with lengths, of the files in `directory` as they are now: all but hidden and
+    half-arrived ones and what seems to be a manifest.
+
+    Raises:
+        UsageError: there is none.
+        OSError: one cannot be read.
+    """
+    directory, progress = Path(directory), progress or Silent()
+    paths = {
+        path.name: path
+        for path in sorted(directory.iterdir())
+        if path.is_file()
+        and file_name_problem(path.name) is None
+        and not any(path.match(pattern) for pattern in MANIFEST_PATTERNS)
+    }
+    sizes = {name: path.stat().st_size for name, path in paths.items()}
+    if not paths:
+        raise UsageError(f"{directory}: has no files")
+    progress.start("hash", sum(sizes.values()))
+    digests: dict[str, Digest] = {}
+    for name, digest in hash_named(paths, dict.fromkeys(paths, algorithm), progress):
+        if isinstance(digest, OSError):
+            raise digest
+        digests[name] = digest
+    return Manifest({name: digests[name] for name in paths}, str(directory), sizes)
+
+
+def hash_named(
+    paths: Mapping[str, Path], algorithms: Mapping[str, str], progress: Progress
+) -> Iterator[tuple[str, Digest | OSError]]:
+    """The digest of each file by the algorithm of its name, or why it has none, as they are
+    done."""
+    for algorithm in dict.fromkeys(algorithms[name] for name in paths):
+        names = {path: name for name, path in paths.items() if algorithms[name] == algorithm}
+        for path, value in hash_files(names, algorithm, advance=progress.advance):
+            yield names[path], Digest(algorithm, value) if isinstance(value, str) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,30 +244,33 @@ class PartsReport:
 def verify_parts(
     directory: str | Path,
     *,
-    workers: int | None = None,
     progress: Progress | None = None,
 ) -> PartsReport:
     """Hash the consolidated parts of OPT-175B in `directory` and look their md5s up."""
     progress = progress or Silent()
-    paths = {name: Path(directory) / name for name in PART_NAMES}
-    paths = {name: path for name, path in paths.items() if path.exists()}
+    there = {name: Path(directory) / name for name in PART_NAMES}
+    there = {name: path for name, path in there.items() if path.exists()}
+    paths = {name: path for name, path in there.items() if path.is_file()}
     total_bytes = sum(path.stat().st_size for path in paths.values())
     progress.start("verify parts", total_bytes)
-    algorithms = dict.fromkeys(paths, "md5")
-    found = _digests(paths, algorithms, workers or os.cpu_count() or 1, progress)
+    unread = {name: "is not a file" for name in there if name not in paths}
+    digests: dict[str, Digest] = {}
+    for name, digest in hash_named(paths, dict.fromkeys(paths, "md5"), progress):
+        if isinstance(digest, Digest):
+            digests[name] = digest
+        else:
+            unread[name] = f"cannot be read: {digest.strerror}"
+    digests = {name: digests[name] for name in there if name in digests}
     sets = {
         (name, Digest("md5", md5)): parts
         for parts in KNOWN_PARTS
         for name, md5 in zip(PART_NAMES, parts.md5s, strict=True)
     }
-    digests = {name: digest for name, digest in found.items() if isinstance(digest, Digest)}
     return PartsReport(
         str(directory),
         known={each[0]: sets[each] for each in digests.items() if each in sets},
         unknown={each[0]: each[1].value for each in digests.items() if each not in sets},
-        unreadable=tuple(
-            Difference(name, why) for name, why in found.items() if isinstance(why, str)
-        ),
+        unreadable=tuple(Difference(name, why) for name, why in unread.items()),
         num_bytes=total_bytes,
     )
 
@@ -154,37 +286,6 @@ def tokenizer_manifest(directory: Path, vocab_size: int) -> Manifest | None:
     is_opts = vocab_size == OPT_VOCAB_SIZE
     source = "OPT's tokenizer" if is_opts else f"a vocabulary of {vocab_size} tokens"
     return Manifest(digests, source) if digests else None
-
-
-def _digests(
-    paths: Mapping[str, Path], algorithms: Mapping[str, str], workers: int, progress: Progress
-) -> dict[str, Digest | str]:
-    """Each file's digest, or why it has none."""
-    stop = threading.Event()
-
-    def advance(num_bytes: int) -> None:
-        if stop.is_set():
-            raise CancelledError
-        progress.advance(num_bytes)
-
-    def digest(name: str) -> Digest | str:
-        return _digest(paths[name], algorithms[name], advance)
-
-    executor = ThreadPoolExecutor(workers, thread_name_prefix="verify")
-    try:
-        return dict(zip(paths, executor.map(digest, paths), strict=True))
-    finally:
-        stop.set()
-        executor.shutdown(cancel_futures=True)
-
-
-def _digest(path: Path, algorithm: str, advance: Callable[[int], None]) -> Digest | str:
-    if not path.is_file():
-        return "is not a file"
-    try:
-        return digest_file(path, algorithm, advance)
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
 
 
 def _extra(directory: Path, manifest: Manifest) -> tuple[str, ...]:

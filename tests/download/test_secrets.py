@@ -91,8 +91,11 @@ def test_the_clients_own_exceptions_are_gone(site):
     site.add("a.pt")
     site.store.inject(Fault(cut_after=100))
     template = PresignedTemplate.parse(site.url)
-    with Transport(template, max_connections=1, stall_timeout_s=5) as transport:
-        with pytest.raises(InterruptedTransferError) as e, transport.get("/a.pt", {}) as response:
+    with Transport(max_connections=1, stall_timeout_s=5) as transport:
+        with (
+            pytest.raises(InterruptedTransferError) as e,
+            transport.get(template, "a.pt", {}) as response,
+        ):
             b"".join(response.chunks)
         assert e.value.__cause__ is e.value.__context__ is None
     gc.collect()

@@ -14,13 +14,26 @@ from unshard.testing.object_server import Answer, ObjectServer
 from unshard.testing.object_store import Fault
 
 
-def transport(url: str, **settings) -> Transport:
-    settings = {"max_connections": 1, "stall_timeout_s": 20, **settings}
-    return Transport(PresignedTemplate.parse(url), **settings)
+class Requests:
+    """A transport and the link it is asked by."""
+
+    def __init__(self, url: str, **settings) -> None:
+        settings = {"max_connections": 1, "stall_timeout_s": 20, **settings}
+        self.template = PresignedTemplate.parse(url)
+        self.transport = Transport(**settings)
+
+    def get(self, name: str, headers: dict[str, str]):
+        return self.transport.get(self.template, name, headers)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.transport.__exit__(*exception)
 
 
-def read(transport: Transport, path: str, **headers: str) -> bytes:
-    with transport.get(path, headers) as response:
+def read(requests: Requests, name: str, **headers: str) -> bytes:
+    with requests.get(name, headers) as response:
         return b"".join(response.chunks)
 
 
@@ -36,19 +49,19 @@ def num_connections(monkeypatch):
 
 def test_connections_are_used_again_also_after_an_error_document(num_connections, site):
     site.add("a.pt")
-    with transport(site.url) as link:
+    with Requests(site.url) as link:
         for _ in range(3):
-            assert read(link, "/weights/a.pt") == site.contents["a.pt"]
-            assert b"NoSuchKey" in read(link, "/weights/none.pt")
+            assert read(link, "a.pt") == site.contents["a.pt"]
+            assert b"NoSuchKey" in read(link, "none.pt")
     assert num_connections() == 1
 
 
 def test_a_body_left_unread_costs_the_connection_and_nothing_else(num_connections, site):
     site.add("a.pt", size=5_000_000)
-    with transport(site.url) as link:
-        with link.get("/weights/a.pt", {}) as response:
+    with Requests(site.url) as link:
+        with link.get("a.pt", {}) as response:
             next(response.chunks)
-        assert read(link, "/weights/a.pt") == site.contents["a.pt"]
+        assert read(link, "a.pt") == site.contents["a.pt"]
     assert num_connections() == 2
 
 
@@ -57,21 +70,21 @@ def test_a_body_left_unread_costs_the_connection_and_nothing_else(num_connection
 def test_an_abort_ends_a_stalled_body_and_every_later_request(site, stall_after):
     site.add("a.pt")
     site.store.inject(Fault(stall_after=stall_after))
-    with transport(site.url, stall_timeout_s=3600) as link:
-        with link.get("/weights/a.pt", {}) as response:
-            threading.Timer(0.05, link.abort).start()
+    with Requests(site.url, stall_timeout_s=3600) as link:
+        with link.get("a.pt", {}) as response:
+            threading.Timer(0.05, link.transport.abort).start()
             with pytest.raises(InterruptedTransferError, match="cut"):
                 b"".join(response.chunks)
         with pytest.raises(InterruptedTransferError):
-            read(link, "/weights/a.pt")
+            read(link, "a.pt")
 
 
 def test_tls_to_a_server_without_it_is_said_plainly(site):
     with (
-        transport(site.url.replace("http:", "https:")) as link,
+        Requests(site.url.replace("http:", "https:")) as link,
         pytest.raises(InterruptedTransferError, match="TLS failed"),
     ):
-        read(link, "/weights/a.pt")
+        read(link, "a.pt")
 
 
 def test_the_usual_proxy_variables_are_honoured(monkeypatch):
@@ -86,8 +99,8 @@ def test_the_usual_proxy_variables_are_honoured(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", f"http://user:pass@127.0.0.1:{proxy.server_port}")
     try:
-        with transport("http://cdn.example/w/stubbed.pt?&k=v") as link:
-            assert read(link, "/w/a.pt") == b"PK"
+        with Requests("http://cdn.example/w/stubbed.pt?&k=v") as link:
+            assert read(link, "a.pt") == b"PK"
     finally:
         proxy.stop()
     assert seen == ["http://cdn.example/w/a.pt?&k=v"]
@@ -96,8 +109,9 @@ def test_the_usual_proxy_variables_are_honoured(monkeypatch):
 def test_the_proxys_password_goes_to_the_proxy(monkeypatch):
     monkeypatch.setenv("https_proxy", "http://user:pass@127.0.0.1:1")
     monkeypatch.delenv("no_proxy", raising=False)
-    with transport("https://cdn.example/w/stubbed.pt?&k=v") as link:
-        login = link._pool.proxy_headers["proxy-authorization"]
+    with Requests("https://cdn.example/w/stubbed.pt?&k=v") as link:
         with pytest.raises(InterruptedTransferError, match="proxy"):
-            read(link, "/w/a.pt")
+            read(link, "a.pt")
+        [host] = link.transport._hosts.values()
+        login = host.pool.proxy_headers["proxy-authorization"]
     assert login == "Basic " + base64.b64encode(b"user:pass").decode()

@@ -40,6 +40,35 @@ def test_a_pattern_names_its_parts_and_fits_nothing_else(placeholder):
             template.path_of(other)
 
 
+def test_a_pattern_of_parts_and_shards_names_each_shard_of_each_part():
+    template = parse("last-model_part-{part}-shard{shard}.pt")
+    assert template.names(2, 3) == tuple(
+        f"last-model_part-{part}-shard{shard}.pt" for part in (0, 1) for shard in (0, 1, 2)
+    )
+    assert template.path_of("last-model_part-7-shard123.pt").endswith("part-7-shard123.pt")
+    for other in ("last-model_part-7-shard.pt", "last-model_part-x-shard1.pt"):
+        with pytest.raises(UsageError, match="cannot name this file"):
+            template.path_of(other)
+    with pytest.raises(UsageError, match="how many shards"):
+        template.names(2)
+    with pytest.raises(UsageError, match="to count shards with"):
+        parse("last-model_part-{part}.pt").names(2, 3)
+
+
+@pytest.mark.parametrize("name", ["a-{part}-{part}.pt", "a-*-{shard}.pt", "{shard}{shard}{part}"])
+def test_other_sets_of_placeholders_are_no_pattern(name):
+    with pytest.raises(UsageError, match="must end in one file name or pattern"):
+        parse(name)
+
+
+@given(st.integers(1, 5), st.integers(1, 5))
+def test_every_name_of_a_pattern_is_its_own_and_fits(num_parts, num_shards):
+    template = parse("{shard}+({part}).pt")
+    names = template.names(num_parts, num_shards)
+    assert len(set(names)) == num_parts * num_shards
+    assert all(template.path_of(name) for name in names)
+
+
 def test_a_plain_name_is_itself_alone():
     template = PresignedTemplate.parse("https://cdn.example/opt/reshard.pt")
     assert template.path_of("reshard.pt") == "/opt/reshard.pt"
@@ -107,6 +136,12 @@ def test_neither_str_nor_repr_shows_the_query():
     [
         "&Expires=1700000000&Signature=x&Key-Pair-Id=y",
         "X-Amz-Date=20231114T221310Z&X-Amz-Expires=10&X-Amz-Signature=x",
+        "X-Goog-Date=20231114T221310Z&X-Goog-Expires=10&X-Goog-Signature=x",
+        "AWSAccessKeyId=y&Expires=1700000000&Signature=x",
+        "GoogleAccessId=y&Expires=1700000000&Signature=x",
+        "sv=2022-11-02&se=2023-11-14T22%3A13%3A20Z&sr=b&sig=x",
+        "sv=2022-11-02&se=2023-11-14T23%3A13%3A20%2B01%3A00&sr=b&sig=x",
+        "sv=2022-11-02&se=2023-11-14T22%3A13%3A20&sr=b&sig=x",
     ],
 )
 def test_the_end_of_a_link_is_read_from_it(query):

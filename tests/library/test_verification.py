@@ -111,12 +111,75 @@ def test_a_part_that_cannot_be_read_is_an_alarm(parts, capsys):
     assert "reshard-model_part-7.pt is not a file" in capsys.readouterr().err
 
 
-def test_parts_of_another_model_need_a_manifest(tmp_path, capsys):
+def test_parts_of_another_model_are_not_looked_up(tmp_path, capsys):
     write_tiny_checkpoint(tmp_path / "raw", WIDE, tp_size=8, fsdp_size=1)
     for rank, path in enumerate(sorted((tmp_path / "raw").iterdir())):
         path.rename(tmp_path / "raw" / releases.PART_NAMES[rank])
-    assert main(["verify", str(tmp_path / "raw")]) == 2
-    assert "no file whose md5 is known" in capsys.readouterr().err
+    assert main(["verify", str(tmp_path / "raw")]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("8 torch files are as they were written, by the CRC-32s in them")
+    assert "md5" not in out
+
+
+def test_a_folder_that_proves_nothing_needs_a_manifest(tmp_path, capsys):
+    (tmp_path / "note.txt").touch()
+    assert main(["verify", str(tmp_path)]) == 2
+    assert "nothing can be verified" in capsys.readouterr().err
+
+
+def test_every_torch_file_with_a_flipped_bit_is_named(raw, capsys):
+    folder, _ = raw
+    weights = unshard.open(folder)
+    places = {
+        chunk.ref.ranges[0].path: chunk.ref.ranges[0].offset
+        for tensor in weights.values()
+        for chunk in tensor.stored.chunks
+    }
+    first, second = sorted(places)[:2]
+    flip(Path(first), places[first])
+    flip(Path(second), places[second])
+    assert main(["verify", str(folder), "--json"]) == 3
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert not report["is_right"]
+    assert [each["name"] for each in report["archives"]["damaged"]] == [
+        Path(first).name,
+        Path(second).name,
+    ]
+    assert len(report["archives"]["sound"]) == 4
+    assert "2 of 6 torch files are damaged" in err
+
+
+@pytest.fixture
+def resharded(raw, tmp_path) -> Path:
+    folder, _ = raw
+    assert main(["reshard", str(folder), str(tmp_path / "out"), "--to", "safetensors"]) == 0
+    return tmp_path / "out"
+
+
+def test_a_reshard_is_verified_by_the_fingerprint_that_it_recorded(resharded, capsys):
+    capsys.readouterr()
+    assert main(["verify", str(resharded)]) == 0
+    assert "the weights are those of the fingerprint in unshard.json" in capsys.readouterr().out
+    flip(next(resharded.glob("*.safetensors")), -1)
+    assert main(["verify", str(resharded)]) == 3
+    assert "not those whose fingerprint unshard.json records" in capsys.readouterr().err
+
+
+def test_a_reshard_that_does_not_open_is_an_alarm(resharded, capsys):
+    for path in resharded.glob("*.safetensors"):
+        os.truncate(path, path.stat().st_size - 8)
+    assert main(["verify", str(resharded)]) == 3
+    for path in resharded.glob("*.safetensors"):
+        path.unlink()
+    assert main(["verify", str(resharded)]) == 3
+
+
+def test_safetensors_without_a_record_are_unproved(resharded, capsys):
+    (resharded / "unshard.json").unlink()
+    (resharded / "dict.txt").write_bytes(releases.dict_txt(TINY.vocab_size))
+    assert main(["verify", str(resharded)]) == 0
+    assert "unproved   model.safetensors  has no checksum" in capsys.readouterr().out
 
 
 def test_a_vocabulary_decides_what_dict_txt_holds(raw, capsys):
@@ -144,7 +207,8 @@ def test_a_tokenizer_beside_weights_that_do_not_open_is_not_judged(raw, capsys):
     folder, _ = raw
     (folder / "gpt2-merges.txt").write_text("#version: 0.2\n")
     os.truncate(folder / "checkpoint_last-model_part-0-shard0.pt", 99)
-    assert main(["verify", str(folder)]) == 2
+    assert main(["verify", str(folder)]) == 3
+    assert "gpt2-merges.txt" not in capsys.readouterr().out
     lines = [f"{md5(path.read_bytes())}  {path.name}\n" for path in folder.glob("*.pt")]
     (folder / "all.md5").write_text("".join(lines))
     assert main(["verify", str(folder)]) == 0

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from unshard import releases
 from unshard.errors import FormatError, UsageError
-from unshard.manifest import Digest, file_name_problem, parse_manifest, read_manifest
+from unshard.manifest import (
+    Digest,
+    Manifest,
+    file_name_problem,
+    manifest_json,
+    parse_manifest,
+    read_manifest,
+    sum_lines,
+)
 
 A, B = "a" * 32, "0123456789abcdef0123456789ABCDEF"
 
@@ -62,7 +70,11 @@ def test_metas_form_has_no_last_line_end(tmp_path):
         (f"MD5 (a.pt) = {A[:-1]}", "line 1: .* is not an md5"),
         (f"MD5 (../a.pt) = {A}", "line 1: .*path separator"),
         (f"{A}  a.pt\nMD5 (a.pt) = {A}", "line 2: 'a.pt' comes twice"),
-        (f"SHA256 (a.pt) = {A}{A}", "line 1: "),
+        (f"SHA256 (a.pt) = {A}", "line 1: .* is not a sha256"),
+        (f"MD5 (a.pt) = {A}{A}", "line 1: .* is not an md5"),
+        (f"{A}{A[:-1]}  a.pt", "line 1: .* is not an md5 .* or a sha256"),
+        (f"shard,md5sum\na.pt,{A}{A}", "line 2: .* is not an md5"),
+        (f"{A}  a.pt\n{B}  a.pt", "line 2: 'a.pt' comes twice, with two digests"),
         (f"{A}  ../a.pt", "line 1: .*path separator"),
         (f"{A}  /a.pt", "line 1: .*path separator"),
         (f"{A}  a\\b.pt", "line 1: .*path separator"),
@@ -80,6 +92,139 @@ def test_a_bad_line_is_named(tmp_path, text, words):
     path.write_text(text)
     with pytest.raises(FormatError, match=rf"m\.csv: {words}"):
         read_manifest(path)
+
+
+def test_all_bad_lines_are_told_at_once():
+    text = "\n".join([f"{A}  a", "what", f"{A}  b", "is", "this?", f"{A}  ../c", f"{A}  a", ""])
+    with pytest.raises(FormatError) as caught:
+        parse_manifest(text, "m")
+    told = caught.value.message.split("; ")
+    assert told[0].startswith("m: lines 2, 4, 5: neither `name,md5`")
+    assert told[1:] == ["line 6: '../c' has a path separator", "line 7: 'a' comes twice"]
+
+
+def test_many_bad_lines_are_counted():
+    with pytest.raises(FormatError) as caught:
+        parse_manifest("<html>\n" * 5000, "m")
+    message = caught.value.message
+    assert message.startswith("m: lines 1, 2, 3, 4, 5, 6, 7, 8, 9, 10: neither ")
+    assert message.endswith("; and 4990 more")
+    assert len(message) < 300
+
+
+@given(
+    st.dictionaries(
+        names,
+        st.tuples(st.sampled_from(["md5", "sha256"]), st.none() | st.integers(0, 2**63)),
+        min_size=1,
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_what_is_exported_is_read_back(files, random):
+    lengths = {"md5": 32, "sha256": 64}
+    digests = {
+        name: Digest(algorithm, "".join(random.choices("0123456789abcdef", k=lengths[algorithm])))
+        for name, (algorithm, _) in files.items()
+    }
+    sizes = {name: size for name, (_, size) in files.items() if size is not None}
+    manifest = Manifest(digests, "m", sizes)
+    again = parse_manifest(manifest_json(manifest), "m")
+    assert (list(again.items()), again.sizes) == (list(manifest.items()), sizes)
+    again = parse_manifest(sum_lines(manifest), "m")
+    assert (list(again.items()), again.sizes) == (list(manifest.items()), {})
+    bsd = "".join(
+        f"{digest.algorithm.upper()} ({name}) = {digest.value}\n"
+        for name, digest in manifest.items()
+    )
+    assert list(parse_manifest(bsd, "m").items()) == list(manifest.items())
+
+
+def json_form(*files: str, head: str = '"format": "unshard-manifest", "version": 1') -> str:
+    return f'{{{head}, "files": [{", ".join(files)}]}}'
+
+
+def one(name: str = "a", digest: str = f'"md5": "{A}"', more: str = "") -> str:
+    return f'{{"name": "{name}", "digests": {{{digest}}}{more}}}'
+
+
+def test_the_stronger_digest_counts():
+    text = json_form(one(digest=f'"md5": "{A}", "sha256": "{A}{B}", "crc32": "00"'))
+    assert parse_manifest(text, "m") == {"a": Digest("sha256", A + B.lower())}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{}", "is JSON without "),
+        ("{", "is not valid JSON"),
+        (json_form(one(), head='"format": "other", "version": 1'), "is JSON without "),
+        (json_form(one(), head='"format": "unshard-manifest", "version": 2'), '"version" is not 1'),
+        (json_form(one(), head='"format": "unshard-manifest", "version": true'), '"version" is'),
+        (json_form(one(), head='"format": "unshard-manifest"'), '"version" is not 1'),
+        ('{"format": "unshard-manifest", "version": 1, "files": {}}', '"files" is no list'),
+        (json_form(), "names no file"),
+        (json_form(one(), one()), "file 2: 'a' comes twice$"),
+        (json_form(one(), one(digest=f'"md5": "{B}"')), "file 2: .* twice, with two digests"),
+        (json_form(one("../a"), one(".."), one()), "file 1: .* separator; file 2: .* a dot$"),
+        (json_form(one("a\\u0000")), "file 1: .*control character"),
+        (json_form(one("\\ud800")), "file 1: .*control character"),
+        (json_form(one("a" * 250)), "file 1: .*too long"),
+        (json_form(one(digest="")), "file 1: has no digest of md5 or sha256"),
+        (json_form(one(digest='"md5": 5')), "file 1: '' is not an md5"),
+        (json_form(one(digest=f'"md5": "{A}", "sha256": "{A}"')), "file 1: .*is not a sha256"),
+        (json_form("5", "null", '{"name": "a"}'), 'files 1, 2, 3: has no "name" with "digests"'),
+        (json_form(one(more=', "size_bytes": -1')), 'file 1: "size_bytes" is no number'),
+        (json_form(one(more=', "size_bytes": true')), 'file 1: "size_bytes" is no number'),
+        (json_form(one(more=', "size_bytes": 1.5')), 'file 1: "size_bytes" is no number'),
+        (json_form(one(more=', "size_bytes": NaN')), "holds NaN"),
+        (json_form(one(more=', "name": "b"')), "names a key twice"),
+        (json_form("[" * 100_000), "is not valid JSON"),
+        (json_form("[" * 500 + "]" * 500), 'file 1: has no "name"'),
+        (json_form("," * 500_000), "holds more than 400000 values"),
+    ],
+)
+def test_a_bad_json_manifest_is_told_in_one_line(text, words):
+    with pytest.raises(FormatError, match=rf"^m: .*{words}") as caught:
+        parse_manifest(text, "m")
+    assert len(caught.value.message) < 300
+    assert "\n" not in caught.value.message
+
+
+def numbered(*numbers: tuple[int, int]) -> Manifest:
+    names = (f"reshard-model_part-{part}-shard{shard}.pt" for part, shard in numbers)
+    return Manifest({name: Digest("md5", A) for name in names}, "m")
+
+
+def test_a_number_that_is_skipped_is_told():
+    grid = [(part, shard) for part in range(8) for shard in range(124)]
+    assert numbered(*grid).skipped_names() == ()
+    grid.remove((3, 17))
+    grid.remove((7, 122))
+    assert numbered(*grid).skipped_names() == (
+        "reshard-model_part-3-shard17.pt",
+        "reshard-model_part-7-shard122.pt",
+    )
+    padded = {f"model-{n:05}-of-00003.safetensors": Digest("md5", A) for n in (1, 3)}
+    assert Manifest(padded, "m").skipped_names() == ("model-00002-of-00003.safetensors",)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["dict.txt", "gpt2-merges.txt"],
+        ["checkpoint_100.pt", "checkpoint_200.pt", "checkpoint_300.pt"],
+        ["a0.pt", "a999999999.pt"],
+        ["a00.pt", "a1.pt", "a02.pt"],
+    ],
+)
+def test_names_that_are_no_grid_skip_nothing(names):
+    manifest = Manifest({name: Digest("md5", A) for name in names}, "m")
+    assert manifest.skipped_names() == (("a01.pt",) if "a00.pt" in names else ())
+
+
+@given(st.dictionaries(names, st.just(Digest("md5", A))))
+def test_what_is_skipped_is_no_name_of_the_manifest(files):
+    assert not set(Manifest(files, "m").skipped_names()) & set(files)
 
 
 @given(st.text(max_size=200))

@@ -7,13 +7,15 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 import click
 
 from unshard import releases
-from unshard.cli import display
-from unshard.download import DownloadReport, PresignedTemplate, download
+from unshard.cli import display, link_options
+from unshard.cli.quantities import ByteCount
+from unshard.download import DownloadReport, Link, PresignedTemplate, download
 from unshard.download.pool import DEFAULT_MAX_CONNECTIONS
 from unshard.errors import UsageError
 from unshard.manifest import Manifest, read_manifest
@@ -32,19 +34,35 @@ URL_VARIABLE = "UNSHARD_URL"
 )
 @click.option("--parts", type=click.IntRange(min=1), help="Number of files of a URL with a `*`.")
 @click.option(
+    "--shards",
+    type=click.IntRange(min=1),
+    help="Number of files of each part, of a URL with {part} and {shard}.",
+)
+@click.option(
     "--max-connections",
     type=click.IntRange(min=1, max=64),
     default=DEFAULT_MAX_CONNECTIONS,
     show_default=True,
     help="Files fetched at the same time.",
 )
+@click.option(
+    "--max-rate",
+    type=ByteCount(),
+    help="Bytes per second at most, over all connections: 50MB, 800kB.",
+)
+@link_options.url_command
+@link_options.url_file
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(
     url: str | None,
     directory: Path | None,
     manifest_path: Path | None,
     parts: int | None,
+    shards: int | None,
     max_connections: int,
+    max_rate: int | None,
+    url_command: str | None,
+    url_file: Path | None,
     as_json: bool,
 ) -> None:
     """Fetch the files behind URL into DIRECTORY (default: here) and verify them.
@@ -53,22 +71,25 @@ def command(
     is then a new one of that name.
 
     The last part of the URL stands for the file names: `stubbed.pt` for any name, or a
-    pattern such as `reshard-model_part-*.pt`.
+    pattern such as `reshard-model_part-*.pt` or `model_part-{part}-shard{shard}.pt`.
 
     A URL in the arguments shows in the list of processes. To keep it out, give `-` and pass
     it on stdin, or leave it away and set UNSHARD_URL.
 
     Run the same command again after a cut, a crash or with a fresh link: it continues where
-    it stopped, and files that are there and verified are not fetched again.
+    it stopped, and files that are there and verified are not fetched again. With
+    --url-command or --url-file it goes on by itself; they also give the first link where URL
+    is left away.
     """
-    text, directory = _url_and_directory(url, directory)
-    template = PresignedTemplate.parse(text)
+    source = link_options.source(url_command, url_file)
+    template, directory = link_options.begin(source, url, directory, _url_and_directory)
     with display.progress() as progress:
         report = download(
-            template,
-            _files(template, manifest_path, parts),
+            Link(template, source),
+            _files(template, manifest_path, parts, shards),
             directory,
             max_connections=max_connections,
+            max_rate=max_rate,
             progress=progress,
         )
     if as_json:
@@ -94,22 +115,30 @@ def _url_and_directory(url: str | None, directory: Path | None) -> tuple[str, Pa
     if "://" not in url and directory is None:
         raise UsageError(
             f"{URL_VARIABLE} is not set, and {url!r} is no URL",
-            hint="give the link in single quotes, as `-` with stdin, or in that variable; or one "
-            f"of {', '.join(releases.PUBLIC)}",
+            hint=_instead_of(url),
         )
     return url, directory or Path()
 
 
+def _instead_of(name: str) -> str:
+    if alike := get_close_matches(name.lower(), releases.PUBLIC, n=1, cutoff=0.9):
+        return f"did you mean {alike[0]}?"
+    return (
+        "give the link in single quotes, as `-` with stdin, or in that variable; or one "
+        f"of {', '.join(releases.PUBLIC)}"
+    )
+
+
 def _files(
-    template: PresignedTemplate, manifest_path: Path | None, parts: int | None
+    template: PresignedTemplate, manifest_path: Path | None, parts: int | None, shards: int | None
 ) -> Manifest | Sequence[str]:
     """Which files to fetch: the manifest's, the parts asked for, or a known release's."""
-    if manifest_path and parts:
-        raise UsageError("--manifest names the files already; leave --parts away")
+    if manifest_path and (parts or shards):
+        raise UsageError("--manifest names the files already; leave --parts and --shards away")
     if manifest_path:
         return read_manifest(manifest_path)
     if parts := parts or _public_parts(template):
-        return template.names(parts)
+        return template.names(parts, shards)
     if release := releases.BY_TEMPLATE_NAME.get(template.name):
         click.echo(
             f"no --manifest: fetching the {len(release.file_names)} files of {release.name}, "
@@ -119,7 +148,9 @@ def _files(
         return release.file_names
     if template.is_pattern:
         raise UsageError(
-            f"{template}: how many files?", hint="give --manifest FILE or --parts NUMBER"
+            f"{template}: how many files?",
+            hint="give --manifest FILE or --parts NUMBER"
+            + (" and --shards NUMBER" if template.has_shards else ""),
         )
     return [template.name]
 

@@ -26,7 +26,7 @@ EXTRA_ARGUMENTS = "Got unexpected extra argument"
 
 COMMANDS: Mapping[str, str] = {
     "download": "Fetch a release from a presigned URL: parallel, resumable, verified.",
-    "verify": "Compare files with a manifest of md5s.",
+    "verify": "Compare files with a manifest; fetch again what differs.",
     "inspect": "Say what a checkpoint is: layout, model, tensors, bytes.",
     "reshard": "Write a checkpoint in another layout.",
     "metaseq": "metaseq's own reshard commands, flag for flag.",

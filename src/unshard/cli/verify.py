@@ -10,13 +10,15 @@ from typing import Any
 import click
 
 from unshard.cli import display
+from unshard.cli.repair import repair
 from unshard.errors import UsageError
 from unshard.library.verification import Findings, verify_folder
-from unshard.manifest import Manifest, md5sum_lines, read_manifest
+from unshard.manifest import MANIFEST_PATTERNS, manifest_json, read_manifest, sum_lines
 from unshard.releases import KNOWN_PARTS
-from unshard.verify import PartsReport, VerifyReport
+from unshard.verify import PartsReport, VerifyReport, manifest_of
 
-MANIFEST_PATTERNS = ("*md5*.csv", "*.md5", "checklist.chk")
+EXPORTS = {"json": "sha256", "md5sum": "md5", "sha256sum": "sha256"}
+"""The forms of a manifest that are written, and what files are hashed by for them."""
 
 
 @click.command(name="verify")
@@ -25,51 +27,81 @@ MANIFEST_PATTERNS = ("*md5*.csv", "*.md5", "checklist.chk")
     "--manifest",
     "manifest_path",
     type=click.Path(path_type=Path),
-    help="Meta's CSV, md5sum or BSD md5 lines. Default: the one *md5*.csv, *.md5 or "
-    "checklist.chk in DIRECTORY.",
+    help="Our JSON, Meta's CSV, or lines of md5sum, sha256sum or their BSD cousins. Default: the "
+    f"one {', '.join(MANIFEST_PATTERNS[:-1])} or {MANIFEST_PATTERNS[-1]} in DIRECTORY.",
 )
-@click.option("--workers", type=click.IntRange(min=1), help="Files at once. Default: all cores.")
+@click.option("--force", is_flag=True, help="Hash also what is remembered to be right.")
+@click.option(
+    "--repair",
+    "url",
+    is_flag=False,
+    flag_value="",
+    metavar="[URL]",
+    help="Fetch what differs or is missing. `-` reads the URL from stdin; none: UNSHARD_URL.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option(
-    "--export", is_flag=True, help="Hash nothing: print the manifest as `md5sum -c` reads it."
+    "--export",
+    "form",
+    type=click.Choice(list(EXPORTS)),
+    help="Print a manifest in this form, and do no more: the one of --manifest, or a new one of "
+    "the files in DIRECTORY as they are.",
 )
 def command(
     directory: Path,
     manifest_path: Path | None,
-    workers: int | None,
+    force: bool,
+    url: str | None,
     as_json: bool,
-    export: bool,
+    form: str | None,
 ) -> None:
     """Hash the files in DIRECTORY and name every one that the manifest does not confirm.
 
-    OPT's tokenizer files need no manifest. Without one, the eight consolidated parts of
-    OPT-175B are looked up in every set of md5s that is known of them.
+    A file that was found right before and has not changed since, by its size, modification
+    time and inode, is not read again without --force.
 
-    Exit code 3 when a file differs or is missing. Files that no manifest names are listed
+    OPT's tokenizer files need no manifest. Without one, all that the folder proves by itself is
+    checked: the CRC-32s in torch's files, the fingerprint that a reshard recorded in
+    unshard.json, and whether the consolidated parts of OPT-175B are of a known set.
+
+    Exit code 3 when a file differs, is damaged or missing. Files that no manifest names are listed
     and do no harm.
     """
     if not directory.is_dir():
         raise UsageError(f"{directory}: no such folder")
+    if form:
+        click.echo(_export(directory, manifest_path, form), nl=False)
+        return
     path = manifest_path or _only_manifest(directory)
     manifest = read_manifest(path) if path else None
-    if export:
-        click.echo(_export(directory, manifest), nl=False)
-        return
     with display.progress() as progress:
-        findings = verify_folder(directory, manifest, workers=workers, progress=progress)
+        findings = verify_folder(directory, manifest, force=force, progress=progress)
+        repaired = repair(findings.files, manifest, url, progress) if url is not None else ()
+        if repaired:
+            findings = verify_folder(directory, manifest, progress=progress)
     if as_json:
-        click.echo(json.dumps(_describe(findings), indent=2))
+        click.echo(json.dumps(_describe(findings, repaired), indent=2))
     else:
-        _print(findings)
+        _print(findings, repaired)
     problem = findings.problem()
     if problem:
         raise problem
 
 
-def _export(directory: Path, manifest: Manifest | None) -> str:
-    if manifest is None:
-        raise UsageError(f"{directory}: has no manifest", hint="say which with --manifest FILE")
-    return md5sum_lines(manifest)
+def _export(directory: Path, manifest_path: Path | None, form: str) -> str:
+    if manifest_path:
+        manifest = read_manifest(manifest_path)
+    else:
+        with display.progress() as progress:
+            manifest = manifest_of(directory, EXPORTS[form], progress=progress)
+    if form == "json":
+        return manifest_json(manifest)
+    if wrong := [name for name in manifest if manifest[name].algorithm != EXPORTS[form]]:
+        raise UsageError(
+            f"{manifest_path}: has no {EXPORTS[form]} of {wrong[0]}",
+            hint="leave --manifest away to hash the files",
+        )
+    return sum_lines(manifest)
 
 
 def _only_manifest(directory: Path) -> Path | None:
@@ -82,25 +114,59 @@ def _only_manifest(directory: Path) -> Path | None:
     return found[0] if found else None
 
 
-def _describe(findings: Findings) -> dict[str, Any]:
+def _describe(findings: Findings, repaired: tuple[str, ...]) -> dict[str, Any]:
     """The manifest's report, and the other two beside it, for programs."""
-    files, tokenizer, parts = (
+    files, tokenizer, parts, archives, fingerprint = (
         dataclasses.asdict(report) if report else None
-        for report in (findings.files, findings.tokenizer, findings.parts)
+        for report in (
+            findings.files,
+            findings.tokenizer,
+            findings.parts,
+            findings.archives,
+            findings.fingerprint,
+        )
     )
     is_right = findings.problem() is None
-    return {"is_right": is_right, **(files or {}), "tokenizer": tokenizer, "parts": parts}
+    return {
+        "is_right": is_right,
+        **(files or {}),
+        "repaired": repaired,
+        "tokenizer": tokenizer,
+        "parts": parts,
+        "archives": archives,
+        "fingerprint": fingerprint,
+        "unproved": findings.unproved,
+    }
 
 
-def _print(findings: Findings) -> None:
+def _print(findings: Findings, repaired: tuple[str, ...]) -> None:
+    for name in repaired:
+        click.echo(f"repaired   {name}")
     verified = findings.tokenizer.matching if findings.tokenizer else ()
     if findings.files:
         _print_files(findings.files, but=verified)
+    _print_self_checks(findings)
     if findings.parts:
         _print_parts(findings.parts, harmless=findings.damage is None)
     if findings.tokenizer:
-        extra = findings.tokenizer.extra
-        _print_files(findings.tokenizer, but=extra if findings.files or findings.parts else ())
+        told = any((findings.files, findings.parts, findings.archives, findings.fingerprint))
+        _print_files(findings.tokenizer, but=findings.tokenizer.extra if told else ())
+
+
+def _print_self_checks(findings: Findings) -> None:
+    if archives := findings.archives:
+        for difference in archives.damaged:
+            click.echo(f"damaged    {difference.name}  {difference.problem}")
+        click.echo(
+            f"{len(archives.sound)} torch files are as they were written, by the CRC-32s in them "
+            f"({archives.num_bytes} bytes); only a manifest tells whether they are the right ones"
+        )
+    if fingerprint := findings.fingerprint:
+        is_not = "" if fingerprint.is_right else "not "
+        click.echo(f"the weights are {is_not}those of the fingerprint in unshard.json")
+        click.echo(f"  recorded {fingerprint.recorded}, found {fingerprint.found}")
+    for name in findings.unproved:
+        click.echo(f"unproved   {name}  has no checksum, and no manifest names it")
 
 
 def _print_files(report: VerifyReport, but: tuple[str, ...]) -> None:
@@ -111,10 +177,15 @@ def _print_files(report: VerifyReport, but: tuple[str, ...]) -> None:
     for name in report.extra:
         if name not in but:
             click.echo(f"extra      {name}")
+    for name in report.skipped_names:
+        click.echo(f"suspect    {name}  is not in the manifest, though its neighbours are")
     for names in report.shared_digests:
-        click.echo(f"suspect    {', '.join(names)}  have one and the same md5 in the manifest:")
+        click.echo(f"suspect    {', '.join(names)}  have one and the same digest in the manifest:")
         click.echo("           different files never do, so at most one of these lines is right")
-    click.echo(f"{len(report.matching)} files match {report.manifest} ({report.num_bytes} bytes)")
+    known = f", {len(report.remembered)} files remembered" if report.remembered else ""
+    click.echo(
+        f"{len(report.matching)} files match {report.manifest} ({report.num_bytes} bytes{known})"
+    )
 
 
 def _print_parts(report: PartsReport, harmless: bool) -> None:

@@ -15,6 +15,26 @@ HEAD_BYTES = 64
 
 _MAX_ERROR_BODY_BYTES = 4096
 _ERROR_CODE = re.compile(rb"<Code>([A-Za-z]{1,64})</Code>")
+_ERROR_MESSAGE = re.compile(rb"<(?:Message|Details|AuthenticationErrorDetail)>([^<]{1,512})<")
+_SAYS_EXPIRED = re.compile(rb"has expired|not valid in the specified time frame", re.IGNORECASE)
+_HAS_EXPIRED = "it has expired"
+_IN_WORDS = {
+    "ExpiredToken": "the credentials that signed it have expired",
+    "TokenRefreshRequired": "the credentials that signed it have expired",
+    "InvalidToken": "the credentials that signed it are not valid",
+    "InvalidAccessKeyId": "the key that signed it does not exist any more",
+    "InvalidKey": "the key that signed it is not known",
+    "RequestExpired": _HAS_EXPIRED,
+    "RequestTimeTooSkewed": "a clock is wrong",
+    "SignatureDoesNotMatch": "its signature is wrong, so some of the link was changed or lost",
+    "InvalidSignature": "its signature is wrong, so some of the link was changed or lost",
+    "MissingKey": "some of its query is missing",
+}
+"""What the codes of S3, CloudFront and GCS mean for who holds the link."""
+
+_CODES_OF_BAD_TOKENS = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "RequestExpired")
+"""S3 answers these with status 400."""
+
 _MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype|html|\?xml|error)", re.IGNORECASE)
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{1,256}"')
@@ -69,15 +89,29 @@ def web_page(name: str) -> TransferError:
     )
 
 
+def link_refusal(
+    name: str, response: Response, template: PresignedTemplate
+) -> LinkRefusedError | None:
+    """The error for an answer that refuses the link itself, else None."""
+    if response.status not in (400, 401, 403):
+        return None
+    code, message = _error_document(response)
+    if response.status == 400 and code not in _CODES_OF_BAD_TOKENS:
+        return None
+    reason = _HAS_EXPIRED if _SAYS_EXPIRED.search(message) else _IN_WORDS.get(code, "")
+    details = ", ".join(filter(None, (f"HTTP {response.status}", code)))
+    return LinkRefusedError(
+        f"{name}: the server refuses the link ({': '.join(filter(None, (details, reason)))})"
+        f"{_expiry(template)}",
+        hint="get a fresh link and run the same command with it: it continues from here",
+    )
+
+
 def refusal(name: str, response: Response, template: PresignedTemplate) -> UnshardError:
     """The error for an answer that is neither 200, 206 nor 416."""
+    if refused := link_refusal(name, response, template):
+        return refused
     status = response.status
-    if status in (401, 403):
-        return LinkRefusedError(
-            f"{name}: the server refuses the link (HTTP {status}{_error_code(response)})"
-            f"{_expiry(template)}",
-            hint="get a fresh link and run the same command with it: it continues from here",
-        )
     if status in (408, 429) or status >= 500:
         return InterruptedTransferError(
             f"{name}: the server is busy or failing (HTTP {status})",
@@ -113,9 +147,9 @@ def _expiry(template: PresignedTemplate) -> str:
     return f", though it should be good until {end:%Y-%m-%d %H:%M} UTC: mangled or withdrawn"
 
 
-def _error_code(response: Response) -> str:
-    """`, AccessDenied` from an S3 or CloudFront error document. Letters only: the rest of
-    such a document may repeat the signature."""
+def _error_document(response: Response) -> tuple[str, bytes]:
+    """Code and message of an S3, CloudFront, GCS or Azure error document. Only the code, which
+    is letters, may be shown: the rest may repeat the signature."""
     body = b""
     try:
         for chunk in response.chunks:
@@ -123,6 +157,7 @@ def _error_code(response: Response) -> str:
             if len(body) >= _MAX_ERROR_BODY_BYTES:
                 break
     except InterruptedTransferError:
-        return ""  # the status alone says enough
-    match = _ERROR_CODE.search(body[:_MAX_ERROR_BODY_BYTES])
-    return f", {match[1].decode()}" if match else ""
+        return "", b""  # the status alone says enough
+    code = _ERROR_CODE.search(body[:_MAX_ERROR_BODY_BYTES])
+    message = _ERROR_MESSAGE.search(body[:_MAX_ERROR_BODY_BYTES])
+    return code[1].decode() if code else "", message[1] if message else b""

@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from unshard.download.disk import disk_errors
-from unshard.download.journal import Finished, Journal
+from unshard.download.journal import Journal
 from unshard.download.partial import Partial
 from unshard.download.session import Session
 from unshard.download.transfer import Transfer
 from unshard.errors import DestinationError, DigestError
+from unshard.finished import Finished
 from unshard.manifest import Digest, digest_file
 
 DEFAULT_ALGORITHM = "md5"
@@ -87,7 +88,7 @@ class FileDownload:
                     f"{self.name}: {mismatch}", hint="is this the manifest of these weights?"
                 )
             status = partial.publish()
-            folder = self._session.template.folder
+            folder = self._session.link.current.folder
             finished = Finished(status.st_size, status.st_mtime_ns, partial.digest, folder)
         self._session.journal.finish(self.name, finished)
         return True

@@ -18,9 +18,7 @@ from typing import Self
 
 from unshard.download.disk import disk_errors
 from unshard.errors import DestinationError
-from unshard.manifest import Digest
-
-JOURNAL_NAME = ".unshard-download.jsonl"
+from unshard.finished import JOURNAL_NAME, Finished, parse_finished
 
 _NO_LOCKS_HERE = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
@@ -31,17 +29,6 @@ class Begun:
 
     size_bytes: int
     etag: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """`NAME` had this digest when its size and modification time were these."""
-
-    size_bytes: int
-    mtime_ns: int
-    digest: Digest
-    folder: str = ""
-    """Path of the folder in the URL that it came from; "" where that is not known."""
 
 
 class Journal:
@@ -83,16 +70,7 @@ class Journal:
     def finish(self, name: str, finished: Finished) -> None:
         """Record what `NAME` is, after it got its final name."""
         self._finished[name] = finished
-        self._append(
-            {
-                "finished": name,
-                "size_bytes": finished.size_bytes,
-                "mtime_ns": finished.mtime_ns,
-                "algorithm": finished.digest.algorithm,
-                "digest": finished.digest.value,
-                "folder": finished.folder,
-            }
-        )
+        self._append(finished.line(name))
 
     def _append(self, line: dict[str, str | int | None]) -> None:
         with self._write_lock, disk_errors(self._path):
@@ -107,21 +85,14 @@ class Journal:
 
     def _learn(self, line: bytes) -> None:
         try:
-            match json.loads(line):
-                case {"begun": str(name), "size_bytes": int(size), "etag": str() | None as etag}:
-                    self._begun[name] = Begun(size, etag)
-                case {
-                    "finished": str(name),
-                    "size_bytes": int(size),
-                    "mtime_ns": int(mtime_ns),
-                    "algorithm": str(algorithm),
-                    "digest": str(value),
-                    **rest,
-                }:
-                    digest, folder = Digest(algorithm, value), str(rest.get("folder", ""))
-                    self._finished[name] = Finished(size, mtime_ns, digest, folder)
+            fact = json.loads(line)
         except ValueError:
             return  # a line cut short; what it said is found out again
+        match fact:
+            case {"begun": str(name), "size_bytes": int(size), "etag": str() | None as etag}:
+                self._begun[name] = Begun(size, etag)
+        if finished := parse_finished(fact):
+            self._finished[finished[0]] = finished[1]
 
     def __enter__(self) -> Self:
         return self

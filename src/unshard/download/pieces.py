@@ -41,7 +41,7 @@ class Pieces:
         self._retry = retry
         self._stopped = threading.Event()
         self._transport = Transport(
-            template, max_connections=max_connections, stall_timeout_s=stall_timeout_s
+            max_connections=max_connections, stall_timeout_s=stall_timeout_s
         )
 
     def read(self, name: str, start: int, length: int) -> Piece:
@@ -81,7 +81,7 @@ class Pieces:
 
     def _ask(self, name: str, start: int, length: int) -> Piece:
         headers = {"Range": f"bytes={start}-{start + length - 1}"}
-        with self._transport.get(self._template.path_of(name), headers) as response:
+        with self._transport.get(self._template, name, headers) as response:
             if response.status == 200:
                 raise NoRangesError(f"{name}: the server does not answer ranges")
             if response.status != 206:

@@ -11,7 +11,9 @@ from pathlib import Path
 from unshard.download.disk import disk_errors
 from unshard.download.file import FileDownload, check_same_weights, is_remembered
 from unshard.download.journal import Journal
+from unshard.download.link import Link
 from unshard.download.meter import Meter
+from unshard.download.rate import RateLimit
 from unshard.download.retry import RetryPolicy
 from unshard.download.session import Session
 from unshard.download.transport import Transport, UnreachableError
@@ -47,7 +49,7 @@ class DownloadReport:
 
 
 def download(
-    template: PresignedTemplate,
+    link: PresignedTemplate | Link,
     files: Manifest | Iterable[str],
     directory: str | Path,
     *,
@@ -55,18 +57,23 @@ def download(
     progress: Progress | None = None,
     retry: RetryPolicy | None = None,
     stall_timeout_s: float = DEFAULT_STALL_TIMEOUT_S,
-    on_file: Callable[[str], None] = lambda _name: None,
+    max_rate: int | None = None,
+    on_file: Callable[[str], None] | None = None,
 ) -> DownloadReport:
-    """Make `directory` hold all `files` of `template`, continuing where a run before stopped.
+    """Make `directory` hold all `files` of `link`, continuing where a run before stopped.
 
     `files` is a manifest, whose digests every file must match, or bare file names. Files
     that fail by themselves do not stop the others. A file has its final name only when
-    whole and verified; until then it is `NAME.partial`. `on_file` hears of each file that
-    is whole, from any thread, also of those that were whole before.
+    whole and verified; until then it is `NAME.partial`. `max_rate` bounds all
+    connections together, in bytes per second. `on_file` hears of every file that has
+    its final name, also of those that were whole before, from one of several threads; an
+    error of its own ends the download.
 
     Raises:
-        UsageError: the URL cannot stand for one of the files, or a name leaves the folder.
-        LinkRefusedError: HTTP 401 or 403; a fresh link continues at the byte.
+        UsageError: the URL cannot stand for one of the files, a name leaves the folder, or
+            `max_rate` is not positive.
+        LinkRefusedError: the server refuses the link, which has no source of fresh ones or
+            none that help; a later run with a fresh link continues at the byte.
         NoSpaceError, DestinationError: the disk is full, or the folder is in use, or it has
             files of another release that no manifest tells apart.
         TransferError, DigestError: files failed; all others were fetched first, unless
@@ -76,26 +83,30 @@ def download(
     started = time.monotonic()
     progress = progress or Silent()
     directory = Path(directory)
-    digests = _digests(template, files)
+    link = link if isinstance(link, Link) else Link(link)
+    digests = _digests(files)
+    link.expect(digests, same_folder=not isinstance(files, Manifest))
+    if max_rate is not None and max_rate < 1:
+        raise UsageError(f"max_rate: {max_rate} bytes per second would never end")
+    rate = RateLimit(max_rate) if max_rate else None
     with disk_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
     with (
         Journal(directory) as journal,
-        Transport(
-            template, max_connections=max_connections, stall_timeout_s=stall_timeout_s
-        ) as transport,
+        Transport(max_connections=max_connections, stall_timeout_s=stall_timeout_s) as transport,
     ):
         if not journal.is_locked:
             progress.note(f"{directory}: has no file locks; run one download here at a time")
         if not isinstance(files, Manifest):
-            check_same_weights(journal, directory, digests, template.folder)
+            check_same_weights(journal, directory, digests, link.current.folder)
         rest = {n: d for n, d in digests.items() if not is_remembered(journal, directory / n, d)}
-        meter = Meter(progress, len(rest), directory, template.expires_at())
-        session = Session(template, directory, transport, journal, meter, retry or RetryPolicy())
+        meter = Meter(progress, len(rest), directory, link.final_end)
+        session = Session(link, directory, transport, journal, meter, retry or RetryPolicy(), rate)
+        pending = [FileDownload(session, name, digest) for name, digest in rest.items()]
+        on_file = on_file or _ignore
         for name in digests:
             if name not in rest:
                 on_file(name)
-        pending = [FileDownload(session, name, digest) for name, digest in rest.items()]
         fetched = _run(session, pending, len(digests), max_connections, on_file)
     return DownloadReport(
         str(directory),
@@ -107,9 +118,7 @@ def download(
     )
 
 
-def _digests(
-    template: PresignedTemplate, files: Manifest | Iterable[str]
-) -> dict[str, Digest | None]:
+def _digests(files: Manifest | Iterable[str]) -> dict[str, Digest | None]:
     """Every file to have with its digest; all names are checked before anything is done."""
     digests: dict[str, Digest | None] = (
         dict(files) if isinstance(files, Manifest) else dict.fromkeys(files)
@@ -117,7 +126,6 @@ def _digests(
     for name in digests:
         if problem := file_name_problem(name):
             raise UsageError(f"cannot download a file of this name: {problem}")
-        template.path_of(name)
     return digests
 
 
@@ -155,6 +163,10 @@ def _run_one(session: Session, file: FileDownload, on_file: Callable[[str], None
         raise
     on_file(file.name)
     return was_fetched
+
+
+def _ignore(_name: str) -> None:
+    pass
 
 
 class _Tally:

@@ -8,22 +8,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from unshard.download.journal import Journal
+from unshard.download.link import Link
 from unshard.download.meter import Meter
+from unshard.download.rate import RateLimit
 from unshard.download.retry import RetryPolicy
 from unshard.download.transport import Transport
-from unshard.download.url import PresignedTemplate
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
     """One download into one folder; used by all of its threads."""
 
-    template: PresignedTemplate
+    link: Link
     directory: Path
     transport: Transport
     journal: Journal
     meter: Meter
     retry: RetryPolicy
+    rate: RateLimit | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def stop(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 
+from unshard.download.ask import ask
 from unshard.download.content import (
     HEAD_BYTES,
     check_head,
@@ -35,7 +36,6 @@ class Transfer:
         self._session = session
         self._name = name
         self._partial = partial
-        self._path = session.template.path_of(name)
         self._object: Begun | None = None
 
     def resume(self) -> None:
@@ -104,7 +104,7 @@ class Transfer:
             headers["If-Range"] = begun.etag
         elif begun:
             self.restart("the server gives no ETag to continue by; starting it anew")
-        with self._session.transport.get(self._path, headers) as response:
+        with ask(self._session, self._name, headers) as response:
             if response.status == 200:
                 self._begin(response)
             elif begun and response.status == 206 and self._continues(begun, response):
@@ -113,7 +113,7 @@ class Transfer:
                 self.restart("the server cannot continue it; starting it anew")
                 raise InterruptedTransferError("the answer did not fit what is there")
             else:
-                raise refusal(self._name, response, self._session.template)
+                raise refusal(self._name, response, self._session.link.current)
 
     def _begin(self, response: Response) -> None:
         """Take a whole object, but touch nothing before its first bytes look right."""
@@ -148,6 +148,8 @@ class Transfer:
             self._session.check()
             self._partial.append(chunk)
             self._session.meter.received(len(chunk))
+            if self._session.rate:
+                self._session.sleep(self._session.rate.wait_s(len(chunk)))
 
     def _check_space(self, size_bytes: int) -> None:
         free_bytes = shutil.disk_usage(self._session.directory).free

@@ -22,6 +22,7 @@ import urllib3
 from urllib3 import exceptions as http_errors
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from unshard.download.gathering import gathered
 from unshard.download.url import PresignedTemplate
 from unshard.errors import TransferError
 
@@ -64,31 +65,39 @@ class Response:
 
 
 class Transport:
-    """A pool of connections to the host of one template. Safe to use from many threads."""
+    """Pools of connections to the hosts of links. Safe to use from many threads.
 
-    def __init__(
-        self, template: PresignedTemplate, *, max_connections: int, stall_timeout_s: float
-    ) -> None:
-        self._host = urlsplit(template.origin).netloc
-        self._wire = _Wire(f"?{template.query}" if template.query else "")
-        timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=stall_timeout_s)
-        self._pool, self._prefix = _connect(
-            template.origin, timeout=timeout, maxsize=max_connections, block=True
-        )
-        self._pool.conn_kw["wire"] = self._wire
-        self._pool.ConnectionCls = _CONNECTIONS[self._pool.scheme]
+    `max_connections` counts those to one host.
+    """
+
+    def __init__(self, *, max_connections: int, stall_timeout_s: float) -> None:
+        self._wire = _Wire()
+        self._settings = {
+            "timeout": urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=stall_timeout_s),
+            "maxsize": max_connections,
+            "block": True,
+        }
+        self._hosts: dict[str, _Host] = {}
+        self._lock = threading.Lock()
 
     @contextmanager
-    def get(self, path: str, headers: Mapping[str, str]) -> Iterator[Response]:
-        """Ask for `path` (no query) with `headers`.
+    def get(
+        self, template: PresignedTemplate, name: str, headers: Mapping[str, str]
+    ) -> Iterator[Response]:
+        """Ask for the file `name` of `template` with `headers`.
 
         Raises:
             InterruptedTransferError: no connection, or one that broke.
             TransferError: the host's certificate is not trusted.
         """
-        raw = self._ask(path, {"Accept-Encoding": "identity", "User-Agent": "unshard", **headers})
+        host = self._host(template.origin)
+        headers = {"Accept-Encoding": "identity", "User-Agent": "unshard", **headers}
+        with self._wire.asking(template.query):
+            raw = host.ask(template.path_of(name), headers)
         try:
-            yield Response(raw.status, raw.headers, self._chunks(raw))
+            chunks = host.chunks(raw)
+            is_tls = host.pool.scheme == "https"
+            yield Response(raw.status, raw.headers, gathered(chunks) if is_tls else chunks)
         finally:
             if raw.length_remaining != 0:
                 raw.close()  # the rest of the body would be read as the next answer
@@ -107,13 +116,32 @@ class Transport:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        self._pool.close()
+        for host in self._hosts.values():
+            host.pool.close()
 
-    def _ask(self, path: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+    def _host(self, origin: str) -> _Host:
+        with self._lock:
+            if origin not in self._hosts:
+                pool, prefix = _connect(origin, **self._settings)
+                pool.conn_kw["wire"] = self._wire
+                pool.ConnectionCls = _CONNECTIONS[pool.scheme]
+                self._hosts[origin] = _Host(urlsplit(origin).netloc, pool, prefix)
+            return self._hosts[origin]
+
+
+@dataclass(frozen=True, slots=True)
+class _Host:
+    """One origin and the connections to it, or to the proxy before it."""
+
+    name: str
+    pool: urllib3.HTTPConnectionPool
+    prefix: str
+
+    def ask(self, path: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
         try:
-            return self._pool.urlopen(
+            return self.pool.urlopen(
                 "GET",
-                self._prefix + path,
+                self.prefix + path,
                 headers=headers,
                 redirect=False,
                 retries=False,
@@ -126,12 +154,12 @@ class Transport:
         # Outside the handler, so that no context of the error holds the client's own.
         if is_untrusted:
             raise TransferError(
-                f"{self._host}: its TLS certificate is not trusted here",
+                f"{self.name}: its TLS certificate is not trusted here",
                 hint="set SSL_CERT_FILE to the certificates of your network, if it has its own",
             )
-        raise InterruptedTransferError(f"{self._host}: {problem}")
+        raise InterruptedTransferError(f"{self.name}: {problem}")
 
-    def _chunks(self, raw: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+    def chunks(self, raw: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         expected, received = raw.length_remaining, 0
         problem = "the connection was cut"
         try:
@@ -144,19 +172,29 @@ class Transport:
             problem = _in_words(error)
         of_all = "" if expected is None else f" of {expected}"
         raise InterruptedTransferError(
-            f"{self._host}: {problem} after {received}{of_all} bytes of the answer"
+            f"{self.name}: {problem} after {received}{of_all} bytes of the answer"
         )
 
 
 @dataclass(slots=True, repr=False)
 class _Wire:
-    """What the connections of one transport share: the secret and the open sockets."""
+    """What the connections of one transport share: the open sockets and, for the thread
+    that asks, the secret of the link it asks by."""
 
-    query: str
     sockets: weakref.WeakSet[socket.socket] = field(default_factory=weakref.WeakSet)
     connected: bool = False
     aborted: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
+    thread: threading.local = field(default_factory=threading.local)
+
+    @contextmanager
+    def asking(self, query: str) -> Iterator[None]:
+        """Requests that this thread writes meanwhile carry `query`."""
+        self.thread.query = f"?{query}" if query else ""
+        try:
+            yield
+        finally:
+            del self.thread.query
 
     def opened(self, sock: socket.socket) -> None:
         with self.lock:
@@ -191,7 +229,7 @@ class _SignedHTTPConnection(HTTPConnection):
     def putrequest(
         self, method: str, url: str, skip_host: bool = False, skip_accept_encoding: bool = False
     ) -> None:
-        super().putrequest(method, url + self._wire.query, skip_host, skip_accept_encoding)
+        super().putrequest(method, url + self._wire.thread.query, skip_host, skip_accept_encoding)
 
 
 class _SignedHTTPSConnection(_SignedHTTPConnection, HTTPSConnection):

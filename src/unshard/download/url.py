@@ -6,8 +6,10 @@ import base64
 import binascii
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import chain, zip_longest
 from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
 
 from unshard.errors import UsageError
@@ -16,10 +18,14 @@ from unshard.manifest import file_name_problem
 STUB = "stubbed.pt"
 """Meta's placeholder for a whole file name."""
 
-_PLACEHOLDER = re.compile(r"\*|\{part\}|\{shard\}")
-"""Parameter values shorter than this are words and small numbers, not secrets."""
+PART, SHARD = "{part}", "{shard}"
 
-_SIGNED_QUERY_KEYS = ("Expires", "Policy", "Signature", "Key-Pair-Id", "X-Amz-")
+_PLACEHOLDER = re.compile(r"\*|\{part\}|\{shard\}")
+
+_SIGNED_QUERY_KEYS = (
+    "Expires", "Policy", "Signature", "Key-Pair-Id", "X-Amz-", "X-Goog-", "AWSAccessKeyId",
+    "GoogleAccessId",
+)  # fmt: skip
 """A signature takes several of these, so one alone is what a shell left of them."""
 
 _GIVE_IT_WHOLE = (
@@ -31,8 +37,9 @@ _GIVE_IT_WHOLE = (
 class PresignedTemplate:
     """A URL whose last path segment stands for file names.
 
-    `name` is that segment: `stubbed.pt` (any file name takes its place), a pattern with one
-    `*`, `{part}` or `{shard}` (names that fit it do), or the plain name of a single file.
+    `name` is that segment: `stubbed.pt` (any file name takes its place), a pattern (names that
+    fit it do), or the plain name of a single file. A pattern has one `*` for any text, or
+    `{part}`, `{shard}` or one of each for numbers.
     `query` is the secret: kept byte for byte, never shown by `str` or `repr`.
     """
 
@@ -60,7 +67,8 @@ class PresignedTemplate:
         folder, slash, last = parts.path.rpartition("/")
         name = unquote(last)
         problem = file_name_problem(name)
-        if problem or len(_PLACEHOLDER.findall(name)) > 1:
+        placeholders = sorted(_PLACEHOLDER.findall(name))
+        if problem or (len(placeholders) > 1 and placeholders != [PART, SHARD]):
             raise UsageError(
                 f"the URL must end in one file name or pattern: {problem or name}",
                 hint="for example https://host/folder/reshard-model_part-*.pt",
@@ -79,15 +87,32 @@ class PresignedTemplate:
         """Whether `name` has a `*`, `{part}` or `{shard}`."""
         return _PLACEHOLDER.search(self.name) is not None
 
-    def names(self, num_parts: int) -> tuple[str, ...]:
-        """The file names of parts 0 to `num_parts` - 1 under a pattern.
+    @property
+    def has_shards(self) -> bool:
+        """Whether `name` has both numbers: every part is so many shards."""
+        return PART in self.name and SHARD in self.name
+
+    def names(self, num_parts: int, num_shards: int | None = None) -> tuple[str, ...]:
+        """The file names of parts 0 to `num_parts` - 1 under a pattern, part by part; of each
+        its shards 0 to `num_shards` - 1 where the pattern has `{part}` and `{shard}`.
 
         Raises:
-            UsageError: the URL has no pattern.
+            UsageError: the URL has no pattern, or `num_shards` is wanting or too much.
         """
         if not self.is_pattern:
             raise UsageError(f"{self.name}: no `*` in the URL for the number of the part")
-        return tuple(_PLACEHOLDER.sub(str(part), self.name) for part in range(num_parts))
+        if self.has_shards and num_shards is None:
+            raise UsageError(f"{self}: how many shards has a part?", hint="give --shards NUMBER")
+        if not self.has_shards and num_shards is not None:
+            raise UsageError(f"{self}: no {PART} and {SHARD} in the URL to count shards with")
+        return tuple(
+            self._name({"*": part, PART: part, SHARD: shard if self.has_shards else part})
+            for part in range(num_parts)
+            for shard in range(num_shards or 1)
+        )
+
+    def _name(self, numbers: Mapping[str, int]) -> str:
+        return _PLACEHOLDER.sub(lambda found: str(numbers[found[0]]), self.name)
 
     def path_of(self, name: str) -> str:
         """The URL's path for the file `name`, percent-encoded, without the query.
@@ -105,22 +130,27 @@ class PresignedTemplate:
     def _fits(self, name: str) -> bool:
         if self.name in (STUB, name):
             return True
-        before, *after = _PLACEHOLDER.split(self.name)
-        if not after or len(name) <= len(before) + len(after[0]):
-            return False
-        return name.startswith(before) and name.endswith(after[0])
+        fixed = map(re.escape, _PLACEHOLDER.split(self.name))
+        varying = (".+" if each == "*" else "[0-9]+" for each in _PLACEHOLDER.findall(self.name))
+        pattern = "".join(chain.from_iterable(zip_longest(fixed, varying, fillvalue="")))
+        return re.fullmatch(pattern, name) is not None
 
     def expires_at(self) -> datetime | None:
         """When the link says that it ends (UTC), or None when it does not say.
 
-        Knows CloudFront's `Expires` and `Policy` and S3's `X-Amz-Date` + `X-Amz-Expires`.
+        Knows CloudFront's `Expires` and `Policy`, S3's `X-Amz-Date` + `X-Amz-Expires` (GCS has
+        the same as `X-Goog-`), the older `Expires` of both, and Azure's `se`.
         """
         fields = {key: values[0] for key, values in parse_qs(self.query).items()}
         try:
-            if "X-Amz-Date" in fields:
-                signed = datetime.strptime(fields["X-Amz-Date"], "%Y%m%dT%H%M%SZ")
-                lifetime = timedelta(seconds=int(fields.get("X-Amz-Expires", "")))
-                return signed.replace(tzinfo=UTC) + lifetime
+            for vendor in ("X-Amz-", "X-Goog-"):
+                if f"{vendor}Date" in fields:
+                    signed = datetime.strptime(fields[f"{vendor}Date"], "%Y%m%dT%H%M%SZ")
+                    lifetime = timedelta(seconds=int(fields.get(f"{vendor}Expires", "")))
+                    return signed.replace(tzinfo=UTC) + lifetime
+            if "se" in fields and "sig" in fields:
+                end = datetime.fromisoformat(fields["se"])
+                return end.astimezone(UTC) if end.tzinfo else end.replace(tzinfo=UTC)
             seconds = fields.get("Expires") or _policy_end(fields.get("Policy", ""))
             return datetime.fromtimestamp(int(seconds), UTC)
         except (ValueError, OverflowError, OSError):

@@ -15,9 +15,9 @@ from typing import Any
 
 from unshard.dtypes import BY_SAFETENSORS, DType
 from unshard.errors import FormatError
-from unshard.formats.json_object import MAX_JSON_BYTES, parse_json_object
 from unshard.formats.records import as_shape
 from unshard.formats.regular_file import open_regular, read_exactly
+from unshard.strict_json import MAX_JSON_BYTES, parse_json_object
 from unshard.tensors import ByteRange, Shape, TensorRef
 
 MAX_HEADER_BYTES = MAX_JSON_BYTES

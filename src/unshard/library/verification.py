@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unshard.architectures.opt import OPTConfig
 from unshard.errors import FormatError, IntegrityError, UnshardError, UsageError
 from unshard.index.build import open_checkpoint
+from unshard.index.checkpoint import Checkpoint
+from unshard.library.self_checks import (
+    ArchivesReport,
+    FingerprintReport,
+    check_archives,
+    check_fingerprint,
+)
 from unshard.manifest import Manifest
 from unshard.progress import Progress
 from unshard.releases import OPT_175B_SIZE, OPT_VOCAB_SIZE, PART_NAMES
@@ -29,6 +36,12 @@ class Findings:
     """OPT-175B's consolidated parts, where no manifest says what they should be."""
     damage: FormatError | None
     """Why the checkpoint does not open, where a file is the reason."""
+    archives: ArchivesReport | None = None
+    """torch's files, where no manifest says what they should be."""
+    fingerprint: FingerprintReport | None = None
+    """Against what a reshard recorded."""
+    unproved: tuple[str, ...] = ()
+    """Weights that nothing is known of, and that say nothing of themselves."""
 
     def problem(self) -> IntegrityError | None:
         """The first thing that is not what it should be, or None when all is right."""
@@ -38,6 +51,10 @@ class Findings:
             return self.damage
         if self.parts and not self.parts.is_right:
             return _wrong_parts(self.parts)
+        if self.archives and self.archives.damaged:
+            return _damaged_archives(self.archives)
+        if self.fingerprint and not self.fingerprint.is_right:
+            return _other_weights(self.fingerprint)
         if self.tokenizer and not self.tokenizer.is_right:
             return _wrong_tokenizer(self.tokenizer)
         return None
@@ -47,44 +64,68 @@ def verify_folder(
     directory: Path,
     manifest: Manifest | None,
     *,
-    workers: int | None = None,
+    force: bool = False,
     progress: Progress | None = None,
 ) -> Findings:
-    """Hash what `manifest` names, OPT's tokenizer files wherever they lie and, without a
-    manifest, the consolidated parts of OPT-175B.
+    """Hash what `manifest` names, and OPT's tokenizer files wherever they lie.
+
+    Without a manifest, everything that the folder proves by itself: md5s of OPT-175B's
+    consolidated parts that are known, the CRC-32s in torch's files, the fingerprint that a
+    reshard recorded.
 
     Raises:
         UsageError: `directory` is no folder, or holds nothing that can be verified.
     """
-    config, damage = _open(directory)
+    checkpoint = _open(directory)
+    config = checkpoint.config if isinstance(checkpoint, Checkpoint) else None
     is_175b = config is None or (config.num_layers, config.hidden_size) == OPT_175B_SIZE
     all_parts = all((directory / name).exists() for name in PART_NAMES)
     has_parts = manifest is None and is_175b and all_parts
     tokenizer = _tokenizer_manifest(directory, config, has_parts)
-    if manifest is None and tokenizer is None and not has_parts:
-        raise UsageError(
-            f"{directory}: has no manifest, and no file whose md5 is known",
-            hint="say which manifest with --manifest FILE; a reshard recorded the fingerprint of "
-            "its output in unshard.json, which `unshard fingerprint` should print",
-        )
-    return Findings(
+    findings = Findings(
         str(directory),
-        verify(directory, manifest, workers=workers, progress=progress) if manifest else None,
-        verify(directory, tokenizer, workers=workers) if tokenizer else None,
-        verify_parts(directory, workers=workers, progress=progress) if has_parts else None,
-        damage,
+        verify(directory, manifest, force=force, progress=progress) if manifest else None,
+        verify(directory, tokenizer, force=force) if tokenizer else None,
+        verify_parts(directory, progress=progress) if has_parts else None,
+        checkpoint if isinstance(checkpoint, FormatError) else None,
+    )
+    return findings if manifest else _prove(findings, checkpoint, progress)
+
+
+def _prove(
+    findings: Findings, checkpoint: Checkpoint | UnshardError, progress: Progress | None
+) -> Findings:
+    """With what the weights say of themselves."""
+    directory = Path(findings.directory)
+    known = findings.parts.known if findings.parts else {}
+    archives = [path for path in sorted(directory.glob("*.pt")) if path.name not in known]
+    index = checkpoint.index if isinstance(checkpoint, Checkpoint) else checkpoint
+    recorded = check_fingerprint(directory, index, progress=progress)
+    others = sorted(path.name for path in directory.glob("*.safetensors"))
+    unproved = () if recorded else tuple(others)
+    if not (archives or recorded or findings.parts or findings.tokenizer):
+        raise UsageError(
+            f"{directory}: has no manifest, no file whose md5 is known, no torch file and no "
+            "recorded fingerprint: nothing can be verified",
+            hint="say which manifest with --manifest FILE",
+        )
+    return replace(
+        findings,
+        archives=check_archives(archives, progress=progress) if archives else None,
+        fingerprint=recorded,
+        unproved=unproved,
     )
 
 
-def _open(directory: Path) -> tuple[OPTConfig | None, FormatError | None]:
-    """The model's shape, or the broken file that keeps it from opening. A folder without a
-    whole checkpoint can be verified nevertheless; what cannot be read is named then."""
+def _open(directory: Path) -> Checkpoint | UnshardError:
+    """The checkpoint, or why it does not open. A folder without a whole checkpoint can be
+    verified nevertheless; what cannot be read is named then."""
     try:
-        return open_checkpoint(directory).config, None
-    except FormatError as error:
-        return None, error
-    except (UnshardError, OSError):
-        return None, None
+        return open_checkpoint(directory)
+    except UnshardError as error:
+        return error
+    except OSError as error:
+        return UnshardError(f"{directory}: {error.strerror}")
 
 
 def _tokenizer_manifest(
@@ -104,7 +145,8 @@ def _wrong_files(report: VerifyReport) -> IntegrityError:
     return IntegrityError(
         f"{report.directory}: {len(report.different)} files differ and {len(report.missing)} "
         f"are missing, of {total}",
-        hint="`unshard download` with the same manifest fetches only these",
+        hint="`unshard verify --repair URL`, or `unshard download` with the same manifest, fetches "
+        "only these",
     )
 
 
@@ -125,4 +167,22 @@ def _wrong_tokenizer(report: VerifyReport) -> IntegrityError:
         f"{report.directory}: {names}: not of {report.manifest}",
         hint="metaseq has the tokenizer under projects/OPT/assets; `unshard reshard` writes "
         "dict.txt",
+    )
+
+
+def _damaged_archives(report: ArchivesReport) -> IntegrityError:
+    total = len(report.sound) + len(report.damaged)
+    first = report.damaged[0]
+    return IntegrityError(
+        f"{report.directory}: {len(report.damaged)} of {total} torch files are damaged: "
+        f"{first.name} {first.problem}",
+        hint="fetch or write these files again",
+    )
+
+
+def _other_weights(report: FingerprintReport) -> IntegrityError:
+    return IntegrityError(
+        f"{report.directory}: "
+        + (report.problem or "the weights are not those whose fingerprint unshard.json records"),
+        hint="`unshard diff` with the source says where; `unshard reshard` writes them again",
     )

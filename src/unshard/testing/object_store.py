@@ -39,6 +39,8 @@ class Fault:
 
     status: int | None = None
     """Answer with this status (403, 404, 429, 500, 503, …) and no file."""
+    code: str | None = None
+    """With `status`: the code in the error document."""
     retry_after_s: int | None = None
     """With `status`: a Retry-After header."""
     cut_after: int | None = None
@@ -173,9 +175,11 @@ class FakeObjectStore:
     def _answer(self, name: str, query: str, request: Request, fault: Fault) -> Answer:
         refused = self._refusal(query)
         if refused or fault.status in (401, 403):
-            return _document(fault.status or 403, refused or ("AccessDenied", "Access denied"))
+            denied = (fault.code or "AccessDenied", "Access denied")
+            return _document(fault.status or 403, refused or denied)
         if fault.status:
-            return _document(fault.status, ("InternalError", "Injected"), fault.retry_after_s)
+            error = (fault.code or "InternalError", "Injected")
+            return _document(fault.status, error, fault.retry_after_s)
         if fault.html:
             headers = {"Content-Type": "text/html", "Content-Length": str(len(HTML_PAGE))}
             return Answer(200, headers, io.BytesIO(HTML_PAGE), len(HTML_PAGE))

@@ -1,0 +1,98 @@
+"""Many files hashed at the speed of all cores."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from unshard.digest.lanes import lane_worker
+from unshard.digest.queue import Queue, Result, open_file
+
+LANES_PAY_BYTES = 2**31
+"""Below this, hashlib is done before numba is loaded (half a second, or four to compile)."""
+LANES_PAY_FILES = 4
+"""Each worker must have so many files at once: fewer lanes are slower than hashlib."""
+
+_READ_BYTES = 2**18
+
+
+def hash_files(
+    paths: Iterable[Path],
+    algorithm: str,
+    *,
+    advance: Callable[[int], None],
+    workers: int | None = None,
+) -> Iterator[Result]:
+    """Hash `paths` with `workers` threads (default: as many as cores), in order of completion.
+
+    MD5 of many bytes in many files goes through SIMD lanes where numba is installed, all else
+    through hashlib, which frees the GIL. Memory is constant. A file that cannot be read yields
+    its OSError. `advance` hears of every read in bytes, from the workers' threads; what it
+    raises stops all and is raised here.
+
+    Raises:
+        ValueError: hashlib does not know `algorithm`.
+    """
+    hashlib.new(algorithm, usedforsecurity=False)
+    workers = workers or os.cpu_count() or 1
+    sizes = {path: _size(path) for path in paths}
+    largest_first = sorted(sizes, key=lambda path: -sizes[path])
+    queue = Queue(largest_first, advance)
+    worker = _worker(queue, algorithm, list(sizes.values()), workers)
+    with ThreadPoolExecutor(workers, thread_name_prefix="hash") as executor:
+        try:
+            for _ in range(workers):
+                executor.submit(queue.run, worker)
+            yield from queue.results(workers)
+        finally:
+            queue.stop()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0  # told when it is opened
+
+
+def _worker(queue: Queue, algorithm: str, sizes: Sequence[int], workers: int) -> Callable[[], None]:
+    """What each thread does: lanes where they pay, else one file after the other."""
+    files_each = -(-len(sizes) // workers)
+    if algorithm == "md5" and sum(sizes) >= LANES_PAY_BYTES and files_each >= LANES_PAY_FILES:
+        worker = lane_worker(queue, files_each)
+        if worker is not None:
+            return worker
+    return lambda: hash_one_by_one(queue, algorithm)
+
+
+def hash_one_by_one(queue: Queue, algorithm: str) -> None:
+    """Hash files of `queue` until it is empty."""
+    buffer = bytearray(_READ_BYTES)
+    while path := queue.take():
+        queue.settle(path, _hash(path, algorithm, buffer, queue.advance))
+
+
+def _hash(
+    path: Path, algorithm: str, buffer: bytearray, advance: Callable[[int], None]
+) -> str | OSError:
+    """The digest, or why the file cannot be read; what `advance` raises is not the file's."""
+    digest, view = hashlib.new(algorithm, usedforsecurity=False), memoryview(buffer)
+    try:
+        fd = open_file(path)
+    except OSError as error:
+        return error
+    try:
+        while True:
+            try:
+                num_bytes = os.readv(fd, [buffer])
+            except OSError as error:
+                return error
+            if not num_bytes:
+                return digest.hexdigest()
+            advance(num_bytes)
+            digest.update(view[:num_bytes])
+    finally:
+        os.close(fd)

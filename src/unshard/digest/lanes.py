@@ -1,0 +1,34 @@
+"""Whether there are SIMD lanes here, without loading numba before they are wanted."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from unshard.digest.queue import Queue
+
+
+def has_lanes(algorithm: str) -> bool:
+    """Whether many large files are hashed by SIMD lanes. Loads numba to find out."""
+    return algorithm == "md5" and _lanes() is not None
+
+
+def lane_worker(queue: Queue, max_lanes: int) -> Callable[[], None] | None:
+    """A worker that hashes up to `max_lanes` files of `queue` at a time, or None: no lanes."""
+    lanes = _lanes()
+    return None if lanes is None else lambda: lanes(queue, max_lanes).run()
+
+
+@cache
+def _lanes() -> Any:
+    """The class `md5_lanes.Lanes`; None where numba is missing, broken or turned off."""
+    if sys.byteorder != "little" or os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
+        return None
+    try:
+        return importlib.import_module("unshard.digest.md5_lanes").Lanes
+    except Exception:  # noqa: BLE001 - whatever is wrong with numba, hashlib gives the same digests
+        return None

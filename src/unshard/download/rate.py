@@ -1,0 +1,28 @@
+"""A bound on the rate of a whole download, shared by all of its connections."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+
+class RateLimit:
+    """At most `max_rate` bytes per second in the long run, whoever brings them.
+
+    Every arrival books its share of time after the shares booked before; time that nobody
+    used is lost, so that a pause is not followed by a burst.
+    """
+
+    def __init__(self, max_rate: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._max_rate = max_rate
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._booked_until = clock()
+
+    def wait_s(self, num_bytes: int) -> float:
+        """Seconds to wait after `num_bytes` came, before any more are read."""
+        with self._lock:
+            now = self._clock()
+            self._booked_until = max(self._booked_until, now) + num_bytes / self._max_rate
+            return self._booked_until - now

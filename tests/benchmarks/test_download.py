@@ -1,0 +1,32 @@
+"""The download benchmark runs, and its contestants all bring the right files: it says so itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from unshard.testing import nginx
+
+PROGRAM = Path(__file__).parents[2] / "benchmarks" / "download.py"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_every_scenario_ends_with_a_table() -> None:
+    try:
+        nginx.program()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    command = [sys.executable, str(PROGRAM), "--quick", "--runs", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert list(found) == ["http", "https", "latency", "limited"]
+    for scenario, rows in found.items():
+        assert f"**{scenario}**: 4 files of 1 MiB on " in done.stdout
+        assert rows["unshard"]["ratio"] == 1
+    assert found["latency"]["wget loop, md5sum -c"]["seconds"] > 4 * 4 * 0.05

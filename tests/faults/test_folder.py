@@ -1,0 +1,177 @@
+"""What a folder may hold when a run begins, and what may happen to it and to the run meanwhile."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from unshard.testing.object_store import Fault
+
+pytestmark = pytest.mark.slow
+MIB = 2**20
+
+
+def stalled(box, store, options=()):
+    """A run that waits for the rest of one file, all others being there."""
+    store.store.inject(Fault(stall_after=150_000), file="part-1.pt", times=4)
+    process = box.start(store.url(), *options)
+    deadline = time.monotonic() + 20
+    while len(box.fetched()) < len(box.names) - 1:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    return process
+
+
+def test_two_processes_in_one_folder(box, store):
+    first = stalled(box, store)
+    second = box.run(store.url())
+    assert second.code == 1
+    assert "another download is writing to this folder" in second.stderr
+    assert box.end(first).code == 0
+    assert box.run(store.url()).code == 0
+
+
+def test_the_arguments_of_a_process_show_no_link_that_came_by_stdin(box, store):
+    process = stalled(box, store)
+    about = [Path(f"/proc/{process.pid}/{name}").read_bytes() for name in ("cmdline", "comm")]
+    about += [thread.read_bytes() for thread in Path(f"/proc/{process.pid}/task").glob("*/comm")]
+    assert b"download" in about[0]
+    assert not [text for text in about if b"Signature" in text or b"5ecre7" in text]
+    process.kill()
+    box.end(process)
+    assert "part-1.pt" in (box.home / "debug.log").read_text(), "what is searched has content"
+
+
+def test_a_link_in_the_environment_shows_nowhere_else(box, store):
+    environment = box.environment | {"UNSHARD_URL": store.url()}
+    box.start(store.url()).communicate()  # writes the manifest
+    command = [word for word in box.command("--json") if word != "-"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert '"is_verified": true' in done.stdout
+    assert not box.leaks(done.stdout + done.stderr)
+
+
+@pytest.mark.parametrize("part", [0.5, 1])
+def test_files_of_wget(box, store, part):
+    """It gives a file its final name at once, and keeps no record."""
+    box.target.mkdir()
+    for name in box.names[:3]:
+        content = box.contents[name]
+        (box.target / name).write_bytes(content[: int(len(content) * part)])
+    assert box.run(store.url()).code == 0
+    if part == 1:
+        assert not [r for r in store.store.requests if r.name in box.names[:3]]
+
+
+def test_files_of_aria2_under_way(box, store):
+    """Full length, holes where nothing has arrived, and a control file beside it."""
+    box.target.mkdir()
+    for name in box.names[:3]:
+        with (box.target / name).open("wb") as file:
+            file.write(box.contents[name][:1000])
+            file.truncate(len(box.contents[name]))
+        (box.target / f"{name}.aria2").write_bytes(b"\0\1\0\0\0\0")
+    assert box.run(store.url()).code == 0
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_half_files_that_no_journal_knows(box, store, spoilt):
+    box.target.mkdir()
+    for name in box.names:
+        content = bytearray(box.contents[name][:150_000])
+        content[77_777] ^= spoilt
+        (box.target / f"{name}.partial").write_bytes(content)
+    assert box.run(store.url()).code == 0
+
+
+def test_a_journal_of_rubbish(box, store):
+    box.target.mkdir()
+    (box.target / ".unshard-download.jsonl").write_bytes(os.urandom(3000) + b'\n{"begun": 7}\n[]')
+    assert box.run(store.url()).code == 0
+
+
+FULL = """
+mount -t tmpfs -o size=1m tmpfs "$T" || exit 99
+"$@" < "$LINK"; first=$?
+ls -A "$T"/*.partial > /dev/null 2>&1 && grep -c Signature -r "$T"
+mount -o remount,size=16m "$T"
+"$@" < "$LINK"; second=$?
+cp -a "$T"/. "$T.seen"
+echo "codes: $first $second"
+"""
+
+
+def test_disk_full(box, store):
+    """A tmpfs too small for the release, then grown: stops with 4, goes on."""
+    link = box.home / "link"
+    link.write_text(store.url() + "\n")
+    process = box.start(store.url())  # writes the manifest, and is not let begin
+    process.kill()
+    process.communicate()
+    for path in (box.target, Path(f"{box.target}.seen")):
+        path.mkdir(exist_ok=True)
+    done = subprocess.run(
+        ["unshare", "--user", "--mount", "--map-root-user", "sh", "-c", FULL, "sh", *box.command()],
+        env=box.environment | {"T": str(box.target), "LINK": str(link)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == 99 or "unshare" in done.stderr:
+        pytest.skip(f"no mount in a namespace of one's own here: {done.stderr.strip()}")
+    assert "codes: 4 0" in done.stdout, done.stdout + done.stderr
+    assert done.stderr.count("error: ") == 1
+    assert "Traceback" not in done.stderr
+    assert not box.leaks(done.stdout + done.stderr)
+    seen = {n: Path(f"{box.target}.seen/{n}").read_bytes() for n in box.names}
+    assert seen == box.contents
+    asked_for = sum(r.sent_bytes for r in store.store.requests)
+    assert asked_for < 2 * sum(map(len, box.contents.values())) - MIB // 2, "it went on"
+
+
+KILLS = 50
+CONNECTIONS = 2
+
+
+@pytest.mark.timeout(300)
+def test_kill_9_at_fifty_random_moments(make_box, nginx, tmp_path):
+    """Bytes fetched twice: at most 1 MiB per connection and kill, as the server counts them."""
+    (tmp_path / "big").mkdir()
+    box = make_box(tmp_path / "big", size=48 * MIB, num_files=4)
+    nginx.nginx.root = box.objects
+    nginx.nginx.configure("limit_rate 12m;")
+    moments = random.Random(50)
+    kills = 0
+    options = ("--max-connections", str(CONNECTIONS))
+    while kills < KILLS:
+        process = box.start(nginx.url(), *options)
+        try:
+            process.wait(0.15 + moments.random() / 3)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            kills += 1
+        ran = box.end(process)
+        assert ran.code in (0, -signal.SIGKILL)
+        if ran.code == 0:
+            assert_little_was_fetched_twice(box, nginx.nginx, kills)
+            for path in box.target.iterdir():
+                path.unlink()
+    assert box.run(nginx.url(), *options).code == 0
+    assert_little_was_fetched_twice(box, nginx.nginx, kills)
+
+
+def assert_little_was_fetched_twice(box, nginx, kills):
+    """Held at each whole release against the kills so far, so that none pays for another."""
+    nginx.configure("limit_rate 12m;")  # ends what is under way, so that all of it is logged
+    sent = nginx.sent()
+    whole = box.whole_releases = getattr(box, "whole_releases", 0) + 1
+    twice = sum(size for _, _, size in sent) - whole * sum(map(len, box.contents.values()))
+    told = f"{twice / MIB:.2f} MiB fetched twice in {kills} kills"
+    assert 0 <= twice <= kills * CONNECTIONS * MIB, told
