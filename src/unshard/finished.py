@@ -93,7 +93,7 @@ def remembered(directory: Path) -> dict[str, Finished]:
     with contextlib.suppress(OSError), open(directory / JOURNAL_NAME, "rb", opener=_open) as file:
         status = os.fstat(file.fileno())
         if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_JOURNAL_BYTES:
-            found = (parse_finished(_parsed(line)) for line in file.read().splitlines())
+            found = (parse_finished(parse_line(line)) for line in file.read().splitlines())
             return dict(each for each in found if each)
     return {}
 
@@ -122,8 +122,9 @@ def _open(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
-def _parsed(line: bytes) -> Any:
+def parse_line(line: bytes) -> Any:
+    """What a journal's line says, or None for one that a kill cut short."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError):
-        return None  # a line cut short; what it said is found out again
+        return None  # what it said is found out again

@@ -18,7 +18,7 @@ from typing import Self
 
 from unshard.download.disk import disk_errors
 from unshard.errors import DestinationError
-from unshard.finished import JOURNAL_NAME, Finished, parse_finished
+from unshard.finished import JOURNAL_NAME, Finished, parse_finished, parse_line
 
 _NO_LOCKS_HERE = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
@@ -84,10 +84,7 @@ class Journal:
             self._learn(line)
 
     def _learn(self, line: bytes) -> None:
-        try:
-            fact = json.loads(line)
-        except ValueError:
-            return  # a line cut short; what it said is found out again
+        fact = parse_line(line)
         match fact:
             case {"begun": str(name), "size_bytes": int(size), "etag": str() | None as etag}:
                 self._begun[name] = Begun(size, etag)

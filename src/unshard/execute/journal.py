@@ -304,15 +304,6 @@ def fingerprint_json(fingerprint: Fingerprint) -> dict[str, Any]:
     }
 
 
-def recorded_sources(directory: Path) -> frozenset[str]:
-    """The source files that the reshard in `directory` has seen, as absolute paths."""
-    try:
-        content = json.loads((directory / NAME).read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return frozenset()
-    return frozenset(content.get("sources", ()) if isinstance(content, dict) else ())
-
-
 def recorded_fingerprint(directory: Path) -> str | None:
     """The model fingerprint that a reshard recorded in `directory`, or None."""
     try:
