@@ -15,11 +15,15 @@ def forecast(notes, tmp_path, *, link: timedelta | None, elapsed_s: float) -> li
     end = datetime.now(UTC) + link if link is not None else None
     meter = Meter(notes, 1000, tmp_path, end, clock=lambda: now)
     meter.file_size("a", 1_000_000)
-    meter.received(0)
+    with meter.connection("a"):
+        pass
     now += elapsed_s
-    meter.received(0)
-    meter.received(1_000_000)
-    meter.received(1)
+    with meter.connection("a"):
+        pass
+    with meter.connection("a") as connection:
+        connection.received(1_000_000)
+    with meter.connection("a") as connection:
+        connection.received(1)
     return notes.notes
 
 

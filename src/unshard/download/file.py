@@ -110,7 +110,8 @@ class FileDownload:
     def _hashes_to(self, expected: Digest) -> bool:
         status = self._path.stat()
         self._session.meter.file_size(self.name, status.st_size)
-        digest = digest_file(self._path, expected.algorithm, self._session.advance)
+        with self._session.checking(self.name) as advance:
+            digest = digest_file(self._path, expected.algorithm, advance)
         if digest != expected:
             self._session.meter.advance(-status.st_size)
             self._session.meter.note(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +15,9 @@ from unshard.progress import Progress
 
 SECONDS_TO_JUDGE_BY = 10.0
 """How long the rate is watched before it is held against the end of the link."""
+
+SECONDS_BETWEEN_REPORTS = 0.1
+"""So often at most a connection takes the lock and tells what it brought."""
 
 
 class Meter:
@@ -55,12 +60,23 @@ class Meter:
             self._progress.start("download", total_bytes)
             self._warn_of_space()
 
-    def received(self, num_bytes: int) -> None:
-        """`num_bytes` came over the network and are kept."""
-        with self._lock:
-            self.received_bytes += num_bytes
-        self.advance(num_bytes)
-        self._predict()
+    @contextmanager
+    def connection(self, name: str) -> Iterator[Connection]:
+        """One connection brings bytes of the file `name`, as others may at the same time."""
+        connection = Connection(name, self._received, self._clock)
+        try:
+            yield connection
+        finally:
+            connection.report()
+
+    @contextmanager
+    def checking(self, name: str) -> Iterator[Callable[[int], None]]:
+        """The file `name` is read from the disk and hashed; what is yielded counts its bytes."""
+        check = Connection(name, self.advance, self._clock)
+        try:
+            yield check.received
+        finally:
+            check.report()
 
     def advance(self, num_bytes: int) -> None:
         """`num_bytes` are there; negative when they were given up."""
@@ -70,6 +86,12 @@ class Meter:
 
     def note(self, line: str) -> None:
         self._progress.note(line)
+
+    def _received(self, num_bytes: int) -> None:
+        with self._lock:
+            self.received_bytes += num_bytes
+        self.advance(num_bytes)
+        self._predict()
 
     def _warn_of_space(self) -> None:
         free_bytes = shutil.disk_usage(self._directory).free
@@ -102,6 +124,32 @@ class Meter:
                 f"link ends in {_duration(link_s)}: have a fresh one ready, the same command "
                 "continues with it"
             )
+
+
+class Connection:
+    """What one thread brings of the file `name`: counted without a lock, told now and then."""
+
+    def __init__(
+        self, name: str, report: Callable[[int], None], clock: Callable[[], float]
+    ) -> None:
+        self.name = name
+        self.num_bytes = 0
+        self._report = report
+        self._clock = clock
+        self._reported_bytes = 0
+        self._reported_at = -math.inf  # the first bytes are told at once: more may not come
+
+    def received(self, num_bytes: int) -> None:
+        """`num_bytes` more came and are kept; for one thread."""
+        self.num_bytes += num_bytes
+        if self._clock() - self._reported_at >= SECONDS_BETWEEN_REPORTS:
+            self.report()
+
+    def report(self) -> None:
+        """Tell what has not been told yet."""
+        num_bytes = self.num_bytes - self._reported_bytes
+        self._reported_bytes, self._reported_at = self.num_bytes, self._clock()
+        self._report(num_bytes)
 
 
 def _duration(seconds: float) -> str:

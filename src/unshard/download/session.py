@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,11 +51,17 @@ class Session:
         if self._stop.wait(seconds):
             raise CancelledError
 
-    def advance(self, num_bytes: int) -> None:
-        """Count bytes that were on the disk already.
+    @contextmanager
+    def checking(self, name: str) -> Iterator[Callable[[int], None]]:
+        """The file `name`, on the disk already, is hashed: what is yielded counts its bytes.
 
         Raises:
-            CancelledError: the session was stopped.
+            CancelledError: from each count, when the session was stopped.
         """
-        self.check()
-        self.meter.advance(num_bytes)
+        with self.meter.checking(name) as count:
+
+            def advance(num_bytes: int) -> None:
+                self.check()
+                count(num_bytes)
+
+            yield advance

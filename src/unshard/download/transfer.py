@@ -45,7 +45,8 @@ class Transfer:
         if begun and begun.etag and 0 < stored_bytes <= begun.size_bytes:
             self._object = begun
             self._session.meter.file_size(self._name, begun.size_bytes)
-            self._partial.resume(self._session.advance)
+            with self._session.checking(self._name) as advance:
+                self._partial.resume(advance)
         elif stored_bytes:
             self._partial.restart()
 
@@ -144,12 +145,13 @@ class Transfer:
         )
 
     def _keep(self, chunks: Iterator[bytes]) -> None:
-        for chunk in chunks:
-            self._session.check()
-            self._partial.append(chunk)
-            self._session.meter.received(len(chunk))
-            if self._session.rate:
-                self._session.sleep(self._session.rate.wait_s(len(chunk)))
+        with self._session.meter.connection(self._name) as connection:
+            for chunk in chunks:
+                self._session.check()
+                self._partial.append(chunk)
+                connection.received(len(chunk))
+                if self._session.rate:
+                    self._session.sleep(self._session.rate.wait_s(len(chunk)))
 
     def _check_space(self, size_bytes: int) -> None:
         free_bytes = shutil.disk_usage(self._session.directory).free
