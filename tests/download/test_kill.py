@@ -14,11 +14,10 @@ from unshard.testing.object_store import Fault
 CHILD = """
 import sys
 from unshard.download import PresignedTemplate, download
+from unshard.progress import Silent
 
-class Told:
+class Told(Silent):
     done_bytes = 0
-    def start(self, what, total_bytes): pass
-    def note(self, line): pass
     def advance(self, num_bytes):
         self.done_bytes += num_bytes
         print(self.done_bytes, flush=True)

@@ -1,4 +1,4 @@
-"""The one forecast: a link that ends before the download does."""
+"""The one forecast: a link that ends before the download does; and who is at work."""
 
 from __future__ import annotations
 
@@ -13,17 +13,12 @@ def forecast(notes, tmp_path, *, link: timedelta | None, elapsed_s: float) -> li
     """What is said when 1 of 1000 equal files of 1 MB came in `elapsed_s` seconds."""
     now = 5.0
     end = datetime.now(UTC) + link if link is not None else None
-    meter = Meter(notes, 1000, tmp_path, end, clock=lambda: now)
+    meter = Meter(notes, 1000, tmp_path, lambda: end, clock=lambda: now)
     meter.file_size("a", 1_000_000)
-    with meter.connection("a"):
-        pass
-    now += elapsed_s
-    with meter.connection("a"):
-        pass
-    with meter.connection("a") as connection:
-        connection.received(1_000_000)
-    with meter.connection("a") as connection:
-        connection.received(1)
+    for num_bytes, seconds in ((1, elapsed_s), (999_999, 0.0), (1, 0.0)):
+        with meter.connection("a") as connection:
+            connection.received(num_bytes)
+        now += seconds
     return notes.notes
 
 

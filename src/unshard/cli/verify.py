@@ -11,6 +11,7 @@ import click
 
 from unshard.cli import display
 from unshard.cli.repair import repair
+from unshard.cli.stderr import events_option
 from unshard.errors import UsageError
 from unshard.library.verification import Findings, verify_folder
 from unshard.manifest import MANIFEST_PATTERNS, manifest_json, read_manifest, sum_lines
@@ -39,6 +40,7 @@ EXPORTS = {"json": "sha256", "md5sum": "md5", "sha256sum": "sha256"}
     metavar="[URL]",
     help="Fetch what differs or is missing. `-` reads the URL from stdin; none: UNSHARD_URL.",
 )
+@events_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option(
     "--export",

@@ -100,7 +100,8 @@ def download(
         if not isinstance(files, Manifest):
             check_same_weights(journal, directory, digests, link.current.folder)
         rest = {n: d for n, d in digests.items() if not is_remembered(journal, directory / n, d)}
-        meter = Meter(progress, len(rest), directory, link.final_end)
+        num_whole = len(digests) - len(rest)
+        meter = Meter(progress, len(rest), directory, lambda: link.final_end, num_whole=num_whole)
         session = Session(link, directory, transport, journal, meter, retry or RetryPolicy(), rate)
         pending = [FileDownload(session, name, digest) for name, digest in rest.items()]
         on_file = on_file or _ignore
@@ -161,6 +162,7 @@ def _run_one(session: Session, file: FileDownload, on_file: Callable[[str], None
     except (PersonNeededError, DestinationError, UnreachableError):
         session.stop()
         raise
+    session.meter.file(file.name)
     on_file(file.name)
     return was_fetched
 
