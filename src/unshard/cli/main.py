@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import click
 
@@ -50,6 +51,15 @@ class LazyGroup(click.Group):
             return None
         command: click.Command = importlib.import_module(f"unshard.cli.{cmd_name}").command
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Click would end the line of `^C`, on stderr, where with `--events` only events go."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            if ctx.ensure_object(Stderr).as_events:
+                raise click.Abort from None
+            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
