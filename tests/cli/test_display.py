@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -15,6 +16,7 @@ from unshard.cli.terminal import LINGER_S, TerminalProgress, on_terminal
 from unshard.progress import Silent
 
 MB = 10**6
+DOWNLOAD_PAGE = (Path(__file__).parents[2] / "docs/download.md").read_text()
 
 
 def test_lines_are_rare_and_notes_come_at_once() -> None:
@@ -50,6 +52,17 @@ def test_long_work_writes_a_line_a_minute() -> None:
     first, *others = stream.getvalue().splitlines()
     assert first == "hash: 60.0 MB of 3.6 GB (1 %), 1.0 MB/s, 59 min left"
     assert len(others) == 9
+
+
+def test_the_line_in_the_documentation() -> None:
+    work, stream = WatchedWork(), io.StringIO()
+    lines = LineProgress(stream, clock=work.clock)
+    lines.start("download", 319_800 * MB, work.files)
+    work.connect(0)
+    work.connect(1, is_check=True)
+    work.num_whole, work.now = 131, 500
+    lines.advance(work.receive(42_150 * MB))
+    assert stream.getvalue() in DOWNLOAD_PAGE
 
 
 def screen(
