@@ -176,8 +176,10 @@ def test_notes_are_whole_and_once_and_nothing_else_stays(monkeypatch: pytest.Mon
     with on_terminal(terminal) as progress:
         progress.start("download", 1000)
         progress.note("[bold]a.pt[/bold]: " + "x" * 200)
+        progress.note("\x1b[2Ja bad name")
     text = terminal.getvalue()
     assert text.count("[bold]a.pt[/bold]: " + "x" * 200) == 1
+    assert "\\x1b[2Ja bad name" in text
     assert text.endswith("\x1b[2K")  # the line of the progress is cleared
 
 

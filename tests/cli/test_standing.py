@@ -86,6 +86,19 @@ def test_while_files_are_only_checked_their_rate_is_told() -> None:
     assert figures.left_s == pytest.approx(10, rel=0.01)
 
 
+def test_no_end_is_told_of_what_has_stopped() -> None:
+    work = WatchedWork()
+    download = standing(work)
+    for _ in range(10):
+        work.now += 1
+        download.advance(work.receive(MB))
+    assert (figures := download.figures())
+    assert figures.left_s == pytest.approx(990)
+    work.now += 3600
+    assert (figures := download.figures())
+    assert figures.left_s is None
+
+
 def test_a_better_total_of_the_same_work_keeps_what_was_done() -> None:
     work = WatchedWork()
     download = standing(work)

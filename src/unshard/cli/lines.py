@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from unshard.cli.durations import format_duration
+from unshard.cli.printable import printable
 from unshard.cli.quantities import format_bytes
 from unshard.cli.standing import Figures, Standing
 from unshard.progress import Files
@@ -45,7 +46,7 @@ class LineProgress:
 
     def note(self, line: str) -> None:
         with self._lock:
-            self._write(line)
+            self._write(printable(line))
 
     def _write_if_due(self) -> None:
         figures, now = self._standing.figures(), self._clock()

@@ -15,6 +15,9 @@ SMOOTHING_S = 15.0
 
 SECONDS_BETWEEN_LOOKS = 0.2
 
+LONGEST_FORECAST_S = 1e7
+"""A rate that would take longer, four months, is what is left of one: nothing moves."""
+
 
 class SmoothRate:
     """Bytes per second, out of a count that is looked at from time to time.
@@ -60,9 +63,9 @@ class Figures:
 
     @property
     def left_s(self) -> float | None:
-        """Seconds left at this rate, None while there is none."""
+        """Seconds left at this rate, None while nothing moves."""
         left_bytes = max(self.total_bytes - self.done_bytes, 0)
-        return left_bytes / self.rate if self.rate >= 1 else None
+        return left_bytes / self.rate if left_bytes < self.rate * LONGEST_FORECAST_S else None
 
     @property
     def connections(self) -> tuple[Busy, ...]:
@@ -113,8 +116,8 @@ class Standing:
         with self._lock:
             if self.what is None:
                 return None
-            rate = self._rate(files)
-            return Figures(self.what, self._done_bytes, self._total_bytes, rate, files)
+            rate, done_bytes = self._rate(files), max(self._done_bytes, 0)
+            return Figures(self.what, done_bytes, self._total_bytes, rate, files)
 
     def _rate(self, files: Files | None) -> float:
         """Of what comes over the network, unless files are only checked: that is so much faster

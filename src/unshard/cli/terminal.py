@@ -65,7 +65,7 @@ class TerminalProgress:
         """Counted when it is drawn next."""
 
     def note(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
     def draw(self) -> RenderableType:
         """All lines as they are now, fewer than the terminal has."""
@@ -98,8 +98,9 @@ class TerminalProgress:
         line = Table.grid(padding=(0, 2, 0, 0))
         cells: list[RenderableType] = [Text(figures.what, no_wrap=True)]
         if free >= NARROWEST_BAR:
-            total, done = max(figures.total_bytes, 1), max(figures.done_bytes, 0)
-            cells.append(ProgressBar(total, min(done, total), width=min(free, WIDEST_BAR)))
+            total = max(figures.total_bytes, 1)
+            done = min(figures.done_bytes, total)
+            cells.append(ProgressBar(total, done, width=min(free, WIDEST_BAR)))
         line.add_row(*cells, told)
         return line
 
