@@ -9,11 +9,12 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """One connection that brings bytes of the file `name`, or one check that hashes them."""
+    """One connection that brings bytes of a file, or one check that hashes files."""
 
     slot: int
     """Its place among all that are at work. A free one is taken again, the lowest first."""
-    name: str
+    names: tuple[str, ...]
+    """The file, or those that are hashed together."""
     num_bytes: int
     earlier_bytes: int
     """What others in the same slot did before it."""

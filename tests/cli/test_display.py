@@ -13,7 +13,7 @@ from tests.cli.watched_work import WatchedWork
 from unshard.cli import display
 from unshard.cli.lines import LineProgress
 from unshard.cli.terminal import LINGER_S, TerminalProgress, on_terminal
-from unshard.progress import Silent
+from unshard.progress import Busy, Silent
 
 MB = 10**6
 DOWNLOAD_PAGE = (Path(__file__).parents[2] / "docs/download.md").read_text()
@@ -148,6 +148,14 @@ def test_a_slot_keeps_its_rate_over_many_small_files() -> None:
         work.busy[0] = dataclasses.replace(work.busy[0], earlier_bytes=second * MB)
         row = drawn(console, terminal)[1]
     assert row.endswith("  0 bytes     1.0 MB/s")
+
+
+def test_files_that_are_hashed_together_share_a_row() -> None:
+    work = WatchedWork()
+    console, terminal = screen(work)
+    work.busy[0] = Busy(0, ("a.pt", "b.pt"), 3 * MB, 0, True)
+    _, row = drawn(console, terminal)
+    assert row.split() == ["2", "files", "3.0", "MB", "0", "bytes/s", "checking"]
 
 
 def test_work_without_files_has_one_line() -> None:

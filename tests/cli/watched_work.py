@@ -24,7 +24,7 @@ class WatchedWork:
 
     def connect(self, slot: int, num_bytes: int = 0, *, is_check: bool = False) -> None:
         name = f"reshard-model_part-{slot % 8}-shard{slot}.pt"
-        self.busy[slot] = Busy(slot, name, num_bytes, 0, is_check)
+        self.busy[slot] = Busy(slot, (name,), num_bytes, 0, is_check)
 
     def receive(self, num_bytes: int) -> int:
         self.received_bytes += num_bytes

@@ -93,17 +93,17 @@ def test_it_is_seen_who_is_at_work(watched):
     with meter.connection("a") as first, meter.connection("a") as second:
         first.received(5)
         first.received(2)  # counted at once, though told later
-        with meter.checking("b") as advance:
+        with meter.checking(["b"]) as advance:
             advance(100)
             assert progress.files() == Files(
-                2, 5, 5, (Busy(0, "a", 7, 0, False), Busy(1, "a", 0, 0, False),
-                          Busy(2, "b", 100, 0, True)),
+                2, 5, 5, (Busy(0, ("a",), 7, 0, False), Busy(1, ("a",), 0, 0, False),
+                          Busy(2, ("b",), 100, 0, True)),
             )  # fmt: skip
         second.received(1)
     assert progress.files() == Files(2, 5, 8, ())
     assert progress.done_bytes == 108
     with meter.connection("c"):
-        assert progress.files().busy == (Busy(0, "c", 0, 7, False),)
+        assert progress.files().busy == (Busy(0, ("c",), 0, 7, False),)
     meter.file("a")
     assert progress.files().num_whole == 3
 
@@ -127,6 +127,16 @@ def test_chunks_are_told_together_but_none_is_lost(watched):
     assert meter.received_bytes == 19
 
 
+def test_what_has_arrived_counts_once_though_it_is_checked(watched):
+    meter, progress, _ = watched
+    with meter.connection("a") as connection:
+        connection.received(1000)
+    with meter.checking(["a", "b"], have_counted=True) as advance:
+        advance(1000)
+        assert progress.files().busy == (Busy(0, ("a", "b"), 1000, 1000, True),)
+    assert progress.done_bytes == meter.received_bytes == 1000
+
+
 @pytest.mark.timeout(20)
 def test_looking_never_waits_for_who_is_told(watched):
     """A display may look at the files while it holds a lock that `advance` waits for."""
@@ -140,6 +150,6 @@ def test_looking_never_waits_for_who_is_told(watched):
 
     progress.start = lambda *_arguments: advance(0)
     with ThreadPoolExecutor() as pool, lock:
-        pool.submit(meter.file_size, "b", 2000)
+        pool.submit(meter.file_size, ("b",), 2000)
         assert looking.wait(10)
         assert progress.files().num_files == 5

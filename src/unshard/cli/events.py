@@ -83,6 +83,6 @@ def _fields(figures: Figures) -> dict[str, object]:
         "eta_s": None if left_s is None else round(left_s),
         "files": files.num_whole if files else None,
         "total_files": files.num_files if files else None,
-        "connections": len(figures.connections),
-        "checks": len(figures.checks),
+        "connections": figures.num_connections,
+        "checks": figures.num_checks,
     }

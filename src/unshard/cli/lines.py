@@ -77,6 +77,6 @@ def _line(figures: Figures) -> str:
     told.append(f"{format_bytes(round(figures.rate))}/s")
     if figures.left_s is not None:
         told.append(f"{format_duration(figures.left_s)} left")
-    if figures.checks:
-        told.append(f"checking {len(figures.checks)}")
+    if figures.num_checks:
+        told.append(f"checking {figures.num_checks}")
     return f"{figures.what}: {', '.join(told)}"

@@ -68,12 +68,13 @@ class Figures:
         return left_bytes / self.rate if left_bytes < self.rate * LONGEST_FORECAST_S else None
 
     @property
-    def connections(self) -> tuple[Busy, ...]:
-        return tuple(each for each in self._busy if not each.is_check)
+    def num_connections(self) -> int:
+        return sum(not each.is_check for each in self._busy)
 
     @property
-    def checks(self) -> tuple[Busy, ...]:
-        return tuple(each for each in self._busy if each.is_check)
+    def num_checks(self) -> int:
+        """How many files are hashed."""
+        return sum(len(each.names) for each in self._busy if each.is_check)
 
     @property
     def _busy(self) -> tuple[Busy, ...]:

@@ -109,7 +109,7 @@ class TerminalProgress:
         rows = [self._rows[slot] for slot in sorted(self._rows)]
         shown = rows if len(rows) <= most else rows[: max(most - 1, 0)]
         widest = max(self._console.width - FIGURES_WIDTH, NARROWEST_BAR)
-        names = [printable(row.busy.name) for row in rows]
+        names = [_label(row.busy) for row in rows]
         self._name_width = min(max([self._name_width, *map(cell_len, names)]), widest)
         for row, name in zip(shown, names, strict=False):
             yield _line(row, _shortened(name, self._name_width))
@@ -131,6 +131,10 @@ def _told(figures: Figures) -> Iterable[str]:
     yield f"{format_bytes(round(figures.rate)) + '/s':>10}"
     if figures.left_s is not None:
         yield f"{format_duration(figures.left_s)} left"
+
+
+def _label(busy: Busy) -> str:
+    return printable(busy.names[0]) if len(busy.names) == 1 else f"{len(busy.names)} files"
 
 
 def _line(row: _Row, name: str) -> Text:

@@ -13,12 +13,12 @@ SECONDS_BETWEEN_REPORTS = 0.1
 
 
 class Connection:
-    """What one thread brings of the file `name`."""
+    """What one thread brings of the file `names`, or what a check hashes of several."""
 
     def __init__(
-        self, name: str, report: Callable[[int], None], clock: Callable[[], float]
+        self, names: tuple[str, ...], report: Callable[[int], None], clock: Callable[[], float]
     ) -> None:
-        self.name = name
+        self.names = names
         self.num_bytes = 0
         self._report = report
         self._clock = clock
@@ -70,7 +70,7 @@ class Connections:
         """Those at work now, by slot."""
         with self._lock:
             return tuple(
-                Busy(slot, held[0].name, held[0].num_bytes, self._earlier_bytes[slot], held[1])
+                Busy(slot, held[0].names, held[0].num_bytes, self._earlier_bytes[slot], held[1])
                 for slot, held in enumerate(self._slots)
                 if held
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,15 +65,25 @@ class Meter:
     @contextmanager
     def connection(self, name: str) -> Iterator[Connection]:
         """One connection brings bytes of the file `name`, as others may at the same time."""
-        with self._at_work(Connection(name, self._received, self._clock)) as connection:
+        connection = Connection((name,), self._received, self._clock)
+        with self._at_work(connection):
             yield connection
 
     @contextmanager
-    def checking(self, name: str) -> Iterator[Callable[[int], None]]:
-        """The file `name` is read from the disk and hashed; what is yielded counts its bytes."""
-        check = Connection(name, self.advance, self._clock)
+    def checking(
+        self, names: Iterable[str], *, have_counted: bool = False
+    ) -> Iterator[Callable[[int], None]]:
+        """The files `names` are read from the disk and hashed; what is yielded counts their
+        bytes, from any thread. They `have_counted` if they have arrived just now."""
+        check = Connection(tuple(names), _ignore if have_counted else self.advance, self._clock)
+        lock = threading.Lock()
+
+        def advance(num_bytes: int) -> None:
+            with lock:
+                check.received(num_bytes)
+
         with self._at_work(check, is_check=True):
-            yield check.received
+            yield advance
 
     def advance(self, num_bytes: int) -> None:
         """`num_bytes` are there; negative when they were given up."""
@@ -91,10 +101,10 @@ class Meter:
         self._progress.note(line)
 
     @contextmanager
-    def _at_work(self, connection: Connection, is_check: bool = False) -> Iterator[Connection]:
+    def _at_work(self, connection: Connection, is_check: bool = False) -> Iterator[None]:
         self._connections.open(connection, is_check=is_check)
         try:
-            yield connection
+            yield
         finally:
             self._connections.close(connection)
             connection.report()
@@ -160,6 +170,10 @@ class _Forecast:
             f"link ends in {_duration(link_s)}: have a fresh one ready, the same command "
             "continues with it"
         )
+
+
+def _ignore(_num_bytes: int) -> None:
+    pass
 
 
 def _duration(seconds: float) -> str:

@@ -58,7 +58,7 @@ class Session:
         Raises:
             CancelledError: from each count, when the session was stopped.
         """
-        with self.meter.checking(name) as count:
+        with self.meter.checking([name]) as count:
 
             def advance(num_bytes: int) -> None:
                 self.check()
