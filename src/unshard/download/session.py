@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from unshard.download.disk import Space
 from unshard.download.journal import Journal
 from unshard.download.link import Link
 from unshard.download.meter import Meter
@@ -27,11 +26,12 @@ class Session:
     journal: Journal
     meter: Meter
     retry: RetryPolicy
+    space: Space
     rate: RateLimit | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def stop(self) -> None:
-        """End all work: whoever waits, reads or hashes raises `CancelledError` soon."""
+        """End all work: whoever waits or reads raises `CancelledError` soon."""
         self._stop.set()
         self.transport.abort()
 
@@ -50,18 +50,3 @@ class Session:
         """
         if self._stop.wait(seconds):
             raise CancelledError
-
-    @contextmanager
-    def checking(self, name: str) -> Iterator[Callable[[int], None]]:
-        """The file `name`, on the disk already, is hashed: what is yielded counts its bytes.
-
-        Raises:
-            CancelledError: from each count, when the session was stopped.
-        """
-        with self.meter.checking([name]) as count:
-
-            def advance(num_bytes: int) -> None:
-                self.check()
-                count(num_bytes)
-
-            yield advance
