@@ -17,6 +17,7 @@ SECONDS_BETWEEN_LINES = 10.0
 MOST_SECONDS_BETWEEN_LINES = 60.0
 PERCENT_BETWEEN_LINES = 5
 """So far it has come when a line is worth it before `MOST_SECONDS_BETWEEN_LINES`."""
+_NONE_YET = -PERCENT_BETWEEN_LINES
 
 
 class LineProgress:
@@ -27,13 +28,13 @@ class LineProgress:
         self._standing = Standing(clock)
         self._clock = clock
         self._lock = threading.Lock()
-        self._last = (clock(), 0)
+        self._last = (clock(), _NONE_YET)
         """When the last line was written, and the percents in it."""
 
     def start(self, what: str, total_bytes: int, files: Callable[[], Files] | None = None) -> None:
         if self._standing.start(what, total_bytes, files):
             with self._lock:
-                self._last = (self._clock(), 0)
+                self._last = (self._clock(), _NONE_YET)
 
     def advance(self, num_bytes: int) -> None:
         self._standing.advance(num_bytes)

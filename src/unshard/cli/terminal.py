@@ -22,7 +22,7 @@ from unshard.progress import Busy, Files
 
 LOOKS_PER_SECOND = 4
 ROW_SMOOTHING_S = 5.0
-LINGER_S = 2.0
+LINGER_S = 1.0
 """A row stays so long after its connection ended: mostly the next one is about to take it."""
 NARROWEST_BAR, WIDEST_BAR = 8, 40
 FIGURES_WIDTH = 36
@@ -131,6 +131,8 @@ def _told(figures: Figures) -> Iterable[str]:
     yield f"{format_bytes(round(figures.rate)) + '/s':>10}"
     if figures.left_s is not None:
         yield f"{format_duration(figures.left_s)} left"
+    if figures.num_checks:
+        yield f"checking {figures.num_checks}"
 
 
 def _label(busy: Busy) -> str:
