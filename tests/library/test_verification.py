@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 import unshard
-from unshard import releases, verify
+from unshard import releases
 from unshard.cli.main import main
-from unshard.library import verification
+from unshard.library import opened_folder
 from unshard.testing.tiny_checkpoint import TINY, write_tiny_checkpoint
+from unshard.verify import known_parts
 
 SHARED = Path(
     os.environ.get("UNSHARD_REFERENCE", Path(__file__).parents[3] / "shared/oracle")
@@ -34,7 +35,7 @@ def parts(tmp_path, monkeypatch) -> Path:
     write_tiny_checkpoint(tmp_path / "raw", WIDE, tp_size=8, fsdp_size=1)
     assert main(["reshard", str(tmp_path / "raw"), str(tmp_path / "parts"), "--to", "metaseq"]) == 0
     (tmp_path / "parts/dict.txt").unlink()
-    monkeypatch.setattr(verification, "OPT_175B_SIZE", (WIDE.num_layers, WIDE.hidden_size))
+    monkeypatch.setattr(opened_folder, "OPT_175B_SIZE", (WIDE.num_layers, WIDE.hidden_size))
     return tmp_path / "parts"
 
 
@@ -45,7 +46,7 @@ def know(monkeypatch, folder: Path, *names: str, origin: str = "printed somewher
         for name in releases.PART_NAMES
     )
     known = releases.PartsDigests(origin, "a script", (590, 711), md5s)
-    monkeypatch.setattr(verify, "KNOWN_PARTS", (*verify.KNOWN_PARTS, known))
+    monkeypatch.setattr(known_parts, "KNOWN_PARTS", (*known_parts.KNOWN_PARTS, known))
 
 
 def flip(path: Path, offset: int = 0) -> None:
@@ -108,7 +109,7 @@ def test_a_part_that_cannot_be_read_is_an_alarm(parts, capsys):
     (parts / "reshard-model_part-7.pt").unlink()
     (parts / "reshard-model_part-7.pt").mkdir()
     assert main(["verify", str(parts)]) == 3
-    assert "reshard-model_part-7.pt is not a file" in capsys.readouterr().err
+    assert "reshard-model_part-7.pt cannot be read: is not a file" in capsys.readouterr().err
 
 
 def test_parts_of_another_model_are_not_looked_up(tmp_path, capsys):

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from unshard.errors import FormatError, IntegrityError, UnshardError
@@ -15,25 +14,12 @@ from unshard.execute.journal import NAME
 from unshard.formats.json_object import read_json_object
 from unshard.formats.regular_file import open_regular
 from unshard.formats.zip_directory import Member, read_zip_directory
+from unshard.library.findings import ArchivesReport, FingerprintReport
 from unshard.progress import Progress, Silent
 from unshard.tensors import TensorIndex
 from unshard.verify import Difference
 
 PIECE_BYTES = 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class ArchivesReport:
-    """Whether every record of torch's archives gives the CRC-32 that was stored with it.
-
-    That finds what happened to a file since it was written, and not that it is another one.
-    """
-
-    directory: str
-    sound: tuple[str, ...]
-    damaged: tuple[Difference, ...]
-    num_bytes: int
-    """Bytes summed."""
 
 
 def check_archives(paths: list[Path], *, progress: Progress | None = None) -> ArchivesReport:
@@ -79,21 +65,6 @@ def _problem(path: Path, member: Member, progress: Progress) -> str | None:
     if offset == end and crc == member.crc32:
         return None
     return f"record {member.name} is damaged: it does not give the CRC-32 stored with it"
-
-
-@dataclass(frozen=True, slots=True)
-class FingerprintReport:
-    """The fingerprint that `unshard.json` records against that of the weights beside it."""
-
-    directory: str
-    recorded: str
-    found: str | None
-    """None where the weights cannot be read: `problem` says why."""
-    problem: str | None = None
-
-    @property
-    def is_right(self) -> bool:
-        return self.found == self.recorded
 
 
 def check_fingerprint(
