@@ -108,7 +108,8 @@ def _export(directory: Path, manifest_path: Path | None, form: str) -> str:
 
 
 def _only_manifest(directory: Path) -> Path | None:
-    found = sorted(path for pattern in MANIFEST_PATTERNS for path in directory.glob(pattern))
+    paths = (path for pattern in MANIFEST_PATTERNS for path in directory.glob(pattern))
+    found = sorted(path for path in paths if path.is_file())
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise UsageError(

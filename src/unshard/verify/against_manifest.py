@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def verify(
     directory = Path(directory)
     if not directory.is_dir():
         raise UsageError(f"{directory}: no such folder")
-    present = [name for name in manifest if (directory / name).exists()]
+    present = dict.fromkeys(name for name in manifest if (directory / name).exists())
     check = _Check(directory, manifest, present, force=force)
     num_bytes = check.run(progress or Silent())
     problems = check.problems
@@ -97,7 +98,7 @@ class _Check:
         self,
         directory: Path,
         manifest: Manifest,
-        present: list[str],
+        present: Iterable[str],
         *,
         force: bool,
     ) -> None:
