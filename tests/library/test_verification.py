@@ -14,6 +14,7 @@ import pytest
 import unshard
 from unshard import releases
 from unshard.cli.main import main
+from unshard.formats.zip_directory import read_zip_directory
 from unshard.library import opened_folder
 from unshard.testing.tiny_checkpoint import TINY, write_tiny_checkpoint
 from unshard.verify import known_parts
@@ -165,6 +166,28 @@ def test_a_reshard_is_verified_by_the_fingerprint_that_it_recorded(resharded, ca
     flip(next(resharded.glob("*.safetensors")), -1)
     assert main(["verify", str(resharded)]) == 3
     assert "not those whose fingerprint unshard.json records" in capsys.readouterr().err
+
+
+def test_what_the_fingerprint_proves_is_read_once_and_all_else_by_its_crc(raw, tmp_path, capsys):
+    folder, _ = raw
+    assert main(["reshard", str(folder), str(tmp_path / "parts"), "--to", "metaseq"]) == 0
+    capsys.readouterr()
+    path = tmp_path / "parts/reshard-model_part-1.pt"
+    records = read_zip_directory(path)
+    tensors = unshard.open(tmp_path / "parts")
+    weights = sum(tensor.stored.num_bytes for tensor in tensors.values())
+
+    assert main(["verify", str(path.parent), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    stored = 2 * sum(record.length for record in records.values())
+    assert stored - report["archives"]["num_bytes"] >= weights
+    assert len(report["archives"]["sound"]) == 2
+
+    for name, record in records.items():
+        flip(path, record.offset + record.length - 1)
+        assert main(["verify", str(path.parent)]) == 3, name
+        flip(path, record.offset + record.length - 1)
+    assert main(["verify", str(path.parent)]) == 0
 
 
 def test_a_reshard_that_does_not_open_is_an_alarm(resharded, capsys):

@@ -10,10 +10,11 @@ from unshard.errors import FormatError, UnshardError, UsageError
 from unshard.index.build import open_checkpoint
 from unshard.index.checkpoint import Checkpoint
 from unshard.library.findings import Findings
-from unshard.library.self_checks import check_archives, check_fingerprint
+from unshard.library.self_checks import check_archives, check_fingerprint, fingerprinted
 from unshard.manifest import Manifest
 from unshard.progress import Progress
 from unshard.releases import OPT_175B_SIZE, OPT_VOCAB_SIZE, PART_NAMES, tokenizer_digests
+from unshard.tensors import TensorIndex
 from unshard.verify import verify, verify_parts
 
 WEIGHT_PATTERNS = ("*.pt", "*.safetensors")
@@ -51,6 +52,8 @@ def _prove_weights(
     archives = [path for path in sorted(directory.glob("*.pt")) if path.name not in known]
     index = checkpoint.index if isinstance(checkpoint, Checkpoint) else checkpoint
     recorded = check_fingerprint(directory, index, progress=progress)
+    is_proved = recorded is not None and recorded.is_right
+    proved = fingerprinted(index) if is_proved and isinstance(index, TensorIndex) else ()
     others = sorted(path.name for path in directory.glob("*.safetensors"))
     unproved = () if recorded else tuple(others)
     if not (archives or recorded or findings.parts or findings.tokenizer):
@@ -61,7 +64,7 @@ def _prove_weights(
         )
     return replace(
         findings,
-        archives=check_archives(archives, progress=progress) if archives else None,
+        archives=check_archives(archives, proved=proved, progress=progress) if archives else None,
         fingerprint=recorded,
         unproved=unproved,
     )
