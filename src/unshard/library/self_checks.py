@@ -12,9 +12,8 @@ from pathlib import Path
 from unshard.architectures.opt import weight_names
 from unshard.errors import FormatError, IntegrityError, UnshardError
 from unshard.execute.checksums import crc32
-from unshard.execute.fingerprint import VERSION, fingerprint
-from unshard.execute.journal import NAME
-from unshard.formats.json_object import read_json_object
+from unshard.execute.fingerprint import fingerprint
+from unshard.execute.journal import recorded_fingerprint
 from unshard.formats.regular_file import open_regular
 from unshard.formats.zip_directory import Member, read_zip_directory
 from unshard.library.findings import ArchivesReport, FingerprintReport
@@ -97,12 +96,9 @@ def check_fingerprint(
     Raises:
         FormatError: `unshard.json` is malformed.
     """
-    path = directory / NAME
-    match read_json_object(path).get("fingerprint") if path.exists() else None:
-        case {"version": version, "model": str(recorded)} if version == VERSION:
-            pass
-        case _:
-            return None
+    recorded = recorded_fingerprint(directory)
+    if recorded is None:
+        return None
     if isinstance(index, UnshardError):
         return FingerprintReport(str(directory), recorded, None, index.message)
     try:
