@@ -11,12 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unshard import digest
-from unshard import verify as module
 from unshard.download.journal import Journal
 from unshard.errors import UsageError
 from unshard.finished import JOURNAL_NAME, Finished, remember, remembered
 from unshard.manifest import Digest, Manifest
-from unshard.verify import verify
+from unshard.verify import hashing, verify
 
 
 class Counter:
@@ -100,7 +99,7 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_are_verified(tmp_pat
         for path, value in digest.hash_files(paths, algorithm, advance=advance):
             yield path, OSError(5, "Input/output error") if path.name == "a.pt" else value
 
-    monkeypatch.setattr(module, "hash_files", hash_files)
+    monkeypatch.setattr(hashing, "hash_files", hash_files)
     report = verify(tmp_path, manifest)
     assert [d.problem for d in report.different] == ["cannot be read: Input/output error"]
     assert report.matching == ("b.pt",)
