@@ -27,8 +27,9 @@ class Files:
 
     num_whole: int
     num_files: int
-    received_bytes: int
-    """Came over the network, unlike bytes that were there and are only checked."""
+    received_bytes: int | None
+    """Came over the network, unlike bytes that were there and are only checked; None for work
+    that has nothing to do with a network."""
     busy: tuple[Busy, ...]
 
 
@@ -63,3 +64,20 @@ class Silent:
 
     def note(self, line: str) -> None:
         pass
+
+
+class FileCount:
+    """Counts the files of a piece of work that are done, for one that receives nothing."""
+
+    def __init__(self, progress: Progress, num_files: int) -> None:
+        self._progress = progress
+        self._num_files = num_files
+        self._num_done = 0
+
+    def look(self) -> Files:
+        return Files(self._num_done, self._num_files, None, ())
+
+    def done(self, name: str) -> None:
+        """For one thread."""
+        self._num_done += 1
+        self._progress.file(name)

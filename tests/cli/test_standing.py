@@ -7,6 +7,7 @@ from tests.cli.watched_work import WatchedWork
 
 from unshard.cli.durations import format_duration
 from unshard.cli.standing import Figures, SmoothRate, Standing
+from unshard.progress import FileCount, Files, Silent
 
 MB = 10**6
 
@@ -97,6 +98,21 @@ def test_no_end_is_told_of_what_has_stopped() -> None:
     work.now += 3600
     assert (figures := download.figures())
     assert figures.left_s is None
+
+
+def test_work_without_a_network_has_the_rate_of_what_is_done() -> None:
+    work = WatchedWork()
+    verify = Standing(work.clock)
+    count = FileCount(Silent(), 3)
+    verify.start("verify", 100 * MB, count.look)
+    verify.advance(0)
+    for name in "ab":
+        work.now += 1
+        verify.advance(10 * MB)
+        count.done(name)
+    assert (figures := verify.figures())
+    assert figures.files == Files(2, 3, None, ())
+    assert figures.left_s == pytest.approx(8)
 
 
 def test_a_better_total_of_the_same_work_keeps_what_was_done() -> None:

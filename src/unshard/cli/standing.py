@@ -95,7 +95,7 @@ class Standing:
 
     def start(self, what: str, total_bytes: int, files: Callable[[], Files] | None) -> bool:
         """Whether this is another piece of work, not the same with a better total."""
-        received_bytes = files().received_bytes if files else 0
+        received_bytes = (files().received_bytes or 0) if files else 0
         with self._lock:
             is_new = what != self.what
             if is_new:
@@ -125,7 +125,9 @@ class Standing:
         that its bytes would promise an early end."""
         now = self.clock()
         self._done.look(now, self._done_bytes)
-        if files is None or (files.busy and all(each.is_check for each in files.busy)):
+        if files is None or files.received_bytes is None:
+            return self._done.per_second
+        if files.busy and all(each.is_check for each in files.busy):
             return self._done.per_second
         self._received.look(now, files.received_bytes)
         return self._received.per_second

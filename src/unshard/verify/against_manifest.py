@@ -116,12 +116,11 @@ class _Check:
     def run(self, progress: Progress) -> int:
         """Hash what has to be; the number of bytes that were to be read."""
         total_bytes = sum(status.st_size for status in self._before.values())
-        progress.start("verify", total_bytes)
         paths = {name: self._directory / name for name in self._before}
         algorithms = {name: self._manifest[name].algorithm for name in paths}
         facts: dict[str, Finished] = {}
         try:
-            for name, digest in hash_named(paths, algorithms, progress):
+            for name, digest in hash_named("verify", paths, total_bytes, algorithms, progress):
                 facts |= self._judge(name, digest)
         finally:
             remember(self._directory, facts)

@@ -45,8 +45,8 @@ def verify_parts(
     paths = {name: Path(directory) / name for name in PART_NAMES}
     paths = {name: path for name, path in paths.items() if path.exists()}
     total_bytes = sum(path.stat().st_size for path in paths.values() if path.is_file())
-    progress.start("verify parts", total_bytes)
-    hashed = dict(hash_named(paths, dict.fromkeys(paths, "md5"), progress))
+    algorithms = dict.fromkeys(paths, "md5")
+    hashed = dict(hash_named("verify parts", paths, total_bytes, algorithms, progress))
     found = {name: hashed[name] for name in paths}
     sets: dict[tuple[str, Digest | OSError], PartsDigests] = {
         (name, Digest("md5", md5)): parts

@@ -31,9 +31,9 @@ def manifest_of(
     sizes = {name: path.stat().st_size for name, path in paths.items()}
     if not paths:
         raise UsageError(f"{directory}: has no files")
-    progress.start("hash", sum(sizes.values()))
     digests: dict[str, Digest] = {}
-    for name, digest in hash_named(paths, dict.fromkeys(paths, algorithm), progress):
+    algorithms, total_bytes = dict.fromkeys(paths, algorithm), sum(sizes.values())
+    for name, digest in hash_named("hash", paths, total_bytes, algorithms, progress):
         if isinstance(digest, OSError):
             raise digest
         digests[name] = digest
