@@ -69,10 +69,10 @@ class Silent:
 class FileCount:
     """Counts the files of a piece of work that are done, for one that receives nothing."""
 
-    def __init__(self, progress: Progress, num_files: int) -> None:
+    def __init__(self, progress: Progress, num_files: int, num_done: int = 0) -> None:
         self._progress = progress
         self._num_files = num_files
-        self._num_done = 0
+        self._num_done = num_done
 
     def look(self) -> Files:
         return Files(self._num_done, self._num_files, None, ())

@@ -24,7 +24,7 @@ def test_its_commands_write_what_it_says(
     monkeypatch.chdir(tmp_path)
     Path("md5sum_shards.csv").write_bytes((DEMO_MODEL / "md5sum_shards.csv").read_bytes())
     lines = re.findall(r"^\$ unshard (.*) 2> events.jsonl$", PAGE, re.MULTILINE)
-    works = []
+    works, files = [], []
     with FakeObjectStore(DEMO_MODEL) as store:
         for line in lines:
             assert main(shlex.split(line.replace("$URL", store.presigned_url()))) == 0
@@ -33,8 +33,11 @@ def test_its_commands_write_what_it_says(
             for event in events:
                 assert_documented(event)
             works.append({event["what"] for event in events if event["event"] == "start"})
-    assert works[0] == {"download"}
-    assert "reshard" in works[2]
+            told = {event["name"] for event in events if event["event"] == "file"}
+            last = [event for event in events if "files" in event][-1]
+            files.append(len(told) == last["files"] == last["total_files"] > 0)
+    assert works == [{"download"}, {"verify"}, {"reshard"}]
+    assert files == [True, False, True]  # what download verified, verify need not read again
 
 
 def test_its_examples_have_all_fields() -> None:

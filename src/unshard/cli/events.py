@@ -47,6 +47,7 @@ class EventProgress:
 
     def file(self, name: str) -> None:
         with self._lock:
+            self._is_told = False
             self._write("file", name=name)
 
     def note(self, line: str) -> None:
