@@ -1,4 +1,4 @@
-"""Progress as JSON, one object a line, for a program that watches (docs/events.md)."""
+"""Progress as JSON, one object a line, for a program that watches (docs/progress.md)."""
 
 from __future__ import annotations
 
