@@ -42,7 +42,9 @@ def test_what_is_no_list_of_spans_is_nothing(value):
     assert Spans.parse(value) == NOTHING
 
 
-@given(st.lists(span), st.lists(st.tuples(st.sampled_from("take put back".split()), st.floats(0, 1))))
+@given(
+    st.lists(span), st.lists(st.tuples(st.sampled_from(["take", "put", "back"]), st.floats(0, 1)))
+)
 def test_every_offset_is_free_or_taken_or_there(monkeypatch_smallest, pairs, steps):
     there = spans_of(pairs)
     file = Shares(SIZE, there)

@@ -18,7 +18,7 @@ from unshard.download.disk import disk_errors
 from unshard.download.file import FileDownload
 from unshard.download.session import Session
 from unshard.download.tally import Tally
-from unshard.errors import DigestError, TransferError, UnshardError
+from unshard.errors import DigestError, PersonNeededError, TransferError, UnshardError
 from unshard.finished import Finished
 from unshard.manifest import Digest
 
@@ -26,6 +26,9 @@ BATCH_FILES = 16
 """As many as there are lanes in a vector register; see `unshard.digest`."""
 GATHER_S = 2.0
 """Seconds that a file which has arrived waits for others, to be hashed beside them."""
+
+LOOK_S = 1.0
+"""Seconds between looks at the rate, by which connections are added."""
 
 
 class Checker:
@@ -64,7 +67,9 @@ class Checker:
             self._hear(0, is_over=True)
             while self._arrived:
                 self._check_arrived()
-            raise self._tally.with_what_is_left(error) from error
+            if isinstance(error, PersonNeededError):
+                raise self._tally.with_what_is_left(error) from error
+            raise
 
     def _settle_all(self, files: Iterable[FileDownload]) -> None:
         standing: deque[FileDownload] = deque()
@@ -81,7 +86,8 @@ class Checker:
                 self._check_standing(_take(standing))
                 self._hear(0)
             else:
-                self._hear(wait_s)
+                self._hear(LOOK_S if wait_s is None else min(wait_s, LOOK_S))
+            self._crew.adapt()
 
     def _until_due_s(self, num_standing: int) -> float | None:
         """Seconds until those that have arrived are checked, if no more come; None: there are
@@ -93,8 +99,8 @@ class Checker:
             return 0
         return max(self._since + GATHER_S - self._clock(), 0)
 
-    def _hear(self, wait_s: float | None, *, is_over: bool = False) -> None:
-        """What became of files meanwhile, or within `wait_s` seconds (None: until one comes)."""
+    def _hear(self, wait_s: float, *, is_over: bool = False) -> None:
+        """What became of files meanwhile, or within `wait_s` seconds."""
         try:
             while True:
                 file, error = self._crew.outcomes.get(timeout=wait_s)
