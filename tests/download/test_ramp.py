@@ -15,9 +15,9 @@ class Line:
         self.ramp = Ramp(most, clock=lambda: self.now)
 
     def run(self, seconds, *, is_short=True):
-        for _ in range(int(seconds)):
-            self.now += 1
-            self.received_bytes += self.rate(self.ramp.connections)
+        for _ in range(int(seconds / 0.25)):
+            self.now += 0.25
+            self.received_bytes += self.rate(self.ramp.connections) / 4
             self.ramp.look(int(self.received_bytes), is_short=is_short)
         return self.ramp.connections
 
@@ -27,13 +27,13 @@ def test_where_each_connection_is_limited_all_are_used():
 
 
 def test_where_the_line_is_full_no_more_are_added():
-    line = Line(64, lambda connections: 100e6)
-    assert line.run(60) == 24
-    assert line.run(600) == 24
+    line = Line(128, lambda connections: 100e6)
+    assert line.run(60) == 32
+    assert line.run(600) == 32
 
 
 def test_growth_ends_where_it_brings_little():
-    assert Line(64, lambda connections: 2e6 * min(connections, 32)).run(100) == 40
+    assert Line(128, lambda connections: 2e6 * min(connections, 40)).run(100) == 64
 
 
 @pytest.mark.parametrize("most", [1, 2, 16])
@@ -48,4 +48,4 @@ def test_nothing_is_learned_where_there_is_too_little_to_fetch():
 
 
 def test_a_rate_is_taken_over_a_while():
-    assert Line(64, lambda connections: 2e6 * connections).run(WINDOW_S - 1) == 16
+    assert Line(64, lambda connections: 2e6 * connections).run(WINDOW_S / 2) == 16

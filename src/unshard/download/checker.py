@@ -27,7 +27,7 @@ BATCH_FILES = 16
 GATHER_S = 2.0
 """Seconds that a file which has arrived waits for others, to be hashed beside them."""
 
-LOOK_S = 1.0
+LOOK_S = 0.25
 """Seconds between looks at the rate, by which connections are added."""
 
 
@@ -135,7 +135,7 @@ class Checker:
     def _check(self, files: Sequence[FileDownload], advance: Callable[[int], None]) -> None:
         with disk_errors(self._session.directory):
             statuses = {file: file.judged_path.stat() for file in files}
-        digests = _digests(files, advance)
+        digests = _digests(files, advance, self._session.meter.total_bytes)
         right = [file for file in files if file.is_right(digests[file])]
         self._publish({file: (statuses[file], digests[file]) for file in right})
         for file in files:
@@ -176,13 +176,13 @@ def _take(files: deque[FileDownload]) -> list[FileDownload]:
 
 
 def _digests(
-    files: Sequence[FileDownload], advance: Callable[[int], None]
+    files: Sequence[FileDownload], advance: Callable[[int], None], of_bytes: int
 ) -> dict[FileDownload, Digest]:
     by_path = {file.judged_path: file for file in files}
     digests: dict[FileDownload, Digest] = {}
     for algorithm in {file.algorithm for file in files}:
         paths: list[Path] = [path for path, f in by_path.items() if f.algorithm == algorithm]
-        for path, value in hash_files(paths, algorithm, advance=advance):
+        for path, value in hash_files(paths, algorithm, advance=advance, of_bytes=of_bytes):
             with disk_errors(path):
                 if isinstance(value, OSError):
                     raise value

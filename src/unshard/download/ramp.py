@@ -7,11 +7,10 @@ from collections.abc import Callable
 
 FIRST_CONNECTIONS = 16
 """Enough for most: what takes turns waiting for round trips fills the line."""
-STEP = 8
-WINDOW_S = 3.0
+WINDOW_S = 0.5
 """Seconds that a rate is taken over, and before that, seconds for new connections to begin."""
-LEAST_GAIN = 0.5
-"""Of what so many more connections would bring if each brought as much as those before."""
+LEAST_GAIN = 1.5
+"""What twice as many connections must bring to be doubled once more."""
 
 
 class Ramp:
@@ -23,7 +22,7 @@ class Ramp:
         self._clock = clock
         self._since: tuple[float, int] | None = None
         self._is_settled = True
-        self._base: tuple[int, float] | None = None
+        self._base: float | None = None
 
     def look(self, received_bytes: int, *, is_short: bool) -> int:
         """How many to use, when so many bytes have come in all; to be called now and then.
@@ -42,13 +41,10 @@ class Ramp:
         self._since = (now, received_bytes)
         if not self._is_settled:
             self._is_settled = True
-        elif self._base is None or self._gained(rate, *self._base):
-            self._base = (self.connections, rate)
-            self.connections = min(self.connections + STEP, self._most)
+        elif self._base is None or rate >= LEAST_GAIN * self._base:
+            self._base = rate
+            self.connections = min(2 * self.connections, self._most)
             self._is_settled = False
         else:
             self._most = self.connections
         return self.connections
-
-    def _gained(self, rate: float, connections: int, base: float) -> bool:
-        return rate >= base * (1 + LEAST_GAIN * (self.connections / connections - 1))
