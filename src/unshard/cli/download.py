@@ -15,6 +15,7 @@ import click
 from unshard import releases
 from unshard.cli import display, link_options
 from unshard.cli.quantities import ByteCount
+from unshard.cli.stderr import current, events_option
 from unshard.download import DownloadReport, Link, PresignedTemplate, download
 from unshard.download.pool import DEFAULT_MAX_CONNECTIONS
 from unshard.errors import UsageError
@@ -52,6 +53,7 @@ URL_VARIABLE = "UNSHARD_URL"
 )
 @link_options.url_command
 @link_options.url_file
+@events_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(
     url: str | None,
@@ -140,10 +142,9 @@ def _files(
     if parts := parts or _public_parts(template):
         return template.names(parts, shards)
     if release := releases.BY_TEMPLATE_NAME.get(template.name):
-        click.echo(
+        current().note(
             f"no --manifest: fetching the {len(release.file_names)} files of {release.name}, "
-            "with nothing to verify them against",
-            err=True,
+            "with nothing to verify them against"
         )
         return release.file_names
     if template.is_pattern:

@@ -74,13 +74,18 @@ def hash_one_by_one(queue: Queue, algorithm: str) -> None:
     """Hash files of `queue` until it is empty."""
     buffer = bytearray(_READ_BYTES)
     while path := queue.take():
-        queue.settle(path, _hash(path, algorithm, buffer, queue.advance))
+        queue.settle(path, hash_file(path, algorithm, buffer, advance=queue.advance))
 
 
-def _hash(
-    path: Path, algorithm: str, buffer: bytearray, advance: Callable[[int], None]
+def hash_file(
+    path: Path,
+    algorithm: str,
+    buffer: bytearray | None = None,
+    *,
+    advance: Callable[[int], None],
 ) -> str | OSError:
     """The digest, or why the file cannot be read; what `advance` raises is not the file's."""
+    buffer = buffer or bytearray(_READ_BYTES)
     digest, view = hashlib.new(algorithm, usedforsecurity=False), memoryview(buffer)
     try:
         fd = open_file(path)

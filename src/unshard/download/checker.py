@@ -119,17 +119,24 @@ class Checker:
             pass
 
     def _check_arrived(self) -> None:
-        self._check(_take(self._arrived), lambda _: None)
+        files = _take(self._arrived)
+        with self._session.meter.checking(map(_name, files), have_counted=True) as count:
+            self._check(files, count)
 
     def _check_standing(self, files: Sequence[FileDownload]) -> None:
-        def advance(num_bytes: int) -> None:
-            self._session.check()
-            self._session.meter.advance(num_bytes)
-
+        meter = self._session.meter
         for file in files:
             with disk_errors(file.path):
-                self._session.meter.file_size(file.name, file.path.stat().st_size)
-        with contextlib.suppress(CancelledError):  # by an error, which is heard of next
+                meter.file_size(file.name, file.path.stat().st_size)
+        with (
+            contextlib.suppress(CancelledError),  # by an error, which is heard of next
+            meter.checking(map(_name, files)) as count,
+        ):
+
+            def advance(num_bytes: int) -> None:
+                self._session.check()
+                count(num_bytes)
+
             self._check(files, advance)
 
     def _check(self, files: Sequence[FileDownload], advance: Callable[[int], None]) -> None:
@@ -168,6 +175,10 @@ class Checker:
             self._tally.fail(error)
         else:
             self._crew.add([file])
+
+
+def _name(file: FileDownload) -> str:
+    return file.name
 
 
 def _take(files: deque[FileDownload]) -> list[FileDownload]:

@@ -96,7 +96,8 @@ def download(
         if not isinstance(files, Manifest):
             check_same_weights(journal, directory, digests, link.current.folder)
         rest = {n: d for n, d in digests.items() if not is_remembered(journal, directory / n, d)}
-        meter = Meter(progress, len(rest), directory, link.final_end)
+        num_whole = len(digests) - len(rest)
+        meter = Meter(progress, len(rest), directory, lambda: link.final_end, num_whole=num_whole)
         session = Session(
             link,
             directory,

@@ -29,6 +29,7 @@ class Tally:
         self.num_open -= 1
         if was_fetched:
             self.fetched.add(name)
+        self._meter.file(name)
 
     def fail(self, error: TransferError | DigestError) -> None:
         """A file failed by itself.
