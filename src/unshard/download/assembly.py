@@ -23,10 +23,9 @@ is older out by itself, so little is left to wait for."""
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The bytes `[start, stop)` of the object `begun`, for `share`."""
+    """The bytes `[start, stop)` of the object `begun`."""
 
     begun: Begun
-    share: Share
     start: int
     stop: int
 
@@ -103,7 +102,16 @@ class Assembly:
             self._journal.begin(self._name, Partway(begun))
             self.begun, self._is_ranged = begun, False
             self._shares = Shares(begun.size_bytes)
-            return self._shares.take(may_split=False) or Share(0, 0, 0, 0)
+            return self._take_all()
+
+    def adopt(self, begun: Begun, path: Path, num_bytes: int) -> Share:
+        """Begin an object by the file `path`, its first `num_bytes`; the rest is the caller's."""
+        with self._changed:
+            self._journal.begin(self._name, Partway(begun))
+            self._partial.adopt(path)
+            self.begun, self._is_ranged = begun, False
+            self._shares = Shares(begun.size_bytes, NOTHING.with_span(0, num_bytes))
+            return self._take_all()
 
     def give_up(self) -> None:
         """Forget all bytes and the object that they are of."""
@@ -131,7 +139,7 @@ class Assembly:
             if self.begun is None or share not in self._shares:
                 return None
             share.reach = share.stop
-            return Request(self.begun, share, share.position, share.stop)
+            return Request(self.begun, share.position, share.stop)
 
     def share_bytes(self) -> int:
         """What one more connection could bring; 0: nothing, now."""
@@ -194,6 +202,9 @@ class Assembly:
     @property
     def _size_bytes(self) -> int:
         return self.begun.size_bytes if self.begun else 0
+
+    def _take_all(self) -> Share:
+        return self._shares.take(may_split=False) or Share(0, 0, 0, 0)
 
     def _become_ranged(self) -> None:
         """Before the first byte that does not continue the prefix: its length tells no more."""

@@ -18,7 +18,7 @@ from unshard.download.disk import disk_errors
 from unshard.download.file import FileDownload
 from unshard.download.session import Session
 from unshard.download.tally import Tally
-from unshard.errors import DigestError, TransferError, UnshardError
+from unshard.errors import DigestError, PersonNeededError, TransferError, UnshardError
 from unshard.finished import Finished
 from unshard.manifest import Digest
 
@@ -26,6 +26,9 @@ BATCH_FILES = 16
 """As many as there are lanes in a vector register; see `unshard.digest`."""
 GATHER_S = 2.0
 """Seconds that a file which has arrived waits for others, to be hashed beside them."""
+
+LOOK_S = 0.25
+"""Seconds between looks at the rate, by which connections are added."""
 
 
 class Checker:
@@ -64,7 +67,9 @@ class Checker:
             self._hear(0, is_over=True)
             while self._arrived:
                 self._check_arrived()
-            raise self._tally.with_what_is_left(error) from error
+            if isinstance(error, PersonNeededError):
+                raise self._tally.with_what_is_left(error) from error
+            raise
 
     def _settle_all(self, files: Iterable[FileDownload]) -> None:
         standing: deque[FileDownload] = deque()
@@ -81,7 +86,8 @@ class Checker:
                 self._check_standing(_take(standing))
                 self._hear(0)
             else:
-                self._hear(wait_s)
+                self._hear(LOOK_S if wait_s is None else min(wait_s, LOOK_S))
+            self._crew.adapt()
 
     def _until_due_s(self, num_standing: int) -> float | None:
         """Seconds until those that have arrived are checked, if no more come; None: there are
@@ -93,8 +99,8 @@ class Checker:
             return 0
         return max(self._since + GATHER_S - self._clock(), 0)
 
-    def _hear(self, wait_s: float | None, *, is_over: bool = False) -> None:
-        """What became of files meanwhile, or within `wait_s` seconds (None: until one comes)."""
+    def _hear(self, wait_s: float, *, is_over: bool = False) -> None:
+        """What became of files meanwhile, or within `wait_s` seconds."""
         try:
             while True:
                 file, error = self._crew.outcomes.get(timeout=wait_s)
@@ -136,7 +142,7 @@ class Checker:
     def _check(self, files: Sequence[FileDownload], advance: Callable[[int], None]) -> None:
         with disk_errors(self._session.directory):
             statuses = {file: file.judged_path.stat() for file in files}
-        digests = _digests(files, advance)
+        digests = _digests(files, advance, self._session.meter.total_bytes)
         right = [file for file in files if file.is_right(digests[file])]
         self._publish({file: (statuses[file], digests[file]) for file in right})
         for file in files:
@@ -181,13 +187,13 @@ def _take(files: deque[FileDownload]) -> list[FileDownload]:
 
 
 def _digests(
-    files: Sequence[FileDownload], advance: Callable[[int], None]
+    files: Sequence[FileDownload], advance: Callable[[int], None], of_bytes: int
 ) -> dict[FileDownload, Digest]:
     by_path = {file.judged_path: file for file in files}
     digests: dict[FileDownload, Digest] = {}
     for algorithm in {file.algorithm for file in files}:
         paths: list[Path] = [path for path, f in by_path.items() if f.algorithm == algorithm]
-        for path, value in hash_files(paths, algorithm, advance=advance):
+        for path, value in hash_files(paths, algorithm, advance=advance, of_bytes=of_bytes):
             with disk_errors(path):
                 if isinstance(value, OSError):
                     raise value

@@ -10,6 +10,8 @@ from queue import SimpleQueue
 from typing import Self
 
 from unshard.download.file import FileDownload
+from unshard.download.ramp import Ramp
+from unshard.download.retry import BudgetSpentError
 from unshard.download.session import Session
 from unshard.download.transport import UnreachableError
 from unshard.errors import TransferError
@@ -21,29 +23,33 @@ Outcome = tuple[FileDownload | None, BaseException | None]
 
 
 class Crew:
-    """`num_connections` threads for the files that are added, in their order.
+    """Threads for the files that are added, in their order: as many as `ramp` says.
 
     `outcomes` tells of every file that has arrived, or with which error it failed; an error
     without a file is one that ends the download.
     """
 
-    def __init__(self, session: Session, num_connections: int) -> None:
+    def __init__(self, session: Session, ramp: Ramp) -> None:
         self.outcomes: SimpleQueue[Outcome] = SimpleQueue()
         self._session = session
         self._changed = threading.Condition()
         self._waiting: deque[FileDownload] = deque()
         self._under_way: list[FileDownload] = []
         self._is_over = False
-        self._threads = [
-            threading.Thread(target=self._work, name=f"download-{number}")
-            for number in range(num_connections)
-        ]
+        self._ramp = ramp
+        self._threads: list[threading.Thread] = []
 
     def add(self, files: Iterable[FileDownload]) -> None:
         """Have `files` fetched."""
         with self._changed:
             self._waiting.extend(files)
             self._changed.notify_all()
+
+    def adapt(self) -> None:
+        """Use more connections, if that seems worth it; to be called now and then."""
+        with self._changed:
+            is_short = bool(self._waiting) or any(map(FileDownload.share_bytes, self._under_way))
+        self._grow(self._ramp.look(self._session.meter.received_bytes, is_short=is_short))
 
     def join(self) -> None:
         """Wait until no thread is at work; they end once the session is stopped, or no file is
@@ -55,13 +61,18 @@ class Crew:
             thread.join()
 
     def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
+        self._grow(self._ramp.connections)
         return self
 
     def __exit__(self, *_exception: object) -> None:
         self._session.stop()
         self.join()
+
+    def _grow(self, num_connections: int) -> None:
+        while len(self._threads) < num_connections:
+            thread = threading.Thread(target=self._work, name=f"download-{len(self._threads)}")
+            self._threads.append(thread)
+            thread.start()
 
     def _work(self) -> None:
         left: set[FileDownload] = set()
@@ -100,7 +111,7 @@ class Crew:
         error: BaseException | None = None
         try:
             file.fetch()
-        except UnreachableError:
+        except (UnreachableError, BudgetSpentError):
             raise
         except TransferError as problem:
             error = problem  # other files may do better

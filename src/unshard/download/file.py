@@ -8,8 +8,9 @@ from pathlib import Path
 from unshard.download.assembly import Assembly
 from unshard.download.disk import disk_errors
 from unshard.download.journal import Journal
+from unshard.download.retry import BYTES_TO_EARN
 from unshard.download.session import Session
-from unshard.download.transfer import Transfer
+from unshard.download.transfer import Found, Transfer
 from unshard.errors import DestinationError, DigestError
 from unshard.manifest import PARTIAL_SUFFIX, Digest
 
@@ -61,6 +62,8 @@ class FileDownload:
         self._session = session
         self._digest = digest
         self._transfer: Transfer | None = None
+        self._found: Found | None = None
+        self._has_adopted = False
         self._was_wrong = False
         self.has_arrived = False
 
@@ -97,10 +100,14 @@ class FileDownload:
         self._session.check()
         assembly = Assembly(self._session.directory, self.name, self._session.journal)
         try:
-            self._transfer = Transfer(self._session, self.name, assembly)
-            self._transfer.resume()
-            self._transfer.run()
+            found, self._found = self._found, None
+            transfer = Transfer(self._session, self.name, assembly, found)
+            self._transfer = transfer
+            transfer.resume()
+            transfer.run()
             assembly.sync()
+            self._has_adopted = transfer.has_adopted
+            self._session.budget.earn(BYTES_TO_EARN)  # small files too show that it gets on
             self.has_arrived = True
         finally:
             self._transfer = None
@@ -134,9 +141,8 @@ class FileDownload:
         """
         self._session.meter.advance(-size_bytes)
         if not self.has_arrived:
-            self._note(
-                f"on the disk it has {digest}, the manifest says {self._digest}; fetching it again"
-            )
+            self._note(f"on the disk it has {digest}, the manifest says {self._digest}")
+            self._found = self._find(size_bytes)
             return
         with disk_errors(self.partial_path):
             self.partial_path.unlink()
@@ -147,7 +153,14 @@ class FileDownload:
                 f"{self.name}: {mismatch}", hint="is this the manifest of these weights?"
             )
         self._note(f"{mismatch}; fetching it again")
-        self._was_wrong, self.has_arrived = True, False
+        self._was_wrong, self.has_arrived = not self._has_adopted, False
+
+    def _find(self, size_bytes: int) -> Found | None:
+        """What another tool may have left half done: wget and the like write from the front."""
+        if self.path.with_name(f"{self.name}.aria2").exists():
+            self._note("aria2 left it with holes; fetching it anew")
+            return None
+        return Found(self.path, size_bytes) if size_bytes else None
 
     def _note(self, line: str) -> None:
         self._session.meter.note(f"{self.name}: {line}")

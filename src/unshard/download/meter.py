@@ -62,6 +62,11 @@ class Meter:
             self._progress.start("download", total_bytes, self._files)
             self._warn_of_space()
 
+    @property
+    def total_bytes(self) -> int:
+        """Of all files that were not whole before, as far as is known by now."""
+        return self._total_bytes
+
     @contextmanager
     def connection(self, name: str) -> Iterator[Connection]:
         """One connection brings bytes of the file `name`, as others may at the same time."""

@@ -9,6 +9,8 @@ from pathlib import Path
 from unshard.download.disk import disk_errors
 from unshard.manifest import PARTIAL_SUFFIX
 
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
 
 class Partial:
     """`NAME.partial` in `directory`, open for writing anywhere.
@@ -19,14 +21,20 @@ class Partial:
 
     def __init__(self, directory: Path, name: str) -> None:
         self._path = directory / (name + PARTIAL_SUFFIX)
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         self._closing = threading.Lock()
         self._is_open = True
         with disk_errors(self._path):
-            self._fd = os.open(self._path, flags, 0o666)
+            self._fd = os.open(self._path, _FLAGS, 0o666)
 
     def length(self) -> int:
         return os.fstat(self._fd).st_size
+
+    def adopt(self, path: Path) -> None:
+        """Go on with the file `path` in place of what is there."""
+        with disk_errors(path), self._closing:
+            path.replace(self._path)
+            os.close(self._fd)
+            self._fd = os.open(self._path, _FLAGS, 0o666)
 
     def set_length(self, num_bytes: int) -> None:
         """Cut it off, or lengthen it by a hole."""

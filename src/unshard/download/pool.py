@@ -14,8 +14,9 @@ from unshard.download.file import FileDownload, check_same_weights, is_remembere
 from unshard.download.journal import Journal
 from unshard.download.link import Link
 from unshard.download.meter import Meter
+from unshard.download.ramp import Ramp
 from unshard.download.rate import RateLimit
-from unshard.download.retry import RetryPolicy
+from unshard.download.retry import RetryBudget, RetryPolicy
 from unshard.download.session import Session
 from unshard.download.tally import Tally
 from unshard.download.transport import Transport
@@ -24,7 +25,7 @@ from unshard.errors import UsageError
 from unshard.manifest import Digest, Manifest, file_name_problem
 from unshard.progress import Progress, Silent
 
-DEFAULT_MAX_CONNECTIONS = 8
+DEFAULT_MAX_CONNECTIONS = 32
 DEFAULT_STALL_TIMEOUT_S = 60.0
 
 
@@ -71,11 +72,12 @@ def download(
         NoSpaceError, DestinationError: the disk is full, or the folder is in use, or it has
             files of another release that no manifest tells apart.
         TransferError, DigestError: files failed; all others were fetched first, unless
-            `MAX_FAILURES_IN_A_ROW` failed.
+            `MAX_FAILURES_IN_A_ROW` failed or the budget of `retry` was spent.
         KeyboardInterrupt: as it came, after all threads ended.
     """
     started = time.monotonic()
     progress = progress or Silent()
+    retry = retry or RetryPolicy()
     directory = Path(directory)
     link = link if isinstance(link, Link) else Link(link)
     digests = _digests(files)
@@ -102,7 +104,8 @@ def download(
             transport,
             journal,
             meter,
-            retry or RetryPolicy(),
+            retry,
+            RetryBudget(retry),
             Space(directory),
             rate,
         )
@@ -143,7 +146,7 @@ def _fetch(
 ) -> None:
     """Have `files` fetched and checked."""
     try:
-        with Crew(session, max_connections) as crew:
+        with Crew(session, Ramp(max_connections)) as crew:
             Checker(session, crew, tally, on_file).run(files)
     except KeyboardInterrupt:
         session.meter.note("stopped; run the same command again: it continues from here")

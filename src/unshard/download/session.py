@@ -12,7 +12,7 @@ from unshard.download.journal import Journal
 from unshard.download.link import Link
 from unshard.download.meter import Meter
 from unshard.download.rate import RateLimit
-from unshard.download.retry import RetryPolicy
+from unshard.download.retry import RetryBudget, RetryPolicy
 from unshard.download.transport import Transport
 
 
@@ -26,6 +26,7 @@ class Session:
     journal: Journal
     meter: Meter
     retry: RetryPolicy
+    budget: RetryBudget
     space: Space
     rate: RateLimit | None = None
     _stop: threading.Event = field(default_factory=threading.Event)

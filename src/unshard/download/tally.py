@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from unshard.download.meter import Meter
-from unshard.errors import DigestError, PersonNeededError, TransferError, UnshardError
+from unshard.errors import DigestError, PersonNeededError, TransferError
 
 MAX_FAILURES_IN_A_ROW = 8
 """So many files failing with none arriving in between: it is not the files."""
@@ -44,10 +44,8 @@ class Tally:
         if self._in_a_row >= MAX_FAILURES_IN_A_ROW:
             self.raise_failures()
 
-    def with_what_is_left(self, error: UnshardError) -> UnshardError:
-        """The error that ends the download; to a person it says how many files are left."""
-        if not isinstance(error, PersonNeededError):
-            return error
+    def with_what_is_left(self, error: PersonNeededError) -> PersonNeededError:
+        """The error that ends the download; it says how many files are left."""
         num_left = self.num_open + len(self._failures)
         left = f"{num_left} of {self._num_files} files are left"
         return type(error)(f"{error.message}; {left}", hint=error.hint)

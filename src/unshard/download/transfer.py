@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 
 from unshard.download.ask import ask
 from unshard.download.assembly import Assembly, Request
@@ -26,6 +28,14 @@ FIRST_CONTACT_ATTEMPTS = 3
 _LOOK_AGAIN_S = 0.2
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file, `num_bytes` long, that may be the beginning of what is to be fetched."""
+
+    path: Path
+    num_bytes: int
+
+
 class Transfer:
     """Brings the file `name` into `assembly`: one thread runs it, others may help.
 
@@ -34,11 +44,16 @@ class Transfer:
     reason to start anew; a helper leaves, and touches nothing.
     """
 
-    def __init__(self, session: Session, name: str, assembly: Assembly) -> None:
+    def __init__(
+        self, session: Session, name: str, assembly: Assembly, found: Found | None = None
+    ) -> None:
         self._session = session
         self._name = name
         self._assembly = assembly
+        self._found = found
         self._has_ranges = True
+        self._is_confirmed = False
+        self.has_adopted = False
 
     def resume(self) -> None:
         """Take over what an earlier run left."""
@@ -92,7 +107,7 @@ class Transfer:
 
     def share_bytes(self) -> int:
         """What one more connection could bring; 0: nothing, now."""
-        return self._assembly.share_bytes() if self._has_ranges else 0
+        return self._assembly.share_bytes() if self._is_confirmed and self._has_ranges else 0
 
     def _pause(self, problem: InterruptedTransferError, failures: int) -> None:
         session = self._session
@@ -106,6 +121,7 @@ class Transfer:
                 f"{self._name}: given up after {failures} attempts: {problem.message}",
                 hint="run the same command again: it continues from here",
             )
+        session.budget.spend(problem)
         delay_s = session.retry.delay_s(failures, problem.retry_after_s)
         if session.transport.has_connected:  # before that, all files would say the same
             session.meter.note(f"{self._name}: {problem.message}; again in {delay_s:.0f} s")
@@ -122,7 +138,9 @@ class Transfer:
         begun = self._assembly.begun
         if self._assembly.num_bytes and begun and not begun.etag:
             self._restart("the server gives no ETag to continue by; starting it anew")
-        if not self._assembly.num_bytes:
+        if not self._assembly.num_bytes and self._found:
+            self._ask_for_the_rest_of(self._found)
+        elif not self._assembly.num_bytes:
             self._ask_for_all()
         elif share := self._assembly.take():
             try:
@@ -138,6 +156,33 @@ class Transfer:
             if response.status != 200:
                 raise refusal(self._name, response, self._session.link.current)
             self._begin(response)
+
+    def _ask_for_the_rest_of(self, found: Found) -> None:
+        """Continue a file that another tool left. That it is the beginning of this object, its
+        digest has to show."""
+        headers = {"Range": f"bytes={found.num_bytes}-"}
+        with ask(self._session, self._name, headers) as response:
+            if response.status not in (200, 206, 416):
+                raise refusal(self._name, response, self._session.link.current)
+            self._found = None
+            if response.status == 200:
+                self._begin(response)
+                return
+            asked, etag = content_range(response), strong_etag(response)
+            if response.status == 416 or not asked or not etag:
+                return  # it is as long, or longer, or cannot be continued: ask for all
+            begun = Begun(asked[2], etag)
+            if not self._brings(Request(begun, found.num_bytes, begun.size_bytes), response):
+                return
+            share = self._assembly.adopt(begun, found.path, found.num_bytes)
+            self.has_adopted = True
+            self._claim(begun)
+            self._session.meter.note(f"{self._name}: going on after the bytes that are there")
+            self._session.meter.advance(found.num_bytes)
+            try:
+                self._keep(share, response.chunks)
+            finally:
+                self._assembly.give_back(share)
 
     def _ask_for(self, share: Share) -> None:
         request = self._assembly.request(share)
@@ -203,16 +248,20 @@ class Transfer:
         )
 
     def _keep(self, share: Share, chunks: Iterator[bytes]) -> None:
+        self._is_confirmed = True  # the server has this object still: others may help
         with self._session.meter.connection(self._name) as connection:
-            for chunk in chunks:
-                self._session.check()
-                num_bytes = self._assembly.put(share, chunk)
-                connection.received(num_bytes)
-                if self._session.rate:
-                    self._session.sleep(self._session.rate.wait_s(len(chunk)))
-                if not share.num_bytes or num_bytes < len(chunk):
-                    return
-                self._assembly.sync_now_and_then()
+            try:
+                for chunk in chunks:
+                    self._session.check()
+                    num_bytes = self._assembly.put(share, chunk)
+                    connection.received(num_bytes)
+                    if self._session.rate:
+                        self._session.sleep(self._session.rate.wait_s(len(chunk)))
+                    if not share.num_bytes or num_bytes < len(chunk):
+                        return
+                    self._assembly.sync_now_and_then()
+            finally:
+                self._session.budget.earn(connection.num_bytes)
 
 
 def _read_head(chunks: Iterator[bytes]) -> bytes:
