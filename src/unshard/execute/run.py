@@ -71,7 +71,16 @@ def run_plan(
     with claimed as journal:
         log = TaskLog(directory) if claim else NoTaskLog(directory)
         begun = _begin(plan, directory, journal, log, overwrite=overwrite, reserve=not reclaim)
-        copier = _copier(plan, directory, begun, progress, size, verify=verify, sync=sync)
+        copier = Copier(
+            plan,
+            begun.placements,
+            [str(partial_path(directory, file.name)) for file in plan.files],
+            progress or Silent(),
+            begun.closed,
+            size,
+            verify=verify,
+            write_behind=sync,
+        )
         finishing = Finishing(
             plan, directory, begun.tasks, begun.closed, log if sync else None, reclaiming
         )
@@ -136,29 +145,6 @@ def _begin(
     _create([plan.files[number] for number in sorted(lost)], directory, reserve=reserve)
     closed = frozenset(number for number, file in enumerate(plan.files) if file not in todo)
     return _Begun(placements, tasks, results, closed)
-
-
-def _copier(
-    plan: CopyPlan,
-    directory: Path,
-    begun: _Begun,
-    progress: Progress | None,
-    size: int,
-    *,
-    verify: bool,
-    sync: bool,
-) -> Copier:
-    """What copies in blocks of `size` bytes into the files that are not whole yet."""
-    return Copier(
-        plan,
-        begun.placements,
-        [str(partial_path(directory, file.name)) for file in plan.files],
-        progress or Silent(),
-        begun.closed,
-        size,
-        verify=verify,
-        write_behind=sync,
-    )
 
 
 def _copy(copier: Copier, begun: _Begun, finishing: Finishing, executor: Executor) -> None:
