@@ -85,8 +85,9 @@ def test_ctrl_c_ends_a_check_at_once(site, batches, monkeypatch, standing):
 
     def hash_files(paths, algorithm, *, advance, **settings):
         def interrupted(num_bytes):
+            threading.Event().wait(0.1)  # the main thread has come to wait for the digest
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-            threading.Event().wait(0.1)  # it is heard of while this thread is at work
+            threading.Event().wait(0.1)  # and hears of it while this thread is at work
             advance(num_bytes)
 
         yield from real(paths, algorithm, advance=interrupted, **settings)
