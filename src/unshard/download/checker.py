@@ -168,7 +168,13 @@ class Checker:
         )
         for file in files:
             self._tally.whole(file.name, was_fetched=file.has_arrived)
-            self._on_file(file.name)
+            self._tell(file.name)
+
+    def _tell(self, name: str) -> None:
+        """Whoever fails to listen hears no more."""
+        on_file, self._on_file = self._on_file, _ignore
+        on_file(name)
+        self._on_file = on_file
 
     def _reject(self, file: FileDownload, digest: Digest, size_bytes: int) -> None:
         try:
@@ -177,6 +183,10 @@ class Checker:
             self._tally.fail(error)
         else:
             self._crew.add([file])
+
+
+def _ignore(_name: str) -> None:
+    pass
 
 
 def _name(file: FileDownload) -> str:
