@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import tempfile
@@ -17,9 +18,9 @@ from unshard.download import journal as journal_module
 from unshard.download import lock, partway, shares
 from unshard.download.assembly import Assembly
 from unshard.download.journal import Journal
-from unshard.download.partway import Begun
+from unshard.download.partway import Begun, Partway
 from unshard.download.spans import NOTHING
-from unshard.errors import DestinationError
+from unshard.errors import DestinationError, NoSpaceError
 from unshard.finished import JOURNAL_NAME
 
 SIZE = 3000
@@ -269,3 +270,26 @@ def test_whoever_opened_the_journal_before_it_was_replaced_locks_the_new_one(tmp
     with pytest.raises(DestinationError):
         lock.open_locked(path)
     os.close(fd)
+
+
+def test_a_line_that_a_full_disk_tore_spoils_no_other(tmp_path, monkeypatch):
+    write = os.write
+    with Journal(tmp_path) as journal:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", lambda fd, view: write(fd, view[: len(view) // 2]))
+            journal.begin("a.pt", Partway(BEGUN))
+
+            def full(fd, view):
+                patch.setattr(os, "write", out_of_space)
+                return write(fd, view[:20])
+
+            def out_of_space(fd, view):
+                raise OSError(errno.ENOSPC, "full")
+
+            patch.setattr(os, "write", full)
+            with pytest.raises(NoSpaceError):
+                journal.begin("b.pt", Partway(BEGUN))
+        journal.begin("c.pt", Partway(BEGUN))
+    with Journal(tmp_path) as journal:
+        known = [name for name in ("a.pt", "b.pt", "c.pt") if journal.partway(name)]
+    assert known == ["a.pt", "c.pt"]

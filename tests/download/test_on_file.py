@@ -40,3 +40,16 @@ def test_an_error_of_the_listener_ends_the_download(site):
 
     with pytest.raises(RuntimeError, match=r"a\.pt"):
         site.run(on_file=on_file, max_connections=1)
+
+
+def test_a_listener_that_failed_is_told_no_more(site):
+    site.add("a.pt", "b.pt", "c.pt")
+    told = []
+
+    def on_file(name):
+        told.append(name)
+        raise DigestError("not as planned")
+
+    with pytest.raises(DigestError, match="not as planned"):
+        site.run(on_file=on_file)
+    assert len(told) == 1

@@ -31,6 +31,11 @@ def test_connections_share_the_rate():
     assert [limit.wait_s(500) for _ in range(3)] == [0.5, 1.0, 1.5]
 
 
+@pytest.mark.parametrize(("max_rate", "connections"), [(1, 1), (50_000, 1), (2**20, 10)])
+def test_a_low_rate_has_few_connections_that_none_is_silent_for_long(max_rate, connections):
+    assert RateLimit(max_rate).connections == connections
+
+
 def test_a_download_takes_as_long_as_its_rate_wants(site):
     site.add("a.pt", "b.pt", size=5000)
     started = time.monotonic()

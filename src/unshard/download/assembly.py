@@ -192,12 +192,14 @@ class Assembly:
     def close(self) -> None:
         """End it; whoever still brings a share of it writes nothing any more."""
         with self._changed:
-            for share in self._shares.taken:
-                self._log(share)
-            keep = self.num_bytes > 0 or self.is_complete
-            self._shares = Shares()
-            self.begun = None
-            self._partial.close(keep=keep)
+            try:
+                for share in self._shares.taken:
+                    self._log(share)
+            finally:
+                keep = self.num_bytes > 0 or self.is_complete
+                self._shares = Shares()
+                self.begun = None
+                self._partial.close(keep=keep)
 
     @property
     def _size_bytes(self) -> int:

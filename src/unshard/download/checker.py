@@ -23,7 +23,9 @@ from unshard.finished import Finished
 from unshard.manifest import Digest
 
 BATCH_FILES = 16
-"""As many as there are lanes in a vector register; see `unshard.digest`."""
+"""So many files wait for no more: there are as many lanes in a vector register."""
+MOST_FILES = BATCH_FILES * (os.cpu_count() or 1)
+"""More in one batch do not make it faster, and would be told of later."""
 GATHER_S = 2.0
 """Seconds that a file which has arrived waits for others, to be hashed beside them."""
 
@@ -166,7 +168,13 @@ class Checker:
         )
         for file in files:
             self._tally.whole(file.name, was_fetched=file.has_arrived)
-            self._on_file(file.name)
+            self._tell(file.name)
+
+    def _tell(self, name: str) -> None:
+        """Whoever fails to listen hears no more."""
+        on_file, self._on_file = self._on_file, _ignore
+        on_file(name)
+        self._on_file = on_file
 
     def _reject(self, file: FileDownload, digest: Digest, size_bytes: int) -> None:
         try:
@@ -177,13 +185,17 @@ class Checker:
             self._crew.add([file])
 
 
+def _ignore(_name: str) -> None:
+    pass
+
+
 def _name(file: FileDownload) -> str:
     return file.name
 
 
 def _take(files: deque[FileDownload]) -> list[FileDownload]:
     """The next batch."""
-    return [files.popleft() for _ in range(min(len(files), BATCH_FILES))]
+    return [files.popleft() for _ in range(min(len(files), MOST_FILES))]
 
 
 def _digests(

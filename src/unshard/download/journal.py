@@ -41,6 +41,7 @@ class Journal:
         self._partway: dict[str, Partway] = {}
         self._finished: dict[str, Finished] = {}
         self._boot = boot_id()
+        self._is_torn = False  # whether the last line is not whole: a kill, or a full disk
         with disk_errors(self._path):
             self._fd, self.is_locked = open_locked(self._path)
         try:
@@ -87,9 +88,13 @@ class Journal:
             self._append([fact.line(name) for name, fact in facts.items()], sync=True)
 
     def _append(self, lines: Iterable[Mapping[str, object]], *, sync: bool) -> None:
-        content = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+        content = b"\n" * self._is_torn + b"".join(map(_encoded, lines))
         with disk_errors(self._path):
-            os.write(self._fd, content)
+            self._is_torn = True
+            view = memoryview(content)
+            while view:
+                view = view[os.write(self._fd, view) :]
+            self._is_torn = False
             if sync:
                 os.fsync(self._fd)
             self._growth_bytes += len(content)
@@ -112,8 +117,7 @@ class Journal:
             if finished := parse_finished(fact):
                 self._finished[finished[0]] = finished[1]
         self._growth_bytes = len(content)
-        if content and not content.endswith(b"\n"):
-            os.write(self._fd, b"\n")  # ends a line that a kill cut short
+        self._is_torn = bool(content) and not content.endswith(b"\n")
         if boot is None or boot != self._boot:
             self._end_of_boot()
             self._append([{"boot": self._boot}], sync=False)
@@ -132,8 +136,8 @@ class Journal:
         fresh = self._path.with_name(JOURNAL_NAME + ".new")
         fresh.unlink(missing_ok=True)
         fd, _ = open_locked(fresh)
-        for line in lines:
-            os.write(fd, json.dumps(line).encode() + b"\n")
+        with open(fd, "wb", closefd=False) as file:
+            file.writelines(map(_encoded, lines))
         os.fsync(fd)
         fresh.replace(self._path)
         sync_directory(self._path.parent)
@@ -145,3 +149,7 @@ class Journal:
 
     def __exit__(self, *_exception: object) -> None:
         os.close(self._fd)
+
+
+def _encoded(line: Mapping[str, object]) -> bytes:
+    return json.dumps(line).encode() + b"\n"

@@ -145,8 +145,9 @@ def _fetch(
     on_file: Callable[[str], None],
 ) -> None:
     """Have `files` fetched and checked."""
+    most = min(max_connections, session.rate.connections if session.rate else max_connections)
     try:
-        with Crew(session, Ramp(max_connections)) as crew:
+        with Crew(session, Ramp(most)) as crew:
             Checker(session, crew, tally, on_file).run(files)
     except KeyboardInterrupt:
         session.meter.note("stopped; run the same command again: it continues from here")

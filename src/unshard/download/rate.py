@@ -6,6 +6,10 @@ import threading
 import time
 from collections.abc import Callable
 
+LONGEST_SILENCE_S = 10
+READ_BYTES = 2**20
+"""What a connection brings at once, at most."""
+
 
 class RateLimit:
     """At most `max_rate` bytes per second in the long run, whoever brings them.
@@ -19,6 +23,12 @@ class RateLimit:
         self._clock = clock
         self._lock = threading.Lock()
         self._booked_until = clock()
+
+    @property
+    def connections(self) -> int:
+        """So many at most: then none is silent for so long between two reads that the server
+        takes it for dead."""
+        return max(1, LONGEST_SILENCE_S * self._max_rate // READ_BYTES)
 
     def wait_s(self, num_bytes: int) -> float:
         """Seconds to wait after `num_bytes` came, before any more are read."""
