@@ -23,19 +23,19 @@ def report_lines(planned: Planned) -> Iterator[str]:
         ["step", "writes", "disk at most", "disk after", "memory", "time"],
         [_step_row(step) for step in found.steps],
     )
-    lacking = _without_space(planned)
-    if lacking:
-        yield f"too little disk is free here for: {', '.join(lacking)}"
+    if lacking := _without_space(planned):
+        whole = found.link is not None and len(lacking) == len(found.steps)
+        what = "all of it" if whole else ", ".join(lacking)
+        yield f"too little disk is free here for {what}"
     if found.model is not None:
         sequences = f"{NUM_SEQUENCES} sequences of {found.model.max_positions} tokens"
         yield f"(serve: on a CPU, with the keys and values of {sequences} in fp32)"
         yield ""
         yield from _machine_lines(found)
-    for note in planned.notes:
-        yield f"note: {printable(note)}"
-    if planned.cost is not None:
-        cost = planned.cost
+    if planned.notes or planned.cost:
         yield ""
+    yield from (f"note: {printable(note)}" for note in planned.notes)
+    if cost := planned.cost:
         yield (
             f"this plan took {cost.num_requests} requests and "
             f"{format_bytes(cost.received_bytes)} from the server"
