@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import runpy
 import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,7 +15,7 @@ from unshard.cli.main import main
 from unshard.dtypes import BFLOAT16, FLOAT32
 from unshard.errors import UsageError
 from unshard.index.build import open_checkpoint
-from unshard.index.likeness import open_by_first_file
+from unshard.index.checkpoint import Checkpoint
 from unshard.library import fitting, machines
 from unshard.library.fitting import (
     FORMATS,
@@ -168,20 +167,9 @@ def test_what_would_be_lost_is_not_reclaimed(tmp_path: Path) -> None:
     assert main(command) == 2
 
 
-def opt_175b(folder: Path):
-    """OPT-175B by the headers of its first file, whose weights are a hole."""
-    program = runpy.run_path(str(ROOT / "benchmarks/sparse_checkpoint.py"))
-    units = program["fsdp_units"](OPT_175B, 8)
-    content, storages = program["rank_content"](OPT_175B, units, 8, 0, 124, 0)
-    pickle = program["encode_pickle"](content)
-    program["write_sparse_archive"](folder / RELEASE.file_names[0], pickle, storages)
-    return open_by_first_file("it", folder, RELEASE.file_names)
-
-
 @pytest.mark.slow
-def test_opt_175b(tmp_path: Path) -> None:
-    checkpoint = opt_175b(tmp_path)
-    [size] = [path.stat().st_size for path in tmp_path.iterdir()]
+def test_opt_175b(opt_175b: tuple[Checkpoint, int]) -> None:
+    checkpoint, size = opt_175b
     sizes = dict.fromkeys(RELEASE.file_names, size)
     found = forecast(
         sizes,

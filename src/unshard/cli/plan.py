@@ -75,7 +75,7 @@ def command(
             )
         planned = plan_checkpoint(target, tp_size)
     else:
-        template = PresignedTemplate.parse(_url_and_directory(target, None)[0])
+        template = _template(target)
         names = _names(template, manifest_path, parts, shards)
         if len(names) >= MANY_FILES:
             click.echo(f"asking for the sizes of {len(names)} files", err=True)
@@ -91,6 +91,13 @@ def _is_here(target: str) -> bool:
     """Whether it is to be taken for a checkpoint here: a folder may be called like a release."""
     is_address = target == "-" or "://" in target
     return not is_address and (Path(target).exists() or target not in releases.PUBLIC)
+
+
+def _template(target: str | None) -> PresignedTemplate:
+    """The link that `target` names; what it names goes before UNSHARD_URL."""
+    public = releases.PUBLIC.get(target or "")
+    url, _ = _url_and_directory(public.url if public else target, None)
+    return PresignedTemplate.parse(url)
 
 
 def _names(

@@ -82,13 +82,14 @@ def _link_facts(link: LinkForecast, planned: Planned) -> Iterator[tuple[str, str
 
 
 def _step_row(step: Step) -> list[str]:
+    elapsed = "" if step.elapsed_s is None else format_duration(step.elapsed_s)
     return [
         step.name,
         format_bytes(step.written_bytes) if step.written_bytes else "–",
         format_bytes(step.peak_disk_bytes),
         format_bytes(step.final_disk_bytes),
         format_bytes(step.memory_bytes),
-        "" if step.elapsed_s is None else format_duration(step.elapsed_s),
+        f"≥ {elapsed}" if step.elapsed_is_least else elapsed,
     ]
 
 
