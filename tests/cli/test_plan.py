@@ -124,6 +124,17 @@ def test_an_unknown_layout_is_told_in_one_line(tmp_path, plan, content):
     assert err.startswith(f"error: {tmp_path}/reshard.pt: ")
 
 
+def test_no_file_is_fetched_whole_for_its_headers(tmp_path, plan, monkeypatch):
+    monkeypatch.setattr("unshard.library.stand_ins.HEAD_BYTES", 1000)
+    for name in ("weights.tar", "model.safetensors"):
+        (tmp_path / name).write_bytes(bytes([255]) * 5000)
+        with FakeObjectStore(tmp_path) as store:
+            code, out, _ = plan(store.presigned_url(name))
+        assert code == 0
+        assert f"is forecast: {name}: only torch's files" in out
+        assert "1 request and 1 bytes" in out
+
+
 def test_a_link_that_died_needs_a_person(store, plan):
     code, out, err = plan(store.presigned_url(PATTERN, expires_in_s=-60), *ALL)
     assert (code, out) == (4, "")

@@ -37,7 +37,7 @@ def report_lines(planned: Planned) -> Iterator[str]:
     yield from (f"note: {printable(note)}" for note in planned.notes)
     if cost := planned.cost:
         yield (
-            f"this plan took {cost.num_requests} requests and "
+            f"this plan took {_counted(cost.num_requests, 'request')} and "
             f"{format_bytes(cost.received_bytes)} from the server"
         )
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unshard.download.pieces import Pieces
-from unshard.errors import UnshardError
+from unshard.errors import UnshardError, UsageError
 from unshard.index.checkpoint import Checkpoint
 from unshard.index.likeness import first_name, open_by_first_file
-from unshard.library.stand_ins import make_stand_ins
+from unshard.library.stand_ins import ARCHIVES, make_stand_ins
 
 
 def open_remote(pieces: Pieces, source: str, names: Sequence[str]) -> Checkpoint:
@@ -22,6 +22,8 @@ def open_remote(pieces: Pieces, source: str, names: Sequence[str]) -> Checkpoint
         TransferError, LinkRefusedError: as `Pieces.read`.
     """
     first = first_name(source, names)
+    if Path(first).suffix not in ARCHIVES:
+        raise UsageError(f"{first}: only torch's files say in their headers what the model is")
     with tempfile.TemporaryDirectory(prefix="unshard-plan-") as temporary:
         empty, folder = Path(temporary, "empty"), Path(temporary, "headers")
         empty.mkdir()
