@@ -7,6 +7,7 @@ Sources: metaseq `projects/OPT/README.md`, `projects/OPT/download_opt175b.md` an
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from unshard.manifest import Digest
@@ -80,8 +81,23 @@ TOKENIZER_DIGESTS = {
     "gpt2-merges.txt": Digest("md5", "75a37753dd7a28a2c5df80c28bf06e4e"),
     "gpt2-vocab.json": Digest("md5", "cf410ee085c5c69c957bb1f6d8456596"),
 }
-"""Every OPT model uses these three files."""
+"""Every OPT model uses these three files. The md5s are those that the OPT-175B page prints."""
 OPT_VOCAB_SIZE = 50272
+
+ASSETS = "https://raw.githubusercontent.com/facebookresearch/metaseq/main/projects/OPT/assets/"
+"""Where metaseq publishes the tokenizer's two files and md5s; `dict.txt` went from there."""
+
+
+def has_opt_tokenizer(address: str, names: Iterable[str]) -> bool:
+    """Whether the files `names` behind the URL `address` are a whole release of OPT.
+
+    The names of a presigned release tell it; those of a public one are every consolidated
+    checkpoint's, so there its address has to.
+    """
+    if any(address == release.url for release in PUBLIC.values()):
+        return True
+    wanted = frozenset(names)
+    return any(wanted == frozenset(r.file_names) for r in BY_TEMPLATE_NAME.values())
 
 
 def tokenizer_digests(vocab_size: int) -> dict[str, Digest]:

@@ -37,6 +37,15 @@ def csv(tmp_path):
     return path
 
 
+@pytest.fixture(autouse=True)
+def assets(tmp_path, monkeypatch):
+    """What metaseq publishes beside the weights: nothing, until a test puts it there."""
+    (tmp_path / "assets").mkdir()
+    with FakeObjectStore(tmp_path / "assets", is_public=True) as store:
+        monkeypatch.setattr(releases, "ASSETS", store.presigned_url("", folder="/assets/"))
+        yield store
+
+
 def run(command, *arguments, stdin=None, env=None):
     result = CliRunner().invoke(
         command, [str(a) for a in arguments], input=stdin, env={"UNSHARD_URL": None, **(env or {})}
@@ -105,6 +114,9 @@ def test_a_known_release_needs_neither(store, tmp_path):
     result = run(download_command, url, tmp_path / "target")
     assert len(contents(tmp_path / "target")) == 16
     assert "the 16 files of OPT-IML-175B, with nothing to verify" in result.stderr
+    assert "no tokenizer: 2 of 2 files failed" in result.stderr
+    assert "; no tokenizer beside them" in result.stdout
+    assert (tmp_path / "target" / "dict.txt").exists()
 
 
 def test_a_public_release_goes_by_name_into_a_folder_of_that_name(tmp_path, monkeypatch):
