@@ -106,7 +106,7 @@ def test_the_digest_of_dict_txt_is_of_what_is_made():
     assert releases.TOKENIZER_DIGESTS["dict.txt"].value == hashlib.md5(made).hexdigest()
 
 
-@pytest.mark.parametrize("release", [r for r in releases.BY_TEMPLATE_NAME.values()])
+@pytest.mark.parametrize("release", releases.BY_TEMPLATE_NAME.values())
 def test_a_whole_release_is_known_by_its_names(release):
     names = release.file_names
     assert releases.has_opt_tokenizer("https://cdn.example/stubbed.pt", reversed(names))

@@ -120,7 +120,9 @@ def _instead_of(name: str) -> str:
 
 def _summary(report: DownloadReport, tokenizer: tuple[str, ...] | None) -> str:
     verified = "all verified" if report.is_verified else "sizes checked, no digests to verify"
-    beside = {None: "", (): "; no tokenizer beside them"}.get(tokenizer, "; with the tokenizer")
+    beside = ""
+    if tokenizer is not None:
+        beside = "; with the tokenizer" if tokenizer else "; no tokenizer beside them"
     if not report.fetched:
         return f"{report.directory}: all {len(report.kept)} files are here; {verified}{beside}"
     total = len(report.fetched) + len(report.kept)

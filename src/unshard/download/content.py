@@ -58,13 +58,21 @@ def check_headers(name: str, response: Response) -> int:
     Raises:
         TransferError: the headers are not those of a file's bytes.
     """
+    check_kind(name, response)
+    if response.content_length is None:
+        raise TransferError(f"{name}: the server does not say how long it is")
+    return response.content_length
+
+
+def check_kind(name: str, response: Response) -> None:
+    """
+    Raises:
+        TransferError: the body is a web page, or compressed.
+    """
     if response.headers.get("Content-Type", "").lower().startswith("text/html"):
         raise web_page(name)
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise TransferError(f"{name}: the server sends it compressed, though asked not to")
-    if response.content_length is None:
-        raise TransferError(f"{name}: the server does not say how long it is")
-    return response.content_length
 
 
 def check_head(name: str, head: bytes) -> None:
