@@ -17,12 +17,15 @@ from unshard.manifest import Digest
 class Release:
     """One published set of weights behind a presigned URL.
 
-    `template_name` is the last path segment of the URL that Meta mails out.
+    `template_name` is the last path segment of the URL that Meta mails out, `manifest_name` the
+    list of md5s among `ASSETS`. (That of OPT-66B is not used by itself: it gives parts 5 and 6
+    one md5, so it would refuse one that is right.)
     """
 
     name: str
     template_name: str
     file_names: tuple[str, ...]
+    manifest_name: str | None = None
 
 
 OPT_175B = Release(
@@ -33,6 +36,7 @@ OPT_175B = Release(
         for tp_rank in range(8)
         for fsdp_rank in range(124)
     ),
+    "opt175b_md5sum_shards.csv",
 )
 OPT_IML_175B = Release(
     "OPT-IML-175B",
@@ -74,7 +78,7 @@ PUBLIC = {
     "opt-30b": _public_parts("30b", 4),
     "opt-66b": _public_parts("66b", 8),
 }
-"""By the name that the command line takes. Meta prints md5s of OPT-66B only."""
+"""By the name that the command line takes. Meta lists md5s of OPT-66B only."""
 
 TOKENIZER_DIGESTS = {
     "dict.txt": Digest("md5", "934def0c596e01dfb849fa65b73e01aa"),

@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 
 from unshard import releases
-from unshard.cli import display, link_options, release_files, source_url
+from unshard.cli import display, link_options, manifest_option, release_files, source_url
+from unshard.cli.manifest_option import Place
 from unshard.cli.quantities import ByteCount
 from unshard.download import DownloadReport, Link, download
 from unshard.download.pool import DEFAULT_MAX_CONNECTIONS
@@ -22,9 +23,10 @@ from unshard.errors import UsageError
 @click.argument("directory", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--manifest",
-    "manifest_path",
-    type=click.Path(path_type=Path),
-    help="md5s by Meta's CSV, md5sum or BSD md5 lines: names the files and verifies them.",
+    "manifest",
+    type=manifest_option.place,
+    metavar="FILE|URL",
+    help="Names the files and what they must hash to: Meta's CSV, md5sum's or BSD's lines, JSON.",
 )
 @click.option("--parts", type=click.IntRange(min=1), help="Number of files of a URL with a `*`.")
 @click.option(
@@ -50,7 +52,7 @@ from unshard.errors import UsageError
 def command(
     url: str | None,
     directory: Path | None,
-    manifest_path: Path | None,
+    manifest: Place | None,
     parts: int | None,
     shards: int | None,
     max_connections: int,
@@ -77,7 +79,7 @@ def command(
     """
     source = link_options.source(url_command, url_file)
     template, directory = link_options.begin(source, url, directory, _url_and_directory)
-    files = release_files.files(template, manifest_path, parts, shards)
+    files = release_files.files(template, manifest, parts, shards)
     tokenizer = release_files.tokenizer(template, tuple(files), directory)
     with display.progress() as progress:
         report = download(

@@ -2,6 +2,7 @@
 
 from unshard.download.link import Link
 from unshard.download.link_sources import CommandSource, FileSource
+from unshard.download.manifest import fetch_manifest
 from unshard.download.pool import DownloadReport, download
 from unshard.download.retry import RetryPolicy
 from unshard.download.tokenizer import fetch_tokenizer
@@ -15,5 +16,6 @@ __all__ = [
     "PresignedTemplate",
     "RetryPolicy",
     "download",
+    "fetch_manifest",
     "fetch_tokenizer",
 ]
