@@ -99,14 +99,15 @@ def test_eight_refused_at_once_ask_once(site, fresh, counted):
 
     class Slow(CommandSource):
         def fresh(self, *arguments):
-            while len(site.store.requests) < 8:  # until all have been refused
+            while len(site.store.requests) < 9:  # until all have been refused
                 time.sleep(0.001)
             return super().fresh(*arguments)
 
     run(site, Slow(command), max_connections=8)
     assert site.fetched() == site.contents
     assert num_runs() == 1
-    assert sorted(status for _, status in site.requests()) == [200] * 8 + [403] * 8
+    assert sorted(status for _, status in site.requests()) == [200] * 8 + [403] * 9
+    assert [status for asked, status in site.requests() if asked == "bytes=0-0"] == [403]
 
 
 def test_threads_that_come_late_take_what_is_there():

@@ -69,9 +69,9 @@ def cut_at_random(server):
 
 
 def withdrawn_once(server):
-    """The link is refused once, after three answers; a fresh one is not."""
+    """The link is refused after three answers, a fresh one is not."""
     inject(Fault(), times=3, file=None)(server)
-    inject(Fault(status=403), times=1, file=None)(server)
+    inject(Fault(status=403, code="RequestExpired"), times=1, file=None)(server)
 
 
 def fresh_links(server) -> tuple[str, ...]:
@@ -115,6 +115,12 @@ STORE = [
     Row("429 with Retry-After", inject(Fault(status=429, retry_after_s=1)), (0,), "waits"),
     Row("503 without end", inject(BUSY, None), (1, 0), "gives up that file, fetches the others"),
     Row("404", inject(Fault(status=404), None), (1, 0), "names the file, fetches the others"),
+    Row(
+        "403 for one file: there is none of that name",
+        inject(Fault(status=403), None),
+        (1, 0),
+        "names the file, fetches the others",
+    ),
     Row("403 mid-set", after_three_answers(Fault(status=403)), (4, 0), "stops, keeps all"),
     Row(
         "403 mid-set, on the only connection",
@@ -193,7 +199,7 @@ NGINX = [
     Row("a rate limit per connection", serve("limit_rate 150k;"), (0,), "all files, verified"),
     Row("`return 503` for a file", serve(ONE % "return 503;"), (1, 0), "fetches the others"),
     Row("`return 429` for a file", serve(ONE % "return 429;"), (1, 0), "fetches the others"),
-    Row("`return 403` for a file", serve(ONE % "return 403;"), (4, 0), "stops, keeps all"),
+    Row("`return 403` for a file", serve(ONE % "return 403;"), (1, 0), "fetches the others"),
     Row("`return 404` for a file", serve(ONE % "return 404;"), (1, 0), "fetches the others"),
     Row("`return 416` for a file", serve(ONE % "return 416;"), (1, 0), "fetches the others"),
     Row("`return 444`: cut without an answer", serve(ONE % "return 444;"), (1, 0), "gives it up"),
