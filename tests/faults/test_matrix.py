@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -78,6 +79,23 @@ def fresh_links(server) -> tuple[str, ...]:
     link = server.box.home / "fresh-link"
     link.write_text(server.url() + "\n")
     return ("--url-command", f"cat '{link}'")
+
+
+def pasted_link(server) -> tuple[str, ...]:
+    """A person pastes a fresh link once the first is refused."""
+    link = server.box.home / "pasted-link"
+    link.write_text(server.url() + "\n")
+
+    def paste():
+        deadline = time.monotonic() + 30
+        while not any(request.status == 403 for request in server.store.requests):
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.01)
+        link.write_text(server.url() + "\n")
+
+    threading.Thread(target=paste, daemon=True).start()
+    return ("--url-file", str(link))
 
 
 def new_bytes(server):
@@ -151,6 +169,19 @@ STORE = [
         "asks the command for a fresh link, goes on",
         options=fresh_links,
     ),
+    Row(
+        "403 mid-set, with --url-file",
+        withdrawn_once,
+        (0,),
+        "waits for a fresh link in the file, goes on",
+        options=pasted_link,
+    ),
+    Row(
+        "400 with S3's XML: `ExpiredToken`",
+        after_three_answers(Fault(status=400, code="ExpiredToken")),
+        (4, 0),
+        "stops, keeps all",
+    ),
     Row("another ETag mid-file", cut_then(Fault(changed_etag=True), None), (0,), "starts it anew"),
     Row("no ETag", cut_then(Fault(no_etag=True)), (0,), "starts it anew"),
     Row(
@@ -193,6 +224,7 @@ def serve(location: str) -> Callable:
     return lambda server: server.nginx.configure(location)
 
 
+XML = '<?xml version="1.0"?><Error><Code>%s</Code><Message>%s</Message></Error>'
 ONE = "location = /part-1.pt { %s }"
 NGINX = [
     Row("nothing", lambda _: None, (0,), "all files, verified"),
@@ -200,6 +232,18 @@ NGINX = [
     Row("`return 503` for a file", serve(ONE % "return 503;"), (1, 0), "fetches the others"),
     Row("`return 429` for a file", serve(ONE % "return 429;"), (1, 0), "fetches the others"),
     Row("`return 403` for a file", serve(ONE % "return 403;"), (1, 0), "fetches the others"),
+    Row(
+        "403 for a file with the CDN's XML: `Request has expired`",
+        serve(ONE % f"return 403 '{XML % ('AccessDenied', 'Request has expired')}';"),
+        (4, 0),
+        "stops, keeps all",
+    ),
+    Row(
+        "the CDN's XML with status 200 that claims to be bytes",
+        serve(ONE % f"return 200 '{XML % ('InternalError', 'Please try again')}';"),
+        (1, 0),
+        "says so",
+    ),
     Row("`return 404` for a file", serve(ONE % "return 404;"), (1, 0), "fetches the others"),
     Row("`return 416` for a file", serve(ONE % "return 416;"), (1, 0), "fetches the others"),
     Row("`return 444`: cut without an answer", serve(ONE % "return 444;"), (1, 0), "gives it up"),
