@@ -80,6 +80,13 @@ PUBLIC = {
 }
 """By the name that the command line takes. Meta lists md5s of OPT-66B only."""
 
+BY_LINK_ONLY = (
+    "opt-175b",
+    *(f"opt-iml{kind}-{size}" for kind in ("", "-max") for size in ("1.3b", "30b", "175b")),
+)
+"""Sets of weights that have a name, and no public URL that is known here: Meta mails links to those
+with 175B parameters; which files those of OPT-IML with fewer are, the sources above do not say."""
+
 TOKENIZER_DIGESTS = {
     "dict.txt": Digest("md5", "934def0c596e01dfb849fa65b73e01aa"),
     "gpt2-merges.txt": Digest("md5", "75a37753dd7a28a2c5df80c28bf06e4e"),

@@ -156,8 +156,22 @@ def test_a_link_in_the_environment_goes_before_a_release_of_the_folders_name(
 
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(UsageError) as caught:
-        run(download_command, "opt-175b")
+        run(download_command, "opt-9b")
     assert "opt-125m, opt-350m" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["opt-175b", "opt-iml-30b", "OPT-IML-Max-175B"])
+def test_a_name_without_a_public_url_says_what_is_needed(name):
+    with pytest.raises(UsageError) as caught:
+        run(download_command, name)
+    assert f"no public URL of {name.lower()} is known: give a link" in caught.value.hint
+    assert "--parts" in caught.value.hint
+
+
+def test_a_link_that_lost_its_beginning_is_not_repeated():
+    with pytest.raises(UsageError) as caught:
+        run(download_command, "cdn.example/stubbed.pt?&Policy=SECRET&Signature=s&Key-Pair-Id=k")
+    assert "SECRET" not in f"{caught.value} {caught.value.hint}"
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("opt-1.3B", "opt-1.3b"), ("opt13b", "opt-13b")])

@@ -112,6 +112,11 @@ def _url_and_directory(url: str | None, directory: Path | None) -> tuple[str, Pa
 
 
 def _instead_of(name: str) -> str:
+    if name.lower() in releases.BY_LINK_ONLY:
+        return (
+            f"no public URL of {name.lower()} is known: give a link in single quotes, as `-` with "
+            "stdin, or in that variable; one that ends in a `*` also needs --parts or --manifest"
+        )
     if alike := get_close_matches(name.lower(), releases.PUBLIC, n=1, cutoff=0.9):
         return f"did you mean {alike[0]}?"
     return (
