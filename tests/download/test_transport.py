@@ -56,6 +56,16 @@ def test_connections_are_used_again_also_after_an_error_document(num_connections
     assert num_connections() == 1
 
 
+def test_a_connection_is_used_again_after_an_empty_body_that_nobody_read(num_connections, site):
+    site.add("a.pt", size=0)
+    site.contents["a.pt"] = b""
+    with Requests(site.url) as link:
+        for _ in range(3):
+            with link.get("a.pt", {}) as response:
+                assert response.content_length == 0
+    assert num_connections() == 1
+
+
 def test_a_body_left_unread_costs_the_connection_and_nothing_else(num_connections, site):
     site.add("a.pt", size=5_000_000)
     with Requests(site.url) as link:

@@ -99,7 +99,9 @@ class Transport:
             is_tls = host.pool.scheme == "https"
             yield Response(raw.status, raw.headers, gathered(chunks) if is_tls else chunks)
         finally:
-            if raw.length_remaining != 0:
+            if raw.length_remaining == 0:
+                raw.drain_conn()  # else nobody noticed the end of an empty body
+            else:
                 raw.close()  # the rest of the body would be read as the next answer
             raw.release_conn()
 
