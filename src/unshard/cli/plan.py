@@ -10,11 +10,13 @@ from pathlib import Path
 import click
 
 from unshard import releases
-from unshard.cli.download import _files, _url_and_directory
+from unshard.cli import manifest_option, release_files, source_url
 from unshard.cli.json_values import json_value
+from unshard.cli.manifest_option import Place
 from unshard.cli.plan_report import report_lines
 from unshard.cli.quantities import ByteCount
 from unshard.download import PresignedTemplate
+from unshard.errors import UsageError
 from unshard.library.planning import plan_checkpoint, plan_link
 
 MANY_FILES = 100
@@ -25,9 +27,10 @@ MANY_FILES = 100
 @click.argument("target", metavar="URL|SRC", required=False)
 @click.option(
     "--manifest",
-    "manifest_path",
-    type=click.Path(path_type=Path),
-    help="URL: md5s by Meta's CSV, md5sum or BSD md5 lines: names the files.",
+    "manifest",
+    type=manifest_option.place,
+    metavar="FILE|URL",
+    help="URL: names the files: Meta's CSV, md5sum's or BSD's lines, JSON.",
 )
 @click.option("--parts", type=click.IntRange(min=1), help="Number of files of a URL with a `*`.")
 @click.option(
@@ -50,7 +53,7 @@ MANY_FILES = 100
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as one JSON object.")
 def command(
     target: str | None,
-    manifest_path: Path | None,
+    manifest: Place | None,
     parts: int | None,
     shards: int | None,
     rate: int | None,
@@ -68,7 +71,7 @@ def command(
     if rate is not None and (measure or rate < 1):
         raise click.UsageError("--rate: give a positive one, or --measure it")
     if target is not None and _is_here(target):
-        about_links = (manifest_path, parts, shards, rate, measure or None)
+        about_links = (manifest, parts, shards, rate, measure or None)
         if any(value is not None for value in about_links):
             raise click.UsageError(
                 "--manifest, --parts, --shards, --rate and --measure go with a URL"
@@ -76,7 +79,7 @@ def command(
         planned = plan_checkpoint(target, tp_size)
     else:
         template = _template(target)
-        names = _names(template, manifest_path, parts, shards)
+        names = _names(template, manifest, parts, shards)
         if len(names) >= MANY_FILES:
             click.echo(f"asking for the sizes of {len(names)} files", err=True)
         planned = plan_link(template, names, rate=rate, measure=measure, tp_size=tp_size)
@@ -95,16 +98,17 @@ def _is_here(target: str) -> bool:
 
 def _template(target: str | None) -> PresignedTemplate:
     """The link that `target` names; what it names goes before UNSHARD_URL."""
-    public = releases.PUBLIC.get(target or "")
-    url, _ = _url_and_directory(public.url if public else target, None)
-    return PresignedTemplate.parse(url)
+    found = source_url.from_argument(target) if target else source_url.from_environment()
+    if found is None:
+        raise UsageError("no URL and no checkpoint", hint=source_url.GIVE_IT)
+    return PresignedTemplate.parse(found)
 
 
 def _names(
-    template: PresignedTemplate, manifest_path: Path | None, parts: int | None, shards: int | None
+    template: PresignedTemplate, manifest: Place | None, parts: int | None, shards: int | None
 ) -> Sequence[str]:
     """As `unshard download` would fetch them; a known release needs no manifest for that."""
     release = releases.BY_TEMPLATE_NAME.get(template.name)
-    if release and not (manifest_path or parts or shards):
+    if release and not (manifest or parts or shards):
         return release.file_names
-    return tuple(_files(template, manifest_path, parts, shards))
+    return tuple(release_files.files(template, manifest, parts, shards))
