@@ -67,14 +67,17 @@ def test_quantised_matrices_alone_shrink() -> None:
 
 
 def test_the_cache_is_what_the_engine_allocates() -> None:
-    torch = pytest.importorskip("torch")
-    from unshard.engine.kv_cache import KVCache
+    """For each further sequence of full length, whatever it keeps beside."""
+    pytest.importorskip("torch")
+    from unshard.engine.load import load_engine
 
-    for slots in (1, 3):
-        cache = KVCache(TINY, slots, torch.float32, torch.device("cpu"))
-        allocated = sum(layer.nbytes for layer in cache.layers)
-        per_token = cache_bytes_per_token(TINY, FLOAT32.itemsize_bytes)
-        assert allocated == slots * TINY.max_positions * per_token
+    checkpoint = open_checkpoint(DEMO_MODEL)
+    one, three = (load_engine(checkpoint, max_batch=count)._runner._cache for count in (1, 3))
+    further = sum(tensor.nbytes for tensor in three.layers) - sum(
+        each.nbytes for each in one.layers
+    )
+    per_token = cache_bytes_per_token(checkpoint.config, FLOAT32.itemsize_bytes)
+    assert further == 2 * checkpoint.config.max_positions * per_token
 
 
 def test_the_published_wisdom_on_machines() -> None:
