@@ -177,6 +177,13 @@ def test_the_url_is_found_as_for_a_download(store, plan, way, monkeypatch, tmp_p
     assert "files   6, " in out
 
 
+def test_nothing_to_plan_is_a_usage_error(plan):
+    code, _, err = plan()
+    assert code == 2
+    assert "no URL" in err
+    assert "UNSHARD_URL" in err
+
+
 @pytest.mark.parametrize(
     "options", [("--rate", "1MB"), ("--measure",), ("--parts", "2"), ("--manifest", "x.csv")]
 )

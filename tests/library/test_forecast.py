@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -68,14 +67,17 @@ def test_quantised_matrices_alone_shrink() -> None:
 
 
 def test_the_cache_is_what_the_engine_allocates() -> None:
-    torch = pytest.importorskip("torch")
-    from unshard.engine.kv_cache import KVCache
+    """For each further sequence of full length, whatever it keeps beside."""
+    pytest.importorskip("torch")
+    from unshard.engine.load import load_engine
 
-    for slots in (1, 3):
-        cache = KVCache(TINY, slots, torch.float32, torch.device("cpu"))
-        allocated = sum(layer.nbytes for layer in cache.layers)
-        per_token = cache_bytes_per_token(TINY, FLOAT32.itemsize_bytes)
-        assert allocated == slots * TINY.max_positions * per_token
+    checkpoint = open_checkpoint(DEMO_MODEL)
+    one, three = (load_engine(checkpoint, max_batch=count)._runner._cache for count in (1, 3))
+    further = sum(tensor.nbytes for tensor in three.layers) - sum(
+        each.nbytes for each in one.layers
+    )
+    per_token = cache_bytes_per_token(checkpoint.config, FLOAT32.itemsize_bytes)
+    assert further == 2 * checkpoint.config.max_positions * per_token
 
 
 def test_the_published_wisdom_on_machines() -> None:
@@ -119,25 +121,22 @@ def test_this_machine_is_no_larger_than_it_is(
 
 @pytest.mark.parametrize("layout", ["demo", "raw", "one file", "safetensors", "bin, several files"])
 def test_a_reshard_writes_what_was_forecast_to_the_byte(layout: str, tmp_path: Path) -> None:
-    source = tmp_path / "src"
-    if layout == "demo":
-        shutil.copytree(DEMO_MODEL, source)
-    else:
+    source = DEMO_MODEL
+    if layout != "demo":
+        source = tmp_path / "src"
         LAYOUTS[layout](source)
-    for tp_size in (1, 2):
-        steps = reshard_steps(open_checkpoint(source), sizes_of(source), tp_size)
-        for step in steps:
-            if step.name.endswith("--reclaim"):
-                assert step.final_disk_bytes == step.written_bytes
-                continue
-            before = sum(sizes_of(source).values())
-            target = tmp_path / f"{tp_size}{step.name}"
-            command = step.name.split()
-            assert main([command[0], str(source), str(target), *command[1:]]) == 0
-            written = [path for path in target.iterdir() if path.name != "unshard.json"]
-            total = sum(path.stat().st_size for path in written)
-            assert step.written_bytes == total
-            assert step.peak_disk_bytes == step.final_disk_bytes == before + total
+    before = sum(sizes_of(source).values())
+    steps = reshard_steps(open_checkpoint(source), sizes_of(source), 2)
+    beside = [step for step in steps if not step.name.endswith("--reclaim")]
+    assert len(beside) == len(steps) - 2 == 2
+    for step in beside:
+        name, *options = step.name.split()
+        target = tmp_path / step.name
+        assert main([name, str(source), str(target), *options]) == 0
+        written = [path for path in target.iterdir() if path.name != "unshard.json"]
+        total = sum(path.stat().st_size for path in written)
+        assert step.written_bytes == total
+        assert step.peak_disk_bytes == step.final_disk_bytes == before + total
 
 
 def test_a_reshard_in_place_ends_with_the_output_alone(tmp_path: Path) -> None:
