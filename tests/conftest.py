@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import signal
 from pathlib import Path
 
@@ -10,6 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from unshard.architectures.opt import KNOWN_MODELS
+from unshard.index.checkpoint import Checkpoint
+from unshard.index.likeness import open_by_first_file
+from unshard.releases import OPT_175B
 from unshard.testing.tiny_checkpoint import Array, write_tiny_checkpoint
 
 
@@ -28,6 +33,20 @@ def raw(tmp_path: Path) -> tuple[Path, dict[str, Array]]:
     """A raw 2 x 3 checkpoint and the whole tensors it must give back."""
     folder = tmp_path / "raw"
     return folder, write_tiny_checkpoint(folder)
+
+
+@pytest.fixture(scope="session")
+def opt_175b(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, int]:
+    """OPT-175B by its first file, whose weights are a hole, and the size of that file."""
+    program = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks/sparse_checkpoint.py"))
+    units = program["fsdp_units"](KNOWN_MODELS["OPT-175B"], 8)
+    content, storages = program["rank_content"](
+        KNOWN_MODELS["OPT-175B"], units, 8, fsdp_rank=0, fsdp_size=124, rank=0
+    )
+    folder = tmp_path_factory.mktemp("opt-175b")
+    path = folder / OPT_175B.file_names[0]
+    program["write_sparse_archive"](path, program["encode_pickle"](content), storages)
+    return open_by_first_file("opt-175b", folder, OPT_175B.file_names), path.stat().st_size
 
 
 @pytest.fixture

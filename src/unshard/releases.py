@@ -7,6 +7,7 @@ Sources: metaseq `projects/OPT/README.md`, `projects/OPT/download_opt175b.md` an
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from unshard.manifest import Digest
@@ -16,12 +17,15 @@ from unshard.manifest import Digest
 class Release:
     """One published set of weights behind a presigned URL.
 
-    `template_name` is the last path segment of the URL that Meta mails out.
+    `template_name` is the last path segment of the URL that Meta mails out, `manifest_name` the
+    list of md5s among `ASSETS`. (That of OPT-66B is not used by itself: it gives parts 5 and 6
+    one md5, so it would refuse one that is right.)
     """
 
     name: str
     template_name: str
     file_names: tuple[str, ...]
+    manifest_name: str | None = None
 
 
 OPT_175B = Release(
@@ -32,6 +36,7 @@ OPT_175B = Release(
         for tp_rank in range(8)
         for fsdp_rank in range(124)
     ),
+    "opt175b_md5sum_shards.csv",
 )
 OPT_IML_175B = Release(
     "OPT-IML-175B",
@@ -73,15 +78,37 @@ PUBLIC = {
     "opt-30b": _public_parts("30b", 4),
     "opt-66b": _public_parts("66b", 8),
 }
-"""By the name that the command line takes. Meta prints md5s of OPT-66B only."""
+"""By the name that the command line takes. Meta lists md5s of OPT-66B only."""
+
+BY_LINK_ONLY = (
+    "opt-175b",
+    *(f"opt-iml{kind}-{size}" for kind in ("", "-max") for size in ("1.3b", "30b", "175b")),
+)
+"""Sets of weights that have a name, and no public URL that is known here: Meta mails links to those
+with 175B parameters; which files those of OPT-IML with fewer are, the sources above do not say."""
 
 TOKENIZER_DIGESTS = {
     "dict.txt": Digest("md5", "934def0c596e01dfb849fa65b73e01aa"),
     "gpt2-merges.txt": Digest("md5", "75a37753dd7a28a2c5df80c28bf06e4e"),
     "gpt2-vocab.json": Digest("md5", "cf410ee085c5c69c957bb1f6d8456596"),
 }
-"""Every OPT model uses these three files."""
+"""Every OPT model uses these three files. The md5s are those that the OPT-175B page prints."""
 OPT_VOCAB_SIZE = 50272
+
+ASSETS = "https://raw.githubusercontent.com/facebookresearch/metaseq/main/projects/OPT/assets/"
+"""Where metaseq publishes the tokenizer's two files and md5s; `dict.txt` went from there."""
+
+
+def has_opt_tokenizer(address: str, names: Iterable[str]) -> bool:
+    """Whether the files `names` behind the URL `address` are a whole release of OPT.
+
+    The names of a presigned release tell it; those of a public one are every consolidated
+    checkpoint's, so there its address has to.
+    """
+    if any(address == release.url for release in PUBLIC.values()):
+        return True
+    wanted = frozenset(names)
+    return any(wanted == frozenset(r.file_names) for r in BY_TEMPLATE_NAME.values())
 
 
 def tokenizer_digests(vocab_size: int) -> dict[str, Digest]:

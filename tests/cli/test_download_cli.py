@@ -35,6 +35,15 @@ def csv(tmp_path):
     return path
 
 
+@pytest.fixture(autouse=True)
+def assets(tmp_path, monkeypatch):
+    """What metaseq publishes beside the weights: nothing, until a test puts it there."""
+    (tmp_path / "assets").mkdir()
+    with FakeObjectStore(tmp_path / "assets", is_public=True) as store:
+        monkeypatch.setattr(releases, "ASSETS", store.presigned_url("", folder="/assets/"))
+        yield store
+
+
 def run(command, *arguments, stdin=None, env=None):
     result = CliRunner().invoke(
         command, [str(a) for a in arguments], input=stdin, env={"UNSHARD_URL": None, **(env or {})}
@@ -103,6 +112,9 @@ def test_a_known_release_needs_neither(store, tmp_path):
     result = run(download_command, url, tmp_path / "target")
     assert len(contents(tmp_path / "target")) == 16
     assert "the 16 files of OPT-IML-175B, with nothing to verify" in result.stderr
+    assert "no tokenizer: 2 of 2 files failed" in result.stderr
+    assert "; no tokenizer beside them" in result.stdout
+    assert (tmp_path / "target" / "dict.txt").exists()
 
 
 def test_a_public_release_goes_by_name_into_a_folder_of_that_name(tmp_path, monkeypatch):
@@ -142,8 +154,22 @@ def test_a_link_in_the_environment_goes_before_a_release_of_the_folders_name(
 
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(UsageError) as caught:
-        run(download_command, "opt-175b")
+        run(download_command, "opt-9b")
     assert "opt-125m, opt-350m" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["opt-175b", "opt-iml-30b", "OPT-IML-Max-175B"])
+def test_a_name_without_a_public_url_says_what_is_needed(name):
+    with pytest.raises(UsageError) as caught:
+        run(download_command, name)
+    assert f"no public URL of {name.lower()} is known: give a link" in caught.value.hint
+    assert "--parts" in caught.value.hint
+
+
+def test_a_link_that_lost_its_beginning_is_not_repeated():
+    with pytest.raises(UsageError) as caught:
+        run(download_command, "cdn.example/stubbed.pt?&Policy=SECRET&Signature=s&Key-Pair-Id=k")
+    assert "SECRET" not in f"{caught.value} {caught.value.hint}"
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("opt-1.3B", "opt-1.3b"), ("opt13b", "opt-13b")])

@@ -126,7 +126,7 @@ def test_reshard_fingerprint_diff(
     assert "tensors differ" in captured.err
 
 
-BASE_COMMANDS = ("inspect", "reshard", "fingerprint", "diff", "verify", "download")
+BASE_COMMANDS = ("plan", "inspect", "reshard", "fingerprint", "diff", "verify", "download")
 
 
 @pytest.mark.parametrize("name", BASE_COMMANDS)

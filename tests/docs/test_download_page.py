@@ -41,7 +41,7 @@ def test_a_link_is_renewed(
         sign = Path("sign-link")
         sign.write_text("#!/bin/sh\necho asked >> asked\ncat link.txt\n")
         sign.chmod(0o755)
-        store.inject(Fault(status=403))
+        store.inject(Fault(status=403, code="RequestExpired"))
         if "--url-file" in command:
             monkeypatch.setattr(store, "requests", Person(store.presigned_url()))
         assert main(shlex.split(command)) == 0
@@ -54,3 +54,10 @@ def test_a_link_is_renewed(
 
 def test_both_ways_are_shown() -> None:
     assert len(COMMANDS) == 2
+
+
+def test_links_exist() -> None:
+    for link, section in re.findall(r"\]\(([^)#]*)(#[^)]+)?\)", PAGE):
+        page = (ROOT / "docs" / link).read_text() if link else PAGE
+        headings = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
+        assert section[1:] in {"", *(h.lower().replace(" ", "-") for h in headings)}

@@ -48,7 +48,7 @@ def test_the_commands_for_opt_175b_run(tmp_path: Path, monkeypatch: pytest.Monke
     with FakeObjectStore(DEMO_MODEL) as store:
         monkeypatch.setenv("UNSHARD_URL", store.presigned_url())
         ran = [line[0] for line in lines if line[0] != "serve" and main(line) == 0]
-    assert ran == ["download", "verify", "inspect", "reshard", "diff"]
+    assert ran == ["plan", "download", "verify", "inspect", "reshard", "diff"]
 
 
 @pytest.mark.slow

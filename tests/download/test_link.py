@@ -7,6 +7,7 @@ import shlex
 import threading
 import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -99,14 +100,15 @@ def test_eight_refused_at_once_ask_once(site, fresh, counted):
 
     class Slow(CommandSource):
         def fresh(self, *arguments):
-            while len(site.store.requests) < 8:  # until all have been refused
+            while len(site.store.requests) < 9:  # until all have been refused
                 time.sleep(0.001)
             return super().fresh(*arguments)
 
     run(site, Slow(command), max_connections=8)
     assert site.fetched() == site.contents
     assert num_runs() == 1
-    assert sorted(status for _, status in site.requests()) == [200] * 8 + [403] * 8
+    assert sorted(status for _, status in site.requests()) == [200] * 8 + [403] * 9
+    assert [status for asked, status in site.requests() if asked == "bytes=0-0"] == [403]
 
 
 def test_threads_that_come_late_take_what_is_there():
@@ -219,6 +221,30 @@ def test_a_silent_command_is_ended():
     with pytest.raises(LinkRefusedError, match=r"not done after 0\.05 s"):
         renew(source)
     assert 0 < COMMAND_TIMEOUT_S < 600
+
+
+@pytest.mark.timeout(20)
+def test_what_an_ended_command_started_ends_with_it(tmp_path):
+    pid = tmp_path / "pid"
+    script = f"sleep 600 & echo $! > {pid}.new; mv {pid}.new {pid}; sleep 600"
+
+    def stop(_seconds):
+        if pid.exists():
+            raise CancelledError
+
+    with pytest.raises(CancelledError):
+        renew(CommandSource(f"sh -c {shlex.quote(script)}"), sleep=stop)
+    while is_alive(int(pid.read_text())):
+        time.sleep(0.01)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs that is no mere entry until somebody reaps it."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
 
 
 @pytest.mark.timeout(20)

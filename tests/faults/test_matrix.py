@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,15 +70,32 @@ def cut_at_random(server):
 
 
 def withdrawn_once(server):
-    """The link is refused once, after three answers; a fresh one is not."""
+    """The link is refused after three answers, a fresh one is not."""
     inject(Fault(), times=3, file=None)(server)
-    inject(Fault(status=403), times=1, file=None)(server)
+    inject(Fault(status=403, code="RequestExpired"), times=1, file=None)(server)
 
 
 def fresh_links(server) -> tuple[str, ...]:
     link = server.box.home / "fresh-link"
     link.write_text(server.url() + "\n")
     return ("--url-command", f"cat '{link}'")
+
+
+def pasted_link(server) -> tuple[str, ...]:
+    """A person pastes a fresh link once the first is refused."""
+    link = server.box.home / "pasted-link"
+    link.write_text(server.url() + "\n")
+
+    def paste():
+        deadline = time.monotonic() + 30
+        while not any(request.status == 403 for request in server.store.requests):
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.01)
+        link.write_text(server.url() + "\n")
+
+    threading.Thread(target=paste, daemon=True).start()
+    return ("--url-file", str(link))
 
 
 def new_bytes(server):
@@ -115,6 +133,12 @@ STORE = [
     Row("429 with Retry-After", inject(Fault(status=429, retry_after_s=1)), (0,), "waits"),
     Row("503 without end", inject(BUSY, None), (1, 0), "gives up that file, fetches the others"),
     Row("404", inject(Fault(status=404), None), (1, 0), "names the file, fetches the others"),
+    Row(
+        "403 for one file: there is none of that name",
+        inject(Fault(status=403), None),
+        (1, 0),
+        "names the file, fetches the others",
+    ),
     Row("403 mid-set", after_three_answers(Fault(status=403)), (4, 0), "stops, keeps all"),
     Row(
         "403 mid-set, on the only connection",
@@ -144,6 +168,19 @@ STORE = [
         (0,),
         "asks the command for a fresh link, goes on",
         options=fresh_links,
+    ),
+    Row(
+        "403 mid-set, with --url-file",
+        withdrawn_once,
+        (0,),
+        "waits for a fresh link in the file, goes on",
+        options=pasted_link,
+    ),
+    Row(
+        "400 with S3's XML: `ExpiredToken`",
+        after_three_answers(Fault(status=400, code="ExpiredToken")),
+        (4, 0),
+        "stops, keeps all",
     ),
     Row("another ETag mid-file", cut_then(Fault(changed_etag=True), None), (0,), "starts it anew"),
     Row("no ETag", cut_then(Fault(no_etag=True)), (0,), "starts it anew"),
@@ -187,13 +224,26 @@ def serve(location: str) -> Callable:
     return lambda server: server.nginx.configure(location)
 
 
+XML = '<?xml version="1.0"?><Error><Code>%s</Code><Message>%s</Message></Error>'
 ONE = "location = /part-1.pt { %s }"
 NGINX = [
     Row("nothing", lambda _: None, (0,), "all files, verified"),
     Row("a rate limit per connection", serve("limit_rate 150k;"), (0,), "all files, verified"),
     Row("`return 503` for a file", serve(ONE % "return 503;"), (1, 0), "fetches the others"),
     Row("`return 429` for a file", serve(ONE % "return 429;"), (1, 0), "fetches the others"),
-    Row("`return 403` for a file", serve(ONE % "return 403;"), (4, 0), "stops, keeps all"),
+    Row("`return 403` for a file", serve(ONE % "return 403;"), (1, 0), "fetches the others"),
+    Row(
+        "403 for a file with the CDN's XML: `Request has expired`",
+        serve(ONE % f"return 403 '{XML % ('AccessDenied', 'Request has expired')}';"),
+        (4, 0),
+        "stops, keeps all",
+    ),
+    Row(
+        "the CDN's XML with status 200 that claims to be bytes",
+        serve(ONE % f"return 200 '{XML % ('InternalError', 'Please try again')}';"),
+        (1, 0),
+        "says so",
+    ),
     Row("`return 404` for a file", serve(ONE % "return 404;"), (1, 0), "fetches the others"),
     Row("`return 416` for a file", serve(ONE % "return 416;"), (1, 0), "fetches the others"),
     Row("`return 444`: cut without an answer", serve(ONE % "return 444;"), (1, 0), "gives it up"),

@@ -9,7 +9,7 @@ import pytest
 
 from unshard.download import PresignedTemplate, RetryPolicy
 from unshard.download.pieces import NoRangesError, Pieces
-from unshard.errors import CheckpointError
+from unshard.errors import CheckpointError, FormatError
 from unshard.index.build import open_checkpoint
 from unshard.library import stand_ins
 from unshard.library.stand_ins import check_same_headers, make_stand_ins
@@ -80,3 +80,19 @@ def test_a_server_without_ranges_says_so(tmp_path: Path) -> None:
         store.inject(Fault(ignore_range=True), times=None)
         with pytest.raises(NoRangesError, match="does not answer ranges"):
             draw(store, tmp_path / "target/heads")
+
+
+def test_headers_that_take_a_whole_file_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stand_ins, "HEAD_BYTES", 100)
+    monkeypatch.setattr(stand_ins, "LARGEST_BYTES", 10_000)
+    (tmp_path / "src").mkdir()
+    huge = (20_000).to_bytes(8, "little") + bytes(30_000)
+    (tmp_path / "src/model.safetensors").write_bytes(huge)
+    with (
+        FakeObjectStore(tmp_path / "src") as store,
+        pytest.raises(FormatError, match="its headers take 19908 bytes"),
+    ):
+        draw(store, tmp_path / "target/heads")
+    assert sum(request.sent_bytes for request in store.requests) == 100

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import sys
-from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
 import click
 
 from unshard import releases
-from unshard.cli import display, link_options
+from unshard.cli import display, link_options, manifest_option, release_files, source_url
+from unshard.cli.manifest_option import Place
 from unshard.cli.quantities import ByteCount
-from unshard.cli.stderr import current, events_option
-from unshard.download import DownloadReport, Link, PresignedTemplate, download
+from unshard.cli.stderr import events_option
+from unshard.download import DownloadReport, Link, download
 from unshard.download.pool import DEFAULT_MAX_CONNECTIONS
 from unshard.errors import UsageError
-from unshard.manifest import Manifest, read_manifest
-
-URL_VARIABLE = "UNSHARD_URL"
 
 
 @click.command(name="download")
@@ -29,9 +24,10 @@ URL_VARIABLE = "UNSHARD_URL"
 @click.argument("directory", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--manifest",
-    "manifest_path",
-    type=click.Path(path_type=Path),
-    help="md5s by Meta's CSV, md5sum or BSD md5 lines: names the files and verifies them.",
+    "manifest",
+    type=manifest_option.place,
+    metavar="FILE|URL",
+    help="Names the files and what they must hash to: Meta's CSV, md5sum's or BSD's lines, JSON.",
 )
 @click.option("--parts", type=click.IntRange(min=1), help="Number of files of a URL with a `*`.")
 @click.option(
@@ -58,7 +54,7 @@ URL_VARIABLE = "UNSHARD_URL"
 def command(
     url: str | None,
     directory: Path | None,
-    manifest_path: Path | None,
+    manifest: Place | None,
     parts: int | None,
     shards: int | None,
     max_connections: int,
@@ -85,44 +81,44 @@ def command(
     """
     source = link_options.source(url_command, url_file)
     template, directory = link_options.begin(source, url, directory, _url_and_directory)
+    files = release_files.files(template, manifest, parts, shards)
+    tokenizer = release_files.tokenizer(template, tuple(files), directory)
     with display.progress() as progress:
         report = download(
             Link(template, source),
-            _files(template, manifest_path, parts, shards),
+            files,
             directory,
             max_connections=max_connections,
             max_rate=max_rate,
             progress=progress,
         )
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(report), indent=2))
+        click.echo(json.dumps(dataclasses.asdict(report) | {"tokenizer": tokenizer}, indent=2))
     else:
-        click.echo(_summary(report))
+        click.echo(_summary(report, tokenizer))
 
 
 def _url_and_directory(url: str | None, directory: Path | None) -> tuple[str, Path]:
-    from_environment = os.environ.get(URL_VARIABLE)
-    if url == "-":
-        if not (line := sys.stdin.readline().strip()):
-            raise UsageError("no URL on stdin", hint="pipe the link in, on one line")
-        return line, directory or Path()
-    if from_environment and directory is None and (url is None or "://" not in url):
+    from_environment = source_url.from_environment()
+    if from_environment and directory is None and url != "-" and "://" not in (url or ""):
         return from_environment, Path(url or ".")
     if url is None:
+        raise UsageError("no URL", hint=source_url.GIVE_IT)
+    found = source_url.from_argument(url)
+    if directory is None and not any(mark in found for mark in ("://", "?")):
         raise UsageError(
-            "no URL", hint=f"give it in single quotes, as `-` with stdin, or in {URL_VARIABLE}"
-        )
-    if public := releases.PUBLIC.get(url):
-        return public.url, directory or Path(url)
-    if "://" not in url and directory is None:
-        raise UsageError(
-            f"{URL_VARIABLE} is not set, and {url!r} is no URL",
+            f"{source_url.URL_VARIABLE} is not set, and {url!r} is no URL",
             hint=_instead_of(url),
         )
-    return url, directory or Path()
+    return found, directory or Path(url if url in releases.PUBLIC else ".")
 
 
 def _instead_of(name: str) -> str:
+    if name.lower() in releases.BY_LINK_ONLY:
+        return (
+            f"no public URL of {name.lower()} is known: give a link in single quotes, as `-` with "
+            "stdin, or in that variable; one that ends in a `*` also needs --parts or --manifest"
+        )
     if alike := get_close_matches(name.lower(), releases.PUBLIC, n=1, cutoff=0.9):
         return f"did you mean {alike[0]}?"
     return (
@@ -131,44 +127,16 @@ def _instead_of(name: str) -> str:
     )
 
 
-def _files(
-    template: PresignedTemplate, manifest_path: Path | None, parts: int | None, shards: int | None
-) -> Manifest | Sequence[str]:
-    """Which files to fetch: the manifest's, the parts asked for, or a known release's."""
-    if manifest_path and (parts or shards):
-        raise UsageError("--manifest names the files already; leave --parts and --shards away")
-    if manifest_path:
-        return read_manifest(manifest_path)
-    if parts := parts or _public_parts(template):
-        return template.names(parts, shards)
-    if release := releases.BY_TEMPLATE_NAME.get(template.name):
-        current().note(
-            f"no --manifest: fetching the {len(release.file_names)} files of {release.name}, "
-            "with nothing to verify them against"
-        )
-        return release.file_names
-    if template.is_pattern:
-        raise UsageError(
-            f"{template}: how many files?",
-            hint="give --manifest FILE or --parts NUMBER"
-            + (" and --shards NUMBER" if template.has_shards else ""),
-        )
-    return [template.name]
-
-
-def _public_parts(template: PresignedTemplate) -> int | None:
-    """How many files a pattern of a public release stands for."""
-    num_parts = {release.url: release.num_parts for release in releases.PUBLIC.values()}
-    return num_parts.get(str(template)) if template.is_pattern else None
-
-
-def _summary(report: DownloadReport) -> str:
+def _summary(report: DownloadReport, tokenizer: tuple[str, ...] | None) -> str:
     verified = "all verified" if report.is_verified else "sizes checked, no digests to verify"
+    beside = ""
+    if tokenizer is not None:
+        beside = "; with the tokenizer" if tokenizer else "; no tokenizer beside them"
     if not report.fetched:
-        return f"{report.directory}: all {len(report.kept)} files are here; {verified}"
+        return f"{report.directory}: all {len(report.kept)} files are here; {verified}{beside}"
     total = len(report.fetched) + len(report.kept)
     rate = report.received_bytes / max(report.elapsed_s, 1e-9) / 1e6
     return (
-        f"{report.directory}: {len(report.fetched)} of {total} files fetched; "
-        f"{verified} ({report.received_bytes} bytes in {report.elapsed_s:.1f} s, {rate:.0f} MB/s)"
+        f"{report.directory}: {len(report.fetched)} of {total} files fetched; {verified}{beside} "
+        f"({report.received_bytes} bytes in {report.elapsed_s:.1f} s, {rate:.0f} MB/s)"
     )

@@ -27,6 +27,7 @@ EXTRA_ARGUMENTS = "Got unexpected extra argument"
 """How click begins to list them: all 992 files where the shell expanded a pattern."""
 
 COMMANDS: Mapping[str, str] = {
+    "plan": "Forecast time, disk, memory and machines of all that follows.",
     "download": "Fetch a release from a presigned URL: parallel, resumable, verified.",
     "verify": "Compare files with a manifest; fetch again what differs.",
     "inspect": "Say what a checkpoint is: layout, model, tensors, bytes.",

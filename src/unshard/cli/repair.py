@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
-
-from unshard import releases
-from unshard.cli.download import URL_VARIABLE
+from unshard.cli import source_url
 from unshard.download import PresignedTemplate, download
 from unshard.errors import UsageError
 from unshard.manifest import Manifest
@@ -35,15 +31,6 @@ def repair(
 
 
 def _link(url: str) -> str:
-    if url == "-":
-        url = sys.stdin.readline().strip()
-    elif not url:
-        url = os.environ.get(URL_VARIABLE, "")
-    elif url in releases.PUBLIC:
-        url = releases.PUBLIC[url].url
-    if not url:
-        raise UsageError(
-            "no URL to repair from",
-            hint=f"give it in single quotes, as `-` with stdin, or in {URL_VARIABLE}",
-        )
-    return url
+    if found := source_url.from_argument(url) if url else source_url.from_environment():
+        return found
+    raise UsageError("no URL to repair from", hint=source_url.GIVE_IT)

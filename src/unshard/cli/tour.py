@@ -19,7 +19,7 @@ from pathlib import Path
 import click
 import openai
 
-from unshard.cli.download import URL_VARIABLE
+from unshard.cli.source_url import URL_VARIABLE
 from unshard.errors import UnshardError
 from unshard.manifest import PARTIAL_SUFFIX
 from unshard.testing.object_store import FakeObjectStore, Fault

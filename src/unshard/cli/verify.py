@@ -9,14 +9,15 @@ from typing import Any
 
 import click
 
-from unshard.cli import display
+from unshard.cli import display, manifest_option
 from unshard.cli.deferred import deferred
+from unshard.cli.manifest_option import Place
 from unshard.cli.printable import printable
 from unshard.cli.stderr import events_option
 from unshard.errors import UsageError
 from unshard.library.findings import Findings
 from unshard.library.verification import verify_folder
-from unshard.manifest import MANIFEST_PATTERNS, manifest_json, read_manifest, sum_lines
+from unshard.manifest import MANIFEST_PATTERNS, manifest_json, sum_lines
 from unshard.releases import KNOWN_PARTS
 from unshard.verify import PartsReport, VerifyReport, manifest_of
 
@@ -30,8 +31,9 @@ EXPORTS = {"json": "sha256", "md5sum": "md5", "sha256sum": "sha256"}
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option(
     "--manifest",
-    "manifest_path",
-    type=click.Path(path_type=Path),
+    "place",
+    type=manifest_option.place,
+    metavar="FILE|URL",
     help="Our JSON, Meta's CSV, or lines of md5sum, sha256sum or their BSD cousins. Default: the "
     f"one {', '.join(MANIFEST_PATTERNS[:-1])} or {MANIFEST_PATTERNS[-1]} in DIRECTORY.",
 )
@@ -55,7 +57,7 @@ EXPORTS = {"json": "sha256", "md5sum": "md5", "sha256sum": "sha256"}
 )
 def command(
     directory: Path,
-    manifest_path: Path | None,
+    place: Place | None,
     force: bool,
     url: str | None,
     as_json: bool,
@@ -76,10 +78,10 @@ def command(
     if not directory.is_dir():
         raise UsageError(f"{directory}: no such folder")
     if form:
-        click.echo(_export(directory, manifest_path, form), nl=False)
+        click.echo(_export(directory, place, form), nl=False)
         return
-    path = manifest_path or _only_manifest(directory)
-    manifest = read_manifest(path) if path else None
+    place = place or _only_manifest(directory)
+    manifest = manifest_option.read(place) if place else None
     with display.progress() as progress:
         findings = verify_folder(directory, manifest, force=force, progress=progress)
         repaired = repair(findings.files, manifest, url, progress) if url is not None else ()
@@ -94,9 +96,9 @@ def command(
         raise problem
 
 
-def _export(directory: Path, manifest_path: Path | None, form: str) -> str:
-    if manifest_path:
-        manifest = read_manifest(manifest_path)
+def _export(directory: Path, place: Place | None, form: str) -> str:
+    if place:
+        manifest = manifest_option.read(place)
     else:
         with display.progress() as progress:
             manifest = manifest_of(directory, EXPORTS[form], progress=progress)
@@ -104,7 +106,7 @@ def _export(directory: Path, manifest_path: Path | None, form: str) -> str:
         return manifest_json(manifest)
     if wrong := [name for name in manifest if manifest[name].algorithm != EXPORTS[form]]:
         raise UsageError(
-            f"{manifest_path}: has no {EXPORTS[form]} of {wrong[0]}",
+            f"{manifest.source}: has no {EXPORTS[form]} of {wrong[0]}",
             hint="leave --manifest away to hash the files",
         )
     return sum_lines(manifest)

@@ -2,8 +2,10 @@
 
 from unshard.download.link import Link
 from unshard.download.link_sources import CommandSource, FileSource
+from unshard.download.manifest import fetch_manifest
 from unshard.download.pool import DownloadReport, download
 from unshard.download.retry import RetryPolicy
+from unshard.download.tokenizer import fetch_tokenizer
 from unshard.download.url import PresignedTemplate
 
 __all__ = [
@@ -14,4 +16,6 @@ __all__ = [
     "PresignedTemplate",
     "RetryPolicy",
     "download",
+    "fetch_manifest",
+    "fetch_tokenizer",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -58,13 +59,21 @@ def check_headers(name: str, response: Response) -> int:
     Raises:
         TransferError: the headers are not those of a file's bytes.
     """
+    check_kind(name, response)
+    if response.content_length is None:
+        raise TransferError(f"{name}: the server does not say how long it is")
+    return response.content_length
+
+
+def check_kind(name: str, response: Response) -> None:
+    """
+    Raises:
+        TransferError: the body is a web page, or compressed.
+    """
     if response.headers.get("Content-Type", "").lower().startswith("text/html"):
         raise web_page(name)
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise TransferError(f"{name}: the server sends it compressed, though asked not to")
-    if response.content_length is None:
-        raise TransferError(f"{name}: the server does not say how long it is")
-    return response.content_length
 
 
 def check_head(name: str, head: bytes) -> None:
@@ -89,10 +98,34 @@ def web_page(name: str) -> TransferError:
     )
 
 
-def link_refusal(
-    name: str, response: Response, template: PresignedTemplate
-) -> LinkRefusedError | None:
-    """The error for an answer that refuses the link itself, else None."""
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer that refuses: HTTP status and code, and what they mean for the link."""
+
+    details: str
+    reason: str
+    is_of_link: bool
+    """Surely; else it may be of the file that was asked for alone."""
+
+    def error(self, name: str, template: PresignedTemplate) -> LinkRefusedError:
+        """That the link is refused."""
+        said = ": ".join(filter(None, (self.details, self.reason)))
+        return LinkRefusedError(
+            f"{name}: the server refuses the link ({said}){_expiry(template)}",
+            hint="get a fresh link and run the same command with it: it continues from here",
+        )
+
+    def file_error(self, name: str) -> TransferError:
+        """That the file is refused, and others are not."""
+        return TransferError(
+            f"{name}: the server refuses this one file ({self.details}) and gives others by the "
+            "same link",
+            hint="is it part of these weights? Object stores say so of a file that does not exist",
+        )
+
+
+def link_refusal(response: Response) -> Refusal | None:
+    """What an answer says that refuses the link, for sure or maybe, else None."""
     if response.status not in (400, 401, 403):
         return None
     code, message = _error_document(response)
@@ -100,17 +133,13 @@ def link_refusal(
         return None
     reason = _HAS_EXPIRED if _SAYS_EXPIRED.search(message) else _IN_WORDS.get(code, "")
     details = ", ".join(filter(None, (f"HTTP {response.status}", code)))
-    return LinkRefusedError(
-        f"{name}: the server refuses the link ({': '.join(filter(None, (details, reason)))})"
-        f"{_expiry(template)}",
-        hint="get a fresh link and run the same command with it: it continues from here",
-    )
+    return Refusal(details, reason, is_of_link=bool(reason) or response.status != 403)
 
 
 def refusal(name: str, response: Response, template: PresignedTemplate) -> UnshardError:
     """The error for an answer that is neither 200, 206 nor 416."""
-    if refused := link_refusal(name, response, template):
-        return refused
+    if refused := link_refusal(response):
+        return refused.error(name, template)
     status = response.status
     if status in (408, 429) or status >= 500:
         return InterruptedTransferError(

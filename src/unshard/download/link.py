@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Protocol
 
+from unshard.download.doubt import Doubt
 from unshard.download.url import PresignedTemplate
 from unshard.errors import UsageError
 
@@ -47,6 +48,7 @@ class Link:
     def __init__(self, template: PresignedTemplate, source: LinkSource | None = None) -> None:
         self._held = (template, 0)
         self._source = source
+        self._doubts = [Doubt()]
         self._names: tuple[str, ...] = ()
         self._folder: str | None = None
         self._renewing = threading.Lock()
@@ -63,6 +65,15 @@ class Link:
     @property
     def generation(self) -> int:
         return self._held[1]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All files that it is for."""
+        return self._names
+
+    def doubt(self, generation: int) -> Doubt:
+        """What is known of the link of that generation."""
+        return self._doubts[generation]
 
     @property
     def final_end(self) -> datetime | None:
@@ -100,6 +111,7 @@ class Link:
             if generation == failed_generation:
                 note(why)
                 fresh = self._source.fresh(refused, self._accept, sleep, note)
+                self._doubts.append(Doubt())
                 self._held = (fresh, generation + 1)
                 note(f"going on with a fresh link{_until(fresh)}")
         return True

@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import shlex
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -74,15 +75,20 @@ class CommandSource:
         """What it printed, and what went wrong."""
         try:
             process = subprocess.Popen(  # noqa: S603 - the user's own command
-                self._words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+                self._words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                start_new_session=True,  # so that it can be ended with all that it started
             )
         except (OSError, ValueError) as error:
             return b"", f"cannot be started: {getattr(error, 'strerror', None) or 'not a command'}"
         with process:
+            output = None
             try:
                 output = self._read(process, sleep)
             finally:
-                process.kill()  # does nothing to one that has ended
+                if output is None:
+                    _kill_session(process)
         if output is None:
             return b"", f"was not done after {self._timeout_s:g} s, or printed too much"
         return output, f"failed (exit status {process.returncode})" if process.returncode else None
@@ -155,6 +161,12 @@ class FileSource:
         except OSError as error:
             raise UsageError(error.strerror or "cannot be read") from None
         return _parse(content)
+
+
+def _kill_session(process: subprocess.Popen[bytes]) -> None:
+    """End it and what it started; what it left behind when it was done by itself may go on."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _parse(output: bytes) -> PresignedTemplate:

@@ -15,7 +15,11 @@ from unshard.errors import TransferError
 
 
 class NoRangesError(TransferError):
-    """The server answers a range with the whole file."""
+    """The server answers a range with the whole file, which is `size_bytes` long."""
+
+    def __init__(self, message: str, size_bytes: int) -> None:
+        super().__init__(message)
+        self.size_bytes = size_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,10 @@ class Piece:
 
 
 class Pieces:
-    """Reads ranges of the files of `template`. Safe to use from many threads."""
+    """Reads ranges of the files of `template`. Safe to use from many threads.
+
+    `num_requests` and `received_bytes` count what it has cost so far.
+    """
 
     def __init__(
         self,
@@ -40,6 +47,8 @@ class Pieces:
         self._template = template
         self._retry = retry
         self._stopped = threading.Event()
+        self._lock = threading.Lock()
+        self.num_requests = self.received_bytes = 0
         self._transport = Transport(
             max_connections=max_connections, stall_timeout_s=stall_timeout_s
         )
@@ -81,12 +90,21 @@ class Pieces:
 
     def _ask(self, name: str, start: int, length: int) -> Piece:
         headers = {"Range": f"bytes={start}-{start + length - 1}"}
+        self._count(1, 0)
         with self._transport.get(self._template, name, headers) as response:
             if response.status == 200:
-                raise NoRangesError(f"{name}: the server does not answer ranges")
+                size_bytes = check_headers(name, response)
+                raise NoRangesError(f"{name}: the server does not answer ranges", size_bytes)
             if response.status != 206:
                 raise refusal(name, response, self._template)
-            return _piece(name, start, length, response)
+            piece = _piece(name, start, length, response)
+        self._count(0, len(piece.content))
+        return piece
+
+    def _count(self, num_requests: int, num_bytes: int) -> None:
+        with self._lock:
+            self.num_requests += num_requests
+            self.received_bytes += num_bytes
 
 
 def _piece(name: str, start: int, length: int, response: Response) -> Piece:

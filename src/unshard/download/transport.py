@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import urllib3
 from urllib3 import exceptions as http_errors
@@ -28,6 +28,8 @@ from unshard.errors import TransferError
 
 CHUNK_BYTES = 2**20
 """At most so many bytes per read; a read returns what has arrived, so a cut loses nothing."""
+SMALL_REST_BYTES = 4096
+"""What nobody wants of a body, as an error document, is read away: it is less than a handshake."""
 CONNECT_TIMEOUT_S = 15.0
 
 
@@ -99,7 +101,10 @@ class Transport:
             is_tls = host.pool.scheme == "https"
             yield Response(raw.status, raw.headers, gathered(chunks) if is_tls else chunks)
         finally:
-            if raw.length_remaining != 0:
+            rest = raw.length_remaining
+            if rest is not None and rest <= SMALL_REST_BYTES:
+                raw.drain_conn()  # of an empty body too, whose end nobody noticed else
+            else:
                 raw.close()  # the rest of the body would be read as the next answer
             raw.release_conn()
 
@@ -246,12 +251,25 @@ def _connect(origin: str, **settings: Any) -> tuple[urllib3.HTTPConnectionPool, 
     proxy = urllib.request.getproxies().get(parts.scheme)
     if not proxy or urllib.request.proxy_bypass(parts.netloc):
         return urllib3.PoolManager(**settings).connection_from_url(origin), ""
+    try:
+        manager = _proxy_manager(proxy if "://" in proxy else f"http://{proxy}", **settings)
+    except (http_errors.HTTPError, ValueError):
+        manager = None  # said below: the text of the error may have the proxy's password
+    if manager is None:
+        raise TransferError(
+            f"{parts.netloc}: the proxy that {parts.scheme}_proxy names cannot be used",
+            hint="it must be http://HOST:PORT or https://HOST:PORT",
+        )
+    return manager.connection_from_url(origin), origin if parts.scheme == "http" else ""
+
+
+def _proxy_manager(proxy: str, **settings: Any) -> urllib3.ProxyManager:
     login = urlsplit(proxy)
     headers = None
     if login.username:
-        headers = urllib3.make_headers(proxy_basic_auth=f"{login.username}:{login.password or ''}")
-    manager = urllib3.ProxyManager(proxy, proxy_headers=headers, **settings)
-    return manager.connection_from_url(origin), origin if parts.scheme == "http" else ""
+        user, password = unquote(login.username), unquote(login.password or "")
+        headers = urllib3.make_headers(proxy_basic_auth=f"{user}:{password}")
+    return urllib3.ProxyManager(proxy, proxy_headers=headers, **settings)
 
 
 def _in_words(error: http_errors.HTTPError | OSError) -> str:

@@ -68,6 +68,12 @@ def share(num_elements: int, fsdp_size: int) -> int:
     return -(-num_elements // fsdp_size)
 
 
+def padding_of(num_elements: int, rank: int, fsdp_size: int) -> int:
+    """How many elements of rank `rank`'s share are padding."""
+    each = share(num_elements, fsdp_size)
+    return min(max((rank + 1) * each - num_elements, 0), each)
+
+
 def misfit(part: PartFiles, flats: Sequence[FlatParameter]) -> str | None:
     """Where the lengths of a part's flat parameters are not those of `flats`, or None."""
     for flat in flats:
@@ -100,7 +106,7 @@ def _slices(part: PartFiles, number: int, flat: FlatParameter, total: int) -> li
                 f"has shape {ref.shape} and dtype {ref.dtype.name}; {total} elements over "
                 f"{len(part.ranks)} shards make ({expected},)",
             )  # fmt: skip
-        padding = min(max((rank + 1) * expected - total, 0), expected)
+        padding = padding_of(total, rank, len(part.ranks))
         said = file.metadata.paddings[number] if file.metadata else padding
         if said != padding:
             raise _wrong(

@@ -35,6 +35,15 @@ def open_metaseq(source: Source) -> Checkpoint:
     grid = place_files(source.text, source.files)
     opened = read_torch_files(file.path for row in grid.values() for file in row.values())
     read = [read_part_files(islice(opened, len(row))) for row in grid.values()]
+    return assemble_metaseq(source, grid, read)
+
+
+def assemble_metaseq(source: Source, grid: Grid, read: Sequence[PartFiles]) -> Checkpoint:
+    """The checkpoint whose files, by their ranks in `grid`, hold what was `read` of each part.
+
+    Raises:
+        CheckpointError: files or tensors are missing, left over or disagree.
+    """
     arguments = _merged_arguments(read)
     stored, cutting = _tensors(source.text, read, arguments)
     unblocked, layers_per_block = unblock(source.text, stored)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from unshard.download.pieces import Pieces
-from unshard.errors import CheckpointError
+from unshard.errors import CheckpointError, FormatError
 from unshard.formats.safetensors import read_safetensors
 from unshard.formats.zip_directory import read_zip_directory, zip_members
 from unshard.formats.zip_outline import directory_offset, draw_headers
@@ -24,6 +24,8 @@ HEAD_BYTES = 256 << 10
 """Fetched from the front of each file: with it the pickle of most, and all of a small one."""
 TAIL_BYTES = 64 << 10
 """Fetched from the end of an archive: the directory of most."""
+LARGEST_BYTES = 64 << 20
+"""More than any headers take: a file that wants it lies, or is none of a checkpoint."""
 ARCHIVES = (".pt", ".bin")
 WEIGHTS = (*ARCHIVES, ".safetensors")
 COMPANIONS = (".json", ".txt")
@@ -95,6 +97,8 @@ class _StandIn:
     def _fetch(self, start: int, stop: int) -> None:
         if start >= stop:
             return
+        if stop - start > LARGEST_BYTES:
+            raise FormatError(self._path, f"says that its headers take {stop - start} bytes")
         piece = self._pieces.read(self._name, start, stop - start)
         if self._size_bytes not in (0, piece.size_bytes):
             raise CheckpointError(f"{self._name}: changed on the server meanwhile")

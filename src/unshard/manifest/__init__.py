@@ -7,6 +7,7 @@ from unshard.manifest.hashing import digest_file
 from unshard.manifest.reading import (
     MANIFEST_PATTERNS,
     MAX_MANIFEST_BYTES,
+    decode_manifest,
     parse_manifest,
     read_manifest,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "PARTIAL_SUFFIX",
     "Digest",
     "Manifest",
+    "decode_manifest",
     "digest_file",
     "file_name_problem",
     "manifest_json",

@@ -31,13 +31,22 @@ def read_manifest(path: str | Path) -> Manifest:
             raw = file.read(MAX_MANIFEST_BYTES + 1)
     except OSError as error:
         raise UsageError(f"{path}: cannot read the manifest: {error.strerror}") from error
+    return decode_manifest(raw, str(path))
+
+
+def decode_manifest(raw: bytes, source: str) -> Manifest:
+    """The manifest in the bytes `raw`; of a longer one, more than `MAX_MANIFEST_BYTES` of them.
+
+    Raises:
+        FormatError: as in `read_manifest`.
+    """
     if len(raw) > MAX_MANIFEST_BYTES:
-        raise FormatError(path, f"larger than {MAX_MANIFEST_BYTES} bytes: not a manifest")
+        raise FormatError(source, f"larger than {MAX_MANIFEST_BYTES} bytes: not a manifest")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise FormatError(path, f"byte {error.start} is not UTF-8: not a manifest") from error
-    return parse_manifest(text, str(path))
+        raise FormatError(source, f"byte {error.start} is not UTF-8: not a manifest") from error
+    return parse_manifest(text, source)
 
 
 def parse_manifest(text: str, source: str) -> Manifest:

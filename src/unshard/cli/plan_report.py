@@ -1,0 +1,157 @@
+"""A plan for people: a few facts, a table of steps, a table of machines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from unshard.cli.printable import printable
+from unshard.cli.quantities import format_bytes
+from unshard.library.fitting import FORMATS, Fit
+from unshard.library.forecast import Forecast, LinkForecast
+from unshard.library.machines import USABLE
+from unshard.library.planning import Planned
+from unshard.library.steps import NUM_SEQUENCES, Step
+
+
+def report_lines(planned: Planned) -> Iterator[str]:
+    """Everything, in the order in which it comes to pass."""
+    found = planned.forecast
+    for label, text in _facts(planned):
+        yield f"{label:<8}{text}"
+    yield ""
+    yield from _table(
+        ["step", "writes", "disk at most", "disk after", "memory", "time"],
+        [_step_row(step) for step in found.steps],
+    )
+    if lacking := _without_space(planned):
+        whole = found.link is not None and len(lacking) == len(found.steps)
+        what = "all of it" if whole else ", ".join(lacking)
+        yield f"too little disk is free here for {what}"
+    if found.model is not None:
+        sequences = f"{NUM_SEQUENCES} sequences of {found.model.max_positions} tokens"
+        yield f"(serve: on a CPU, with the keys and values of {sequences} in fp32)"
+        yield ""
+        yield from _machine_lines(found)
+    if planned.notes or planned.cost:
+        yield ""
+    yield from (f"note: {printable(note)}" for note in planned.notes)
+    if cost := planned.cost:
+        yield (
+            f"this plan took {_counted(cost.num_requests, 'request')} and "
+            f"{format_bytes(cost.received_bytes)} from the server"
+        )
+
+
+def _facts(planned: Planned) -> Iterator[tuple[str, str]]:
+    found, model = planned.forecast, planned.forecast.model
+    yield "source", printable(planned.source)
+    each = f", the largest {format_bytes(found.largest_file_bytes)}" if found.num_files > 1 else ""
+    yield "files", f"{found.num_files}, {format_bytes(found.num_bytes)}{each}"
+    if model is not None:
+        yield (
+            "model",
+            f"{model.num_parameters:,} parameters ({', '.join(model.dtypes)}), "
+            f"{format_bytes(model.weight_bytes)}; {model.layout}: {model.tp_size} "
+            f"tensor-parallel x {model.fsdp_size} FSDP",
+        )
+    if found.link is not None:
+        yield from _link_facts(found.link, planned)
+    yield "disk", f"{format_bytes(planned.disk.free_bytes)} free in {planned.disk.folder}"
+
+
+def _link_facts(link: LinkForecast, planned: Planned) -> Iterator[tuple[str, str]]:
+    if link.bytes_per_s and link.elapsed_s is not None:
+        how = ""
+        if measured := planned.measured:
+            how = f", measured over {_counted(measured.num_connections, 'connection')}"
+        rate = format_bytes(int(link.bytes_per_s))
+        yield "time", f"{format_duration(link.elapsed_s)} at {rate}/s{how}"
+    if link.link_end is None or link.link_left_s is None:
+        yield "link", "does not say when it ends"
+        return
+    verdict = ""
+    if link.needed_bytes_per_s:
+        needed = f"{format_bytes(int(link.needed_bytes_per_s))}/s"
+        verdict = {
+            True: ", after the download",
+            False: f", before the download: {needed} would do, or a fresh link on the way",
+            None: f": a download in one go needs {needed}",
+        }[link.ends_in_time]
+    left = format_duration(link.link_left_s)
+    yield "link", f"ends in {left}, {link.link_end:%Y-%m-%d %H:%M} UTC{verdict}"
+
+
+def _step_row(step: Step) -> list[str]:
+    elapsed = "" if step.elapsed_s is None else format_duration(step.elapsed_s)
+    return [
+        step.name,
+        format_bytes(step.written_bytes) if step.written_bytes else "–",
+        format_bytes(step.peak_disk_bytes),
+        format_bytes(step.final_disk_bytes),
+        format_bytes(step.memory_bytes),
+        f"≥ {elapsed}" if step.elapsed_is_least else elapsed,
+    ]
+
+
+def _without_space(planned: Planned) -> list[str]:
+    """Steps for which the disk has too little left beside what is there."""
+    found = planned.forecast
+    there = 0 if found.link else found.num_bytes
+    free = planned.disk.free_bytes
+    return [step.name for step in found.steps if step.peak_disk_bytes - there > free]
+
+
+def _machine_lines(found: Forecast) -> Iterator[str]:
+    by_machine: dict[str, dict[str, Fit]] = {}
+    for fit in found.machines:
+        by_machine.setdefault(fit.machine, {})[fit.weight_format] = fit
+    formats = [each.name for each in FORMATS]
+    rows = [
+        [machine, *(_fit_cell(fits.get(name)) for name in formats)]
+        for machine, fits in by_machine.items()
+    ]
+    yield from _table(["holds the weights?", *formats], rows)
+    yield (
+        f"(per device, of {USABLE:.0%} of its memory; tok: tokens of keys and values, of all "
+        "sequences, that fit beside)"
+    )
+    yield "(unshard itself computes on one device, in 16 or 32 bits)"
+
+
+def _fit_cell(fit: Fit | None) -> str:
+    if fit is None:
+        return "–"
+    weights = format_bytes(fit.weight_bytes)
+    if not fit.fits:
+        return f"no: {weights} of {format_bytes(fit.usable_bytes)}"
+    return f"yes: {weights} + {_short(fit.cache_tokens)} tok"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Left-aligned first column, the others as wide as they need."""
+    lines = [header, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    for line in lines:
+        yield "  ".join(
+            cell.ljust(width) for cell, width in zip(line, widths, strict=True)
+        ).rstrip()
+
+
+def _short(count: int) -> str:
+    """Rounded down: `7606`, `47k`, `12M`."""
+    for unit, one in (("M", 10**6), ("k", 10**3)):
+        if count >= 10 * one:
+            return f"{count // one}{unit}"
+    return str(count)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def format_duration(seconds: float) -> str:
+    """Time for people: `31 h`, `12 min`, `8 s`."""
+    for unit, length_s, up_to in (("s", 1, 90), ("min", 60, 90), ("h", 3600, 48)):
+        if seconds < up_to * length_s:
+            return f"{seconds / length_s:.0f} {unit}"
+    return f"{seconds / 86400:.1f} days"
