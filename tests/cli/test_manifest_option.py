@@ -80,6 +80,14 @@ def test_one_that_is_given_and_cannot_be_had_is_an_error(
     assert list(Path("to").iterdir()) == []
 
 
+@pytest.mark.parametrize("command", [["download", "URL", "to"], ["verify", "to"]])
+def test_an_empty_one_as_of_an_unset_variable_is_not_none(store, capfd, command):
+    Path("to").mkdir()
+    command = [store.presigned_url() if each == "URL" else each for each in command]
+    code, output = run(capfd, *command, "--manifest", "")
+    assert (code, "cannot read the manifest" in output) == (2, True)
+
+
 def test_an_export_of_one_does_not_show_its_secret(store, capfd):
     Path("to").mkdir()
     url = store.presigned_url(LIST)

@@ -39,8 +39,7 @@ def serve():
 
 
 def fetch(url: str):
-    link = PresignedTemplate.parse(url)
-    return fetch_manifest(link, retry=RetryPolicy(attempts=3), sleep=lambda _: None)
+    return fetch_manifest(url, retry=RetryPolicy(attempts=3), sleep=lambda _: None)
 
 
 def body(content: bytes, **headers: str) -> Answer:

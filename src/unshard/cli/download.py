@@ -10,8 +10,7 @@ from pathlib import Path
 import click
 
 from unshard import releases
-from unshard.cli import display, link_options, manifest_option, release_files, source_url
-from unshard.cli.manifest_option import Place
+from unshard.cli import display, link_options, release_files, source_url
 from unshard.cli.quantities import ByteCount
 from unshard.cli.stderr import events_option
 from unshard.download import DownloadReport, Link, download
@@ -25,7 +24,6 @@ from unshard.errors import UsageError
 @click.option(
     "--manifest",
     "manifest",
-    type=manifest_option.place,
     metavar="FILE|URL",
     help="Names the files and what they must hash to: Meta's CSV, md5sum's or BSD's lines, JSON.",
 )
@@ -54,7 +52,7 @@ from unshard.errors import UsageError
 def command(
     url: str | None,
     directory: Path | None,
-    manifest: Place | None,
+    manifest: str | None,
     parts: int | None,
     shards: int | None,
     max_connections: int,

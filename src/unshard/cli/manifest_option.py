@@ -4,32 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from unshard.download import PresignedTemplate, fetch_manifest
+from unshard.cli.deferred import deferred
 from unshard.errors import UsageError
 from unshard.manifest import Manifest, read_manifest
 
-Place = Path | PresignedTemplate
-"""Where a manifest lies. Neither form shows the query of a URL."""
+_fetch_manifest = deferred("unshard.download", "fetch_manifest")
+"""What is read from the disk needs no HTTP client."""
 
 
-def place(value: str) -> Place:
-    """Where `value` says: a URL if it looks like one, and else a path.
-
-    Raises:
-        UsageError: a URL that cannot be one of a file; it is not repeated.
-    """
-    if "://" not in value:
-        return Path(value)
-    try:
-        return PresignedTemplate.parse(value)
-    except UsageError as error:
-        raise UsageError(f"--manifest: {error.message}", hint=error.hint) from None
-
-
-def read(found: Place) -> Manifest:
+def read(place: str | Path) -> Manifest:
     """
     Raises:
         UsageError, FormatError: as `read_manifest`.
         TransferError, LinkRefusedError: as `fetch_manifest`.
     """
-    return read_manifest(found) if isinstance(found, Path) else fetch_manifest(found)
+    if isinstance(place, Path) or "://" not in place:
+        return read_manifest(place)
+    try:
+        manifest: Manifest = _fetch_manifest(place)
+    except UsageError as error:
+        raise UsageError(f"--manifest: {error.message}", hint=error.hint) from None
+    return manifest

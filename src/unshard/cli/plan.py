@@ -10,9 +10,8 @@ from pathlib import Path
 import click
 
 from unshard import releases
-from unshard.cli import manifest_option, release_files, source_url
+from unshard.cli import release_files, source_url
 from unshard.cli.json_values import json_value
-from unshard.cli.manifest_option import Place
 from unshard.cli.plan_report import report_lines
 from unshard.cli.quantities import ByteCount
 from unshard.download import PresignedTemplate
@@ -28,7 +27,6 @@ MANY_FILES = 100
 @click.option(
     "--manifest",
     "manifest",
-    type=manifest_option.place,
     metavar="FILE|URL",
     help="URL: names the files: Meta's CSV, md5sum's or BSD's lines, JSON.",
 )
@@ -53,7 +51,7 @@ MANY_FILES = 100
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as one JSON object.")
 def command(
     target: str | None,
-    manifest: Place | None,
+    manifest: str | None,
     parts: int | None,
     shards: int | None,
     rate: int | None,
@@ -105,7 +103,7 @@ def _template(target: str | None) -> PresignedTemplate:
 
 
 def _names(
-    template: PresignedTemplate, manifest: Place | None, parts: int | None, shards: int | None
+    template: PresignedTemplate, manifest: str | None, parts: int | None, shards: int | None
 ) -> Sequence[str]:
     """As `unshard download` would fetch them; a known release needs no manifest for that."""
     release = releases.BY_TEMPLATE_NAME.get(template.name)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from unshard import releases
 from unshard.cli import display, manifest_option
-from unshard.cli.manifest_option import Place
 from unshard.cli.stderr import current
 from unshard.download import PresignedTemplate, RetryPolicy, fetch_manifest, fetch_tokenizer
 from unshard.errors import DigestError, FormatError, LinkRefusedError, TransferError, UsageError
@@ -19,7 +18,7 @@ SOON = RetryPolicy(attempts=2)
 
 
 def files(
-    template: PresignedTemplate, place: Place | None, parts: int | None, shards: int | None
+    template: PresignedTemplate, place: str | None, parts: int | None, shards: int | None
 ) -> Manifest | Sequence[str]:
     """The manifest's files, the parts asked for, or a known release's.
 
@@ -27,9 +26,9 @@ def files(
         UsageError: nothing says which, or two things do.
         UnshardError: as `manifest_option.read`.
     """
-    if place and (parts or shards):
+    if place is not None and (parts or shards):
         raise UsageError("--manifest names the files already; leave --parts and --shards away")
-    if place:
+    if place is not None:
         manifest = manifest_option.read(place)
         _tell_shared_digests(manifest)
         return manifest
@@ -58,16 +57,16 @@ def _of_release(release: Release) -> Manifest | Sequence[str]:
     """Its files by the manifest that metaseq publishes, if that can be had and fits."""
     problem = "no md5s of it are published"
     if release.manifest_name:
-        link = PresignedTemplate.parse(releases.ASSETS + release.manifest_name)
+        address = releases.ASSETS + release.manifest_name
         try:
-            manifest = fetch_manifest(link, retry=SOON)
+            manifest = fetch_manifest(address, retry=SOON)
         except (TransferError, LinkRefusedError, FormatError) as error:
             problem = error.message
         else:
             if set(manifest) == set(release.file_names):
-                current().note(f"no --manifest: verifying by {link}")
+                current().note(f"no --manifest: verifying by {address}")
                 return manifest
-            problem = f"{link}: does not name its files"
+            problem = f"{address}: does not name its files"
     current().note(
         f"no --manifest: fetching the {len(release.file_names)} files of {release.name}, "
         f"with nothing to verify them against ({problem})"

@@ -11,7 +11,6 @@ import click
 
 from unshard.cli import display, manifest_option
 from unshard.cli.deferred import deferred
-from unshard.cli.manifest_option import Place
 from unshard.cli.printable import printable
 from unshard.cli.stderr import events_option
 from unshard.errors import UsageError
@@ -32,7 +31,6 @@ EXPORTS = {"json": "sha256", "md5sum": "md5", "sha256sum": "sha256"}
 @click.option(
     "--manifest",
     "place",
-    type=manifest_option.place,
     metavar="FILE|URL",
     help="Our JSON, Meta's CSV, or lines of md5sum, sha256sum or their BSD cousins. Default: the "
     f"one {', '.join(MANIFEST_PATTERNS[:-1])} or {MANIFEST_PATTERNS[-1]} in DIRECTORY.",
@@ -57,7 +55,7 @@ EXPORTS = {"json": "sha256", "md5sum": "md5", "sha256sum": "sha256"}
 )
 def command(
     directory: Path,
-    place: Place | None,
+    place: str | None,
     force: bool,
     url: str | None,
     as_json: bool,
@@ -80,8 +78,8 @@ def command(
     if form:
         click.echo(_export(directory, place, form), nl=False)
         return
-    place = place or _only_manifest(directory)
-    manifest = manifest_option.read(place) if place else None
+    found = _only_manifest(directory) if place is None else place
+    manifest = None if found is None else manifest_option.read(found)
     with display.progress() as progress:
         findings = verify_folder(directory, manifest, force=force, progress=progress)
         repaired = repair(findings.files, manifest, url, progress) if url is not None else ()
@@ -96,8 +94,8 @@ def command(
         raise problem
 
 
-def _export(directory: Path, place: Place | None, form: str) -> str:
-    if place:
+def _export(directory: Path, place: str | None, form: str) -> str:
+    if place is not None:
         manifest = manifest_option.read(place)
     else:
         with display.progress() as progress:

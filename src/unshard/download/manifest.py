@@ -21,18 +21,19 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 
 
 def fetch_manifest(
-    link: PresignedTemplate,
+    address: str,
     *,
     retry: RetryPolicy = DEFAULT_RETRY,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Manifest:
-    """The manifest behind `link`, whose query no error and no `source` shows.
+    """The manifest behind the URL `address`, whose query no error and no `source` shows.
 
     Raises:
+        UsageError: `address` is no URL of a file.
         TransferError, LinkRefusedError: the server does not give it.
         FormatError: as `read_manifest`, also for one of more than `MAX_MANIFEST_BYTES`.
     """
-    failures = 0
+    link, failures = PresignedTemplate.parse(address), 0
     with Transport(max_connections=1, stall_timeout_s=_STALL_TIMEOUT_S) as transport:
         while True:
             try:
