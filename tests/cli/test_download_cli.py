@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 
 import pytest
 from click.testing import CliRunner
 
 from unshard import releases
-from unshard.cli import display
 from unshard.cli.download import command as download_command
 from unshard.cli.verify import command as verify_command
 from unshard.errors import DestinationError, IntegrityError, LinkRefusedError, UsageError
@@ -278,43 +276,3 @@ def test_verify_wants_exactly_one_manifest(folder):
         path.unlink()
     with pytest.raises(IntegrityError, match=r"not a torch\.save checkpoint"):
         run(verify_command, folder)
-
-
-def test_lines_are_rare_and_notes_come_at_once():
-    now, stream = [0.0], io.StringIO()
-    lines = display.LineProgress(stream, clock=lambda: now[0])
-    lines.start("download", 2 * 2**30)
-    for second in range(1, 12):
-        now[0] = second
-        lines.advance(2**26)
-    lines.note("a.pt: again")
-    lines.start("download", 4 * 2**30)  # a better estimate of the same work
-    now[0] = 20
-    lines.advance(0)
-    assert stream.getvalue().splitlines() == [
-        "download: 0.31 of 2.00 GiB (15 %), 67 MB/s, 0 min left",
-        "download: 0.62 of 2.00 GiB (31 %), 67 MB/s, 0 min left",
-        "a.pt: again",
-        "download: 0.69 of 4.00 GiB (17 %), 37 MB/s, 2 min left",
-    ]
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-def test_a_terminal_gets_a_bar_and_whole_notes(monkeypatch):
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "100")
-    terminal = Terminal()
-    with display.progress(terminal) as progress:
-        progress.advance(1)  # before the work has a size
-        progress.start("download", 1000)
-        progress.advance(900)
-        progress.note("[bold]a.pt[/bold]: " + "x" * 200)
-        progress.start("download", 2000)
-        progress.advance(-400)
-    text = terminal.getvalue()
-    assert "[bold]a.pt[/bold]: " + "x" * 200 in text
-    assert "0.5/2.0 KiB" in text

@@ -155,3 +155,11 @@ def test_repair_says_what_it_lacks(folder, capsys):
         (folder / name).unlink()
     assert main(["verify", str(folder), "--repair", "opt-125m"]) == 2
     assert "--repair needs a manifest" in capsys.readouterr().err
+
+
+def test_only_files_are_taken_for_manifests(folder, capsys):
+    os.mkfifo(folder / "pipe.md5")
+    (folder / "checklist.chk").mkdir()
+    (folder / "gone.sha256").symlink_to("nowhere")
+    assert main(["verify", str(folder)]) == 3
+    assert "torch files are damaged" in capsys.readouterr().err

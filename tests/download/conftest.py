@@ -2,18 +2,20 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from unshard.download import DownloadReport, PresignedTemplate, RetryPolicy, download
 from unshard.manifest import Digest, Manifest
+from unshard.progress import Files, Silent
 from unshard.testing.object_store import FakeObjectStore
 
 AT_ONCE = RetryPolicy(first_delay_s=0)
 
 
-class Recorder:
+class Recorder(Silent):
     """A Progress that remembers."""
 
     def __init__(self) -> None:
@@ -22,8 +24,9 @@ class Recorder:
         self.total_bytes = 0
         self.done_bytes = 0
 
-    def start(self, what: str, total_bytes: int) -> None:
+    def start(self, what: str, total_bytes: int, files: Callable[[], Files] | None = None) -> None:
         self.total_bytes = total_bytes
+        self.files = files
 
     def advance(self, num_bytes: int) -> None:
         with self.lock:

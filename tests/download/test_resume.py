@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from unshard.download import PresignedTemplate, RetryPolicy, download
 from unshard.errors import DigestError, TransferError
 from unshard.manifest import Digest, Manifest
+from unshard.progress import Silent
 from unshard.testing.object_store import FakeObjectStore, Fault
 
 LENGTH = 3000
@@ -91,7 +92,7 @@ def test_an_object_that_changes_never_mixes(store, recorder, cut, grows, between
     assert any("has changed on the server" in note for note in progress.notes)
 
 
-class _SwapAtFirstNote:
+class _SwapAtFirstNote(Silent):
     """Replaces the object when the first cut is reported, before the next request."""
 
     def __init__(self, progress, swap):

@@ -19,7 +19,7 @@ MIB = 2**20
 
 def stalled(box, store, options=()):
     """A run that waits for the rest of one file, all others being there."""
-    store.store.inject(Fault(stall_after=150_000), file="part-1.pt", times=4)
+    store.store.inject(Fault(stall_after=40_000), file="part-1.pt", times=8)
     process = box.start(store.url(), *options)
     deadline = time.monotonic() + 20
     while len(box.fetched()) < len(box.names) - 1:

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 import unshard
-from unshard import releases, verify
+from unshard import releases
 from unshard.cli.main import main
-from unshard.library import verification
+from unshard.formats.zip_directory import read_zip_directory
+from unshard.library import opened_folder
 from unshard.testing.tiny_checkpoint import TINY, write_tiny_checkpoint
+from unshard.verify import known_parts
 
 SHARED = Path(
     os.environ.get("UNSHARD_REFERENCE", Path(__file__).parents[3] / "shared/oracle")
@@ -34,7 +36,7 @@ def parts(tmp_path, monkeypatch) -> Path:
     write_tiny_checkpoint(tmp_path / "raw", WIDE, tp_size=8, fsdp_size=1)
     assert main(["reshard", str(tmp_path / "raw"), str(tmp_path / "parts"), "--to", "metaseq"]) == 0
     (tmp_path / "parts/dict.txt").unlink()
-    monkeypatch.setattr(verification, "OPT_175B_SIZE", (WIDE.num_layers, WIDE.hidden_size))
+    monkeypatch.setattr(opened_folder, "OPT_175B_SIZE", (WIDE.num_layers, WIDE.hidden_size))
     return tmp_path / "parts"
 
 
@@ -45,7 +47,7 @@ def know(monkeypatch, folder: Path, *names: str, origin: str = "printed somewher
         for name in releases.PART_NAMES
     )
     known = releases.PartsDigests(origin, "a script", (590, 711), md5s)
-    monkeypatch.setattr(verify, "KNOWN_PARTS", (*verify.KNOWN_PARTS, known))
+    monkeypatch.setattr(known_parts, "KNOWN_PARTS", (*known_parts.KNOWN_PARTS, known))
 
 
 def flip(path: Path, offset: int = 0) -> None:
@@ -108,7 +110,7 @@ def test_a_part_that_cannot_be_read_is_an_alarm(parts, capsys):
     (parts / "reshard-model_part-7.pt").unlink()
     (parts / "reshard-model_part-7.pt").mkdir()
     assert main(["verify", str(parts)]) == 3
-    assert "reshard-model_part-7.pt is not a file" in capsys.readouterr().err
+    assert "reshard-model_part-7.pt cannot be read: is not a file" in capsys.readouterr().err
 
 
 def test_parts_of_another_model_are_not_looked_up(tmp_path, capsys):
@@ -164,6 +166,28 @@ def test_a_reshard_is_verified_by_the_fingerprint_that_it_recorded(resharded, ca
     flip(next(resharded.glob("*.safetensors")), -1)
     assert main(["verify", str(resharded)]) == 3
     assert "not those whose fingerprint unshard.json records" in capsys.readouterr().err
+
+
+def test_what_the_fingerprint_proves_is_read_once_and_all_else_by_its_crc(raw, tmp_path, capsys):
+    folder, _ = raw
+    assert main(["reshard", str(folder), str(tmp_path / "parts"), "--to", "metaseq"]) == 0
+    capsys.readouterr()
+    path = tmp_path / "parts/reshard-model_part-1.pt"
+    records = read_zip_directory(path)
+    tensors = unshard.open(tmp_path / "parts")
+    weights = sum(tensor.stored.num_bytes for tensor in tensors.values())
+
+    assert main(["verify", str(path.parent), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    stored = 2 * sum(record.length for record in records.values())
+    assert stored - report["archives"]["num_bytes"] >= weights
+    assert len(report["archives"]["sound"]) == 2
+
+    for name, record in records.items():
+        flip(path, record.offset + record.length - 1)
+        assert main(["verify", str(path.parent)]) == 3, name
+        flip(path, record.offset + record.length - 1)
+    assert main(["verify", str(path.parent)]) == 0
 
 
 def test_a_reshard_that_does_not_open_is_an_alarm(resharded, capsys):

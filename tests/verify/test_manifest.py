@@ -39,6 +39,25 @@ def test_all_forms_say_the_same(files, binary, end):
     assert list(parse_manifest(bsd, "m").items()) == expected
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{B}  a.pt",
+        f"{B} *a.pt\r\n",
+        f"{B} a.pt",
+        f"{B}  ./a.pt",
+        f"# by hand\n\n{B.upper()}  a.pt\n#",
+        f"MD5 (a.pt) = {B}",
+        f"MD5(a.pt)= {B}",
+        f"\ufeff{B}  a.pt",
+        f"\ufeffshard,md5sum\r\na.pt,{B}\r\n",
+    ],
+)
+def test_all_that_tools_write_is_read(tmp_path, text):
+    (tmp_path / "checklist.chk").write_text(text)
+    assert read_manifest(tmp_path / "checklist.chk") == {"a.pt": Digest("md5", B.lower())}
+
+
 def test_names_with_one_digest_are_told():
     other = "c" * 32
     manifest = parse_manifest(
@@ -66,7 +85,28 @@ def test_metas_form_has_no_last_line_end(tmp_path):
         (f"shard,md5sum\na.pt,{A[:-1]}", "line 2: .* is not an md5"),
         (f"shard,md5sum\na.pt,{A},x", "line 2: neither"),
         (f"shard,md5sum\n\n{A}  a.pt", "line 3: neither"),
-        (f"{A}  a.pt\n\\{A}  b\\nc.pt", "line 2: .* is not an md5"),
+        (f"{A}  a.pt\n\\{A}  b\\nc.pt", "line 2: is of a name with a line end"),
+        (f"\\{A} *b\\\\c.pt", "line 1: is of a name with a line end or a backslash"),
+        (f"{A}  a.pt\n\ufeff{A}  b.pt", r"line 2: '\\ufeffa+' is not an md5"),
+        (f"{A}  a.pt\r{B}  b.pt\r", "line 1: .*control character"),
+        (f"{A}  a.pt\u2028{B}  b.pt", "line 1: .*an invisible or control character"),
+        (f"{A}  a\u200e.pt", "line 1: .*an invisible or control character"),
+        (f"{A}  a\u0308.pt\n{A}  b.pt\n{B}  \u00e4.pt", "line 3: 'ä.pt' comes twice, composed of"),
+        (f"{A}  a.pt \n", "line 1: 'a.pt ' begins or ends with a space"),
+        (f"{A}   a.pt\n", "line 1: ' a.pt' begins or ends with a space"),
+        (f"{A}  ./.bashrc", "line 1: .*begins with a dot"),
+        (f"{A}  ./../a.pt", "line 1: .*path separator"),
+        (f"{A}  .//a.pt", "line 1: .*path separator"),
+        (f"{A}  a.pt\n{A}  ./a.pt", "line 2: 'a.pt' comes twice"),
+        (f"{A[:-1]} a.pt", "line 1: neither"),
+        (f"{A}\ta.pt", "line 1: neither"),
+        (f"{A}\x00  a.pt", "line 1: .* is not an md5"),
+        (f"{A * 4}  a.pt", "line 1: .* is not an md5 .* or a sha256"),
+        (f"SHA512 (a.pt) = {A * 4}", "line 1: neither"),
+        ("x" * 2**20, "line 1: neither"),
+        (f"{A}  {'x' * 2**20}", "line 1: .*too long"),
+        (f"{'a' * 2**20}  a.pt", "line 1: .* is not an md5"),
+        (f"shard,md5sum\n# made by hand\na.pt,{A}", "line 2: neither"),
         (f"MD5 (a.pt) = {A[:-1]}", "line 1: .* is not an md5"),
         (f"MD5 (../a.pt) = {A}", "line 1: .*path separator"),
         (f"{A}  a.pt\nMD5 (a.pt) = {A}", "line 2: 'a.pt' comes twice"),

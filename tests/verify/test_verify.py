@@ -11,20 +11,24 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unshard import digest
-from unshard import verify as module
 from unshard.download.journal import Journal
 from unshard.errors import UsageError
 from unshard.finished import JOURNAL_NAME, Finished, remember, remembered
 from unshard.manifest import Digest, Manifest
-from unshard.verify import verify
+from unshard.progress import Silent
+from unshard.verify import hashing, verify
 
 
-class Counter:
+class Counter(Silent):
     def __init__(self):
         self.total_bytes = self.done_bytes = 0
+        self.names = []
 
-    def start(self, what, total_bytes):
-        self.total_bytes = total_bytes
+    def start(self, what, total_bytes, files=None):
+        self.total_bytes, self.files = total_bytes, files
+
+    def file(self, name):
+        self.names.append(name)
 
     def advance(self, num_bytes):
         self.done_bytes += num_bytes
@@ -91,6 +95,8 @@ def test_every_byte_is_read_and_counted(tmp_path):
     counter = Counter()
     report = verify(tmp_path, manifest, progress=counter)
     assert report.num_bytes == counter.total_bytes == counter.done_bytes == 700_004
+    assert sorted(counter.names) == ["a.pt", "b.pt", "c.pt"]
+    assert (counter.files().num_whole, counter.files().num_files) == (3, 3)
 
 
 def test_a_file_that_cannot_be_read_is_named_and_the_others_are_verified(tmp_path, monkeypatch):
@@ -100,7 +106,7 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_are_verified(tmp_pat
         for path, value in digest.hash_files(paths, algorithm, advance=advance):
             yield path, OSError(5, "Input/output error") if path.name == "a.pt" else value
 
-    monkeypatch.setattr(module, "hash_files", hash_files)
+    monkeypatch.setattr(hashing, "hash_files", hash_files)
     report = verify(tmp_path, manifest)
     assert [d.problem for d in report.different] == ["cannot be read: Input/output error"]
     assert report.matching == ("b.pt",)

@@ -12,6 +12,7 @@ import click
 from unshard import releases
 from unshard.cli import display, link_options, release_files, source_url
 from unshard.cli.quantities import ByteCount
+from unshard.cli.stderr import events_option
 from unshard.download import DownloadReport, Link, download
 from unshard.download.pool import DEFAULT_MAX_CONNECTIONS
 from unshard.errors import UsageError
@@ -37,7 +38,7 @@ from unshard.errors import UsageError
     type=click.IntRange(min=1, max=64),
     default=DEFAULT_MAX_CONNECTIONS,
     show_default=True,
-    help="Files fetched at the same time.",
+    help="Connections at most; more than 16 only where they bring more.",
 )
 @click.option(
     "--max-rate",
@@ -46,6 +47,7 @@ from unshard.errors import UsageError
 )
 @link_options.url_command
 @link_options.url_file
+@events_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(
     url: str | None,

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import click
-
 from unshard import releases
 from unshard.cli import display, manifest_option
+from unshard.cli.stderr import current
 from unshard.download import PresignedTemplate, RetryPolicy, fetch_manifest, fetch_tokenizer
 from unshard.errors import DigestError, FormatError, LinkRefusedError, TransferError, UsageError
 from unshard.manifest import Manifest
@@ -48,10 +47,9 @@ def files(
 
 def _tell_shared_digests(manifest: Manifest) -> None:
     for names in manifest.shared_digests():
-        click.echo(
+        current().note(
             f"{manifest.source}: gives {', '.join(names)} one and the same digest; different "
-            "files never have that, so expect that all but one of them are refused",
-            err=True,
+            "files never have that, so expect that all but one of them are refused"
         )
 
 
@@ -66,13 +64,12 @@ def _of_release(release: Release) -> Manifest | Sequence[str]:
             problem = error.message
         else:
             if set(manifest) == set(release.file_names):
-                click.echo(f"no --manifest: verifying by {address}", err=True)
+                current().note(f"no --manifest: verifying by {address}")
                 return manifest
             problem = f"{address}: does not name its files"
-    click.echo(
+    current().note(
         f"no --manifest: fetching the {len(release.file_names)} files of {release.name}, "
-        f"with nothing to verify them against ({problem})",
-        err=True,
+        f"with nothing to verify them against ({problem})"
     )
     return release.file_names
 
@@ -97,9 +94,8 @@ def tokenizer(
         with display.progress() as progress:
             return fetch_tokenizer(directory, assets=releases.ASSETS, progress=progress, retry=SOON)
     except (TransferError, LinkRefusedError, DigestError) as error:
-        click.echo(
+        current().note(
             f"no tokenizer: {error.message}; the weights are fetched without. To use them, put "
-            f"gpt2-vocab.json and gpt2-merges.txt of {releases.ASSETS} into {directory}",
-            err=True,
+            f"gpt2-vocab.json and gpt2-merges.txt of {releases.ASSETS} into {directory}"
         )
         return ()

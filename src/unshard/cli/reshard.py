@@ -18,6 +18,7 @@ from unshard.cli.resharding import (
     refuse_other_command,
     refuse_others_options,
 )
+from unshard.cli.stderr import current, events_option
 from unshard.dtypes import BY_NAME
 from unshard.execute.journal import recorded_fingerprint
 from unshard.execute.reclaim import unfinished
@@ -110,6 +111,7 @@ from unshard.index.checkpoint import Checkpoint
 )
 @click.option("--overwrite", is_flag=True, help="Replace files of the same names in DST.")
 @click.option("--dry-run", is_flag=True, help="Print the plan that would run, and stop.")
+@events_option
 @click.option("--json", "as_json", is_flag=True, help="Print the plan or the result as JSON.")
 def command(
     source: str,
@@ -160,15 +162,14 @@ def command(
     except KeyboardInterrupt:
         again = " without --overwrite" if overwrite else ""
         follows = "it goes on from here" if sync else "it starts anew"
-        click.echo(f"stopped; run the same command again{again}: {follows}", err=True)
+        current().note(f"stopped; run the same command again{again}: {follows}")
         raise
     print_result(paths, plan, recorded_fingerprint(Path(destination)), as_json=as_json)
 
 
 def _mention_missing_tokenizer(checkpoint: Checkpoint) -> None:
     if not checkpoint.companions:
-        click.echo(
+        current().note(
             f"note: no tokenizer beside {checkpoint.source}: put gpt2-vocab.json and "
-            "gpt2-merges.txt there, and they go along",
-            err=True,
+            "gpt2-merges.txt there, and they go along"
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from unshard.cli.quantities import format_bytes
+from unshard.cli.stderr import current
 from unshard.dtypes import DType
 from unshard.errors import UsageError
 from unshard.execute.journal import WEIGHT_SUFFIXES
@@ -83,16 +84,14 @@ def refuse_other_command(left: Reclaiming, source: str, destination: str, *, rec
             f"{destination}: holds an unfinished reshard of {left.plan.source} with --reclaim",
             hint=f"repeat that command in {left.folder}: its source files are partly deleted",
         )
-    click.echo(
-        f"note: goes on with the reshard that was begun here, to {left.plan.target}", err=True
-    )
+    current().note(f"note: goes on with the reshard that was begun here, to {left.plan.target}")
 
 
 def mention_omissions(checkpoint: Checkpoint, plan: CopyPlan) -> None:
     """Says what the output will lack that the index does not list as a tensor."""
     for omission in plan.omissions:
         if omission.name not in checkpoint.index:
-            click.echo(f"note: leaves out {omission.name}: {omission.reason}", err=True)
+            current().note(f"note: leaves out {omission.name}: {omission.reason}")
 
 
 def print_result(
@@ -108,7 +107,7 @@ def print_result(
     for path in paths:
         click.echo(path)
     if fingerprint is not None:
-        click.echo(f"fingerprint {fingerprint}", err=True)
+        current().note(f"fingerprint {fingerprint}")
 
 
 def print_plan(checkpoint: Checkpoint, plan: CopyPlan, workers: int, *, as_json: bool) -> None:

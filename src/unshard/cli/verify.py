@@ -10,12 +10,16 @@ from typing import Any
 import click
 
 from unshard.cli import display, manifest_option
-from unshard.cli.repair import repair
+from unshard.cli.deferred import deferred
+from unshard.cli.stderr import events_option
 from unshard.errors import UsageError
-from unshard.library.verification import Findings, verify_folder
+from unshard.library.findings import Findings
+from unshard.library.verification import verify_folder
 from unshard.manifest import MANIFEST_PATTERNS, manifest_json, sum_lines
 from unshard.releases import KNOWN_PARTS
 from unshard.verify import PartsReport, VerifyReport, manifest_of
+
+repair = deferred("unshard.cli.repair", "repair")
 
 EXPORTS = {"json": "sha256", "md5sum": "md5", "sha256sum": "sha256"}
 """The forms of a manifest that are written, and what files are hashed by for them."""
@@ -39,6 +43,7 @@ EXPORTS = {"json": "sha256", "md5sum": "md5", "sha256sum": "sha256"}
     metavar="[URL]",
     help="Fetch what differs or is missing. `-` reads the URL from stdin; none: UNSHARD_URL.",
 )
+@events_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option(
     "--export",
@@ -105,7 +110,8 @@ def _export(directory: Path, place: str | None, form: str) -> str:
 
 
 def _only_manifest(directory: Path) -> Path | None:
-    found = sorted(path for pattern in MANIFEST_PATTERNS for path in directory.glob(pattern))
+    paths = (path for pattern in MANIFEST_PATTERNS for path in directory.glob(pattern))
+    found = sorted(path for path in paths if path.is_file())
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise UsageError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,11 +25,13 @@ def hash_files(
     *,
     advance: Callable[[int], None],
     workers: int | None = None,
+    of_bytes: int = 0,
 ) -> Iterator[Result]:
     """Hash `paths` with `workers` threads (default: as many as cores), in order of completion.
 
     MD5 of many bytes in many files goes through SIMD lanes where numba is installed, all else
-    through hashlib, which frees the GIL. Memory is constant. A file that cannot be read yields
+    through hashlib, which frees the GIL. Where these are a part of the work only, `of_bytes` is
+    the size of all of it. Memory is constant. A file that cannot be read yields
     its OSError. `advance` hears of every read in bytes, from the workers' threads; what it
     raises stops all and is raised here.
 
@@ -41,7 +43,8 @@ def hash_files(
     sizes = {path: _size(path) for path in paths}
     largest_first = sorted(sizes, key=lambda path: -sizes[path])
     queue = Queue(largest_first, advance)
-    worker = _worker(queue, algorithm, list(sizes.values()), workers)
+    num_bytes = max(of_bytes, sum(sizes.values()))
+    worker = _worker(queue, algorithm, num_bytes, -(-len(sizes) // workers))
     with ThreadPoolExecutor(workers, thread_name_prefix="hash") as executor:
         try:
             for _ in range(workers):
@@ -58,10 +61,9 @@ def _size(path: Path) -> int:
         return 0  # told when it is opened
 
 
-def _worker(queue: Queue, algorithm: str, sizes: Sequence[int], workers: int) -> Callable[[], None]:
+def _worker(queue: Queue, algorithm: str, num_bytes: int, files_each: int) -> Callable[[], None]:
     """What each thread does: lanes where they pay, else one file after the other."""
-    files_each = -(-len(sizes) // workers)
-    if algorithm == "md5" and sum(sizes) >= LANES_PAY_BYTES and files_each >= LANES_PAY_FILES:
+    if algorithm == "md5" and num_bytes >= LANES_PAY_BYTES and files_each >= LANES_PAY_FILES:
         worker = lane_worker(queue, files_each)
         if worker is not None:
             return worker
@@ -72,13 +74,18 @@ def hash_one_by_one(queue: Queue, algorithm: str) -> None:
     """Hash files of `queue` until it is empty."""
     buffer = bytearray(_READ_BYTES)
     while path := queue.take():
-        queue.settle(path, _hash(path, algorithm, buffer, queue.advance))
+        queue.settle(path, hash_file(path, algorithm, buffer, advance=queue.advance))
 
 
-def _hash(
-    path: Path, algorithm: str, buffer: bytearray, advance: Callable[[int], None]
+def hash_file(
+    path: Path,
+    algorithm: str,
+    buffer: bytearray | None = None,
+    *,
+    advance: Callable[[int], None],
 ) -> str | OSError:
     """The digest, or why the file cannot be read; what `advance` raises is not the file's."""
+    buffer = buffer or bytearray(_READ_BYTES)
     digest, view = hashlib.new(algorithm, usedforsecurity=False), memoryview(buffer)
     try:
         fd = open_file(path)

@@ -13,7 +13,8 @@ from unshard.digest.queue import Queue
 
 
 def has_lanes(algorithm: str) -> bool:
-    """Whether many large files are hashed by SIMD lanes. Loads numba to find out."""
+    """Whether many large files are hashed by SIMD lanes. Loads numba and the kernel to find
+    out."""
     return algorithm == "md5" and _lanes() is not None
 
 

@@ -128,14 +128,24 @@ def _compress(
         _compress_block(state, words)
 
 
-def _cached(function: Callable[..., None]) -> Callable[..., None]:
-    """Compiled on first use, kept on disk where numba finds a place that it can write to."""
-    compiled: Callable[..., None]
+def _loaded(function: Callable[..., None]) -> Callable[..., None]:
+    """Compiled once and kept on disk; anew in each process where numba's cache cannot be read or
+    written: no such place, a full disk, a file that lost its content.
+
+    Raises:
+        Exception: what is wrong with numba, or its compiler.
+    """
     try:
-        compiled = njit(function, nogil=True, cache=True)
-    except RuntimeError:
-        compiled = njit(function, nogil=True)
+        return _called(njit(function, nogil=True, cache=True))
+    except Exception:  # noqa: BLE001 - of disks, of pickle, or numba's own
+        return _called(njit(function, nogil=True))
+
+
+def _called(compiled: Callable[..., None]) -> Callable[..., None]:
+    """`compiled`, after it was called with what it is compiled for, and nothing to do."""
+    words = np.zeros(NUM_LANES * _BLOCK_WORDS, np.uint32)
+    compiled(words[: 4 * NUM_LANES], words, np.zeros(NUM_LANES, np.int64), 0, words)
     return compiled
 
 
-compress = _cached(_compress)
+compress = _loaded(_compress)

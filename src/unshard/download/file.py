@@ -1,19 +1,18 @@
-"""One file: whole already, or fetched, verified and only then given its name."""
+"""One file: fetched by one thread or several, judged, and only then given its name."""
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterable
 from pathlib import Path
 
+from unshard.download.assembly import Assembly
 from unshard.download.disk import disk_errors
 from unshard.download.journal import Journal
-from unshard.download.partial import Partial
+from unshard.download.retry import BYTES_TO_EARN
 from unshard.download.session import Session
-from unshard.download.transfer import Transfer
+from unshard.download.transfer import Found, Transfer
 from unshard.errors import DestinationError, DigestError
-from unshard.finished import Finished
-from unshard.manifest import Digest, digest_file
+from unshard.manifest import PARTIAL_SUFFIX, Digest
 
 DEFAULT_ALGORITHM = "md5"
 """What is computed, and remembered, for a file that no manifest knows."""
@@ -28,11 +27,7 @@ def is_remembered(journal: Journal, path: Path, digest: Digest | None) -> bool:
         status = path.lstat()
     except FileNotFoundError:
         return False
-    return (
-        stat.S_ISREG(status.st_mode)
-        and (status.st_size, status.st_mtime_ns) == (finished.size_bytes, finished.mtime_ns)
-        and digest in (None, finished.digest)
-    )
+    return finished.holds_for(status) and digest in (None, finished.digest)
 
 
 def check_same_weights(
@@ -54,76 +49,118 @@ def check_same_weights(
 
 
 class FileDownload:
-    """The download of `name`, whose bytes must hash to `digest` (None: nobody knows)."""
+    """The download of `name`, whose bytes must hash to `digest` (None: nobody knows).
+
+    One thread at a time fetches it; others may help meanwhile. A third judges it.
+    """
 
     def __init__(self, session: Session, name: str, digest: Digest | None) -> None:
         self.name = name
+        self.path = session.directory / name
+        self.partial_path = session.directory / (name + PARTIAL_SUFFIX)
+        self.algorithm = digest.algorithm if digest else DEFAULT_ALGORITHM
         self._session = session
         self._digest = digest
-        self._path = session.directory / name
+        self._transfer: Transfer | None = None
+        self._found: Found | None = None
+        self._has_adopted = False
+        self._was_wrong = False
+        self.has_arrived = False
 
-    def run(self) -> bool:
-        """Make the file whole. False if it was whole already, True if it had to be fetched.
+    @property
+    def judged_path(self) -> Path:
+        """Where the bytes are that a digest is to judge."""
+        return self.partial_path if self.has_arrived else self.path
+
+    def stands(self) -> bool:
+        """Whether a file that has the final name is there and can be judged by a digest.
+
+        Raises:
+            DestinationError: what is there must not be written over.
+        """
+        with disk_errors(self.path):
+            if self.path.is_symlink() or (self.path.exists() and not self.path.is_file()):
+                raise DestinationError(
+                    f"{self.path}: is a link or no file at all, and will not be written over"
+                )
+            if not self.path.exists():
+                return False
+        if self._digest is None:
+            self._note("not known to be whole; fetching it again")
+        return self._digest is not None
+
+    def fetch(self) -> None:
+        """Have all bytes in `NAME.partial`, safe from a power cut.
 
         Raises:
             TransferError: the server does not give the file.
-            DigestError: it gave, twice, bytes that are not the manifest's.
             LinkRefusedError, NoSpaceError, DestinationError: no other file will do better.
             CancelledError: the session was stopped.
         """
-        if self._is_whole():
-            return False
-        algorithm = self._digest.algorithm if self._digest else DEFAULT_ALGORITHM
-        with Partial(self._session.directory, self.name, algorithm) as partial:
-            transfer = Transfer(self._session, self.name, partial)
+        self._session.check()
+        assembly = Assembly(self._session.directory, self.name, self._session.journal)
+        try:
+            found, self._found = self._found, None
+            transfer = Transfer(self._session, self.name, assembly, found)
+            self._transfer = transfer
             transfer.resume()
             transfer.run()
-            if self._is_wrong(partial.digest):
-                transfer.restart(f"{self._mismatch(partial)}; fetching it again")
-                transfer.run()
-            if self._is_wrong(partial.digest):
-                mismatch = self._mismatch(partial)
-                transfer.restart("the second copy is wrong too; nothing of it is kept")
-                raise DigestError(
-                    f"{self.name}: {mismatch}", hint="is this the manifest of these weights?"
-                )
-            status = partial.publish()
-            folder = self._session.link.current.folder
-            finished = Finished(status.st_size, status.st_mtime_ns, partial.digest, folder)
-        self._session.journal.finish(self.name, finished)
-        return True
+            assembly.sync()
+            self._has_adopted = transfer.has_adopted
+            self._session.budget.earn(BYTES_TO_EARN)  # small files too show that it gets on
+            self.has_arrived = True
+        finally:
+            self._transfer = None
+            self._session.space.release(self.name)
+            assembly.close()
 
-    def _is_whole(self) -> bool:
-        """Whether a file with the final name is there and hashes to what it should."""
-        with disk_errors(self._path):
-            if self._path.is_symlink() or (self._path.exists() and not self._path.is_file()):
-                raise DestinationError(
-                    f"{self._path}: is a link or no file at all, and will not be written over"
-                )
-            if not self._path.exists():
-                return False
-            if self._digest is None:
-                self._session.meter.note(f"{self.name}: not known to be whole; fetching it again")
-                return False
-            return self._hashes_to(self._digest)
+    def share_bytes(self) -> int:
+        """What one more connection could bring of it; 0: nothing, now."""
+        transfer = self._transfer
+        return transfer.share_bytes() if transfer else 0
 
-    def _hashes_to(self, expected: Digest) -> bool:
-        status = self._path.stat()
-        self._session.meter.file_size(self.name, status.st_size)
-        digest = digest_file(self._path, expected.algorithm, self._session.advance)
-        if digest != expected:
-            self._session.meter.advance(-status.st_size)
-            self._session.meter.note(
-                f"{self.name}: on the disk it has {digest}, the manifest says {expected}; "
-                "fetching it again"
+    def help(self) -> bool:
+        """Bring a share of it; False: that makes no sense again. Raises as `Transfer.help`."""
+        transfer = self._transfer
+        return transfer.help() if transfer else True
+
+    def is_right(self, digest: Digest) -> bool:
+        return self._digest in (None, digest)
+
+    def publish(self) -> None:
+        """Give what has arrived its final name; durable once the folder is synced."""
+        if self.has_arrived:
+            with disk_errors(self.path):
+                self.partial_path.replace(self.path)
+
+    def reject(self, digest: Digest, size_bytes: int) -> None:
+        """What is there hashes to `digest`, which is wrong, and has to be fetched.
+
+        Raises:
+            DigestError: it was, twice.
+        """
+        self._session.meter.advance(-size_bytes)
+        if not self.has_arrived:
+            self._note(f"on the disk it has {digest}, the manifest says {self._digest}")
+            self._found = self._find(size_bytes)
+            return
+        with disk_errors(self.partial_path):
+            self.partial_path.unlink()
+        mismatch = f"arrived with {digest}, the manifest says {self._digest}"
+        if self._was_wrong:
+            self._note("the second copy is wrong too; nothing of it is kept")
+            raise DigestError(
+                f"{self.name}: {mismatch}", hint="is this the manifest of these weights?"
             )
-            return False
-        finished = Finished(status.st_size, status.st_mtime_ns, digest)
-        self._session.journal.finish(self.name, finished)
-        return True
+        self._note(f"{mismatch}; fetching it again")
+        self._was_wrong, self.has_arrived = not self._has_adopted, False
 
-    def _is_wrong(self, digest: Digest) -> bool:
-        return self._digest not in (None, digest)
+    def _find(self, size_bytes: int) -> Found | None:
+        """What another tool may have left half done: wget and the like write from the front."""
+        if self.path.with_name(f"{self.name}.aria2").exists():
+            self._note("aria2 left it with holes; fetching it anew")
+            return None
+        return Found(self.path, size_bytes) if size_bytes else None
 
-    def _mismatch(self, partial: Partial) -> str:
-        return f"arrived with {partial.digest}, the manifest says {self._digest}"
+    def _note(self, line: str) -> None:
+        self._session.meter.note(f"{self.name}: {line}")

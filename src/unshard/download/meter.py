@@ -5,22 +5,26 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from unshard.progress import Progress
+from unshard.download.connection import Connection, Connections
+from unshard.progress import Files, Progress
 
 SECONDS_TO_JUDGE_BY = 10.0
 """How long the rate is watched before it is held against the end of the link."""
 
 
 class Meter:
-    """The progress of one download of `num_files` files into `directory`.
+    """The progress of one download of `num_files` files into `directory`, beside `num_whole`
+    that are there already.
 
     Sizes become known file by file; until all are, the total is estimated from their mean,
     and `Progress.start` is called again whenever the estimate changes. Once the rate is known,
-    a link that ends before the download (`link_end`) is told, while a fresh one can be asked for.
+    a link that ends before the download is told, while a fresh one can be asked for;
+    `link_end` gives the end (UTC) of the link in use.
     """
 
     def __init__(
@@ -28,21 +32,24 @@ class Meter:
         progress: Progress,
         num_files: int,
         directory: Path,
-        link_end: datetime | None = None,
+        link_end: Callable[[], datetime | None],
+        *,
+        num_whole: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.received_bytes = 0
         self._progress = progress
-        self._link_end = link_end
-        self._clock = clock
-        self._receiving_since: float | None = None
         self._num_files = num_files
+        self._num_whole = self._num_whole_before = num_whole
         self._directory = directory
+        self._clock = clock
+        self._connections = Connections()
+        self._forecast = _Forecast(link_end, clock)
         self._lock = threading.Lock()
         self._sizes: dict[str, int] = {}
         self._total_bytes = 0
         self._done_bytes = 0
         self._warned = False
-        self.received_bytes = 0
 
     def file_size(self, name: str, size_bytes: int) -> None:
         """The file `name` is `size_bytes` long."""
@@ -52,15 +59,36 @@ class Meter:
             if total_bytes == self._total_bytes:
                 return
             self._total_bytes = total_bytes
-            self._progress.start("download", total_bytes)
+            self._progress.start("download", total_bytes, self._files)
             self._warn_of_space()
 
-    def received(self, num_bytes: int) -> None:
-        """`num_bytes` came over the network and are kept."""
-        with self._lock:
-            self.received_bytes += num_bytes
-        self.advance(num_bytes)
-        self._predict()
+    @property
+    def total_bytes(self) -> int:
+        """Of all files that were not whole before, as far as is known by now."""
+        return self._total_bytes
+
+    @contextmanager
+    def connection(self, name: str) -> Iterator[Connection]:
+        """One connection brings bytes of the file `name`, as others may at the same time."""
+        connection = Connection((name,), self._received, self._clock)
+        with self._at_work(connection):
+            yield connection
+
+    @contextmanager
+    def checking(
+        self, names: Iterable[str], *, have_counted: bool = False
+    ) -> Iterator[Callable[[int], None]]:
+        """The files `names` are read from the disk and hashed; what is yielded counts their
+        bytes, from any thread. They `have_counted` if they have arrived just now."""
+        check = Connection(tuple(names), _ignore if have_counted else self.advance, self._clock)
+        lock = threading.Lock()
+
+        def advance(num_bytes: int) -> None:
+            with lock:
+                check.received(num_bytes)
+
+        with self._at_work(check, is_check=True):
+            yield advance
 
     def advance(self, num_bytes: int) -> None:
         """`num_bytes` are there; negative when they were given up."""
@@ -68,8 +96,42 @@ class Meter:
             self._done_bytes += num_bytes
         self._progress.advance(num_bytes)
 
+    def file(self, name: str) -> None:
+        """The file `name` is whole and has its final name."""
+        with self._lock:
+            self._num_whole += 1
+        self._progress.file(name)
+
     def note(self, line: str) -> None:
         self._progress.note(line)
+
+    @contextmanager
+    def _at_work(self, connection: Connection, is_check: bool = False) -> Iterator[None]:
+        self._connections.open(connection, is_check=is_check)
+        try:
+            yield
+        finally:
+            self._connections.close(connection)
+            connection.report()
+
+    def _files(self) -> Files:
+        """Takes no lock that is held while `Progress` is called."""
+        return Files(
+            self._num_whole,
+            self._num_whole_before + self._num_files,
+            self.received_bytes,
+            self._connections.busy(),
+        )
+
+    def _received(self, num_bytes: int) -> None:
+        with self._lock:
+            self.received_bytes += num_bytes
+        self.advance(num_bytes)
+        with self._lock:
+            left_bytes = self._total_bytes - self._done_bytes
+            warning = self._forecast.warning(self.received_bytes, left_bytes)
+        if warning:
+            self.note(warning)
 
     def _warn_of_space(self) -> None:
         free_bytes = shutil.disk_usage(self._directory).free
@@ -81,27 +143,42 @@ class Meter:
                 f"but only {free_bytes / 2**30:.1f} GiB are free"
             )
 
-    def _predict(self) -> None:
-        """Say once, when it can be judged, that the link ends first."""
-        with self._lock:
-            if self._link_end is None:
-                return
-            now = self._clock()
-            if self._receiving_since is None:
-                self._receiving_since = now
-            elapsed_s = now - self._receiving_since
-            if elapsed_s < SECONDS_TO_JUDGE_BY or not self.received_bytes:
-                return
-            link_s = (self._link_end - datetime.now(UTC)).total_seconds()
-            self._link_end = None
-            rate = self.received_bytes / elapsed_s
-            left_s = (self._total_bytes - self._done_bytes) / rate
-        if left_s > link_s > 0:
-            self.note(
-                f"the rest takes {_duration(left_s)} at this rate ({rate / 1e6:.1f} MB/s), and the "
-                f"link ends in {_duration(link_s)}: have a fresh one ready, the same command "
-                "continues with it"
-            )
+
+class _Forecast:
+    """Holds the rate against the end of each link, once, when it can be judged."""
+
+    def __init__(self, link_end: Callable[[], datetime | None], clock: Callable[[], float]) -> None:
+        self._link_end = link_end
+        self._clock = clock
+        self._watched: datetime | None = None
+        self._is_judged = False
+        self._since = 0.0
+        self._bytes_before = 0
+
+    def warning(self, received_bytes: int, left_bytes: int) -> str | None:
+        """What to say when the link in use ends before the `left_bytes` have come."""
+        end, now = self._link_end(), self._clock()
+        if end != self._watched:
+            self._watched, self._is_judged = end, False
+            self._since, self._bytes_before = now, received_bytes
+        elapsed_s, came_bytes = now - self._since, received_bytes - self._bytes_before
+        if end is None or self._is_judged or elapsed_s < SECONDS_TO_JUDGE_BY or not came_bytes:
+            return None
+        self._is_judged = True
+        link_s = (end - datetime.now(UTC)).total_seconds()
+        rate = came_bytes / elapsed_s
+        left_s = left_bytes / rate
+        if not left_s > link_s > 0:
+            return None
+        return (
+            f"the rest takes {_duration(left_s)} at this rate ({rate / 1e6:.1f} MB/s), and the "
+            f"link ends in {_duration(link_s)}: have a fresh one ready, the same command "
+            "continues with it"
+        )
+
+
+def _ignore(_num_bytes: int) -> None:
+    pass
 
 
 def _duration(seconds: float) -> str:

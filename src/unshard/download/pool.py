@@ -1,37 +1,32 @@
-"""Many files at once: one thread and one connection each, all stopped together."""
+"""Many files at once, each whole and verified before it has its name."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from unshard.download.disk import disk_errors
+from unshard.download.checker import Checker
+from unshard.download.crew import Crew
+from unshard.download.disk import Space, disk_errors
 from unshard.download.file import FileDownload, check_same_weights, is_remembered
 from unshard.download.journal import Journal
 from unshard.download.link import Link
 from unshard.download.meter import Meter
+from unshard.download.ramp import Ramp
 from unshard.download.rate import RateLimit
-from unshard.download.retry import RetryPolicy
+from unshard.download.retry import RetryBudget, RetryPolicy
 from unshard.download.session import Session
-from unshard.download.transport import Transport, UnreachableError
+from unshard.download.tally import Tally
+from unshard.download.transport import Transport
 from unshard.download.url import PresignedTemplate
-from unshard.errors import (
-    DestinationError,
-    DigestError,
-    PersonNeededError,
-    TransferError,
-    UsageError,
-)
+from unshard.errors import UsageError
 from unshard.manifest import Digest, Manifest, file_name_problem
 from unshard.progress import Progress, Silent
 
-DEFAULT_MAX_CONNECTIONS = 8
+DEFAULT_MAX_CONNECTIONS = 32
 DEFAULT_STALL_TIMEOUT_S = 60.0
-MAX_FAILURES_IN_A_ROW = 8
-"""So many files failing with none succeeding in between: it is not the files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +61,7 @@ def download(
     that fail by themselves do not stop the others. A file has its final name only when
     whole and verified; until then it is `NAME.partial`. `max_rate` bounds all
     connections together, in bytes per second. `on_file` hears of every file that has
-    its final name, also of those that were whole before, from one of several threads; an
+    its final name, also of those that were whole before, from the thread that called; an
     error of its own ends the download.
 
     Raises:
@@ -77,11 +72,12 @@ def download(
         NoSpaceError, DestinationError: the disk is full, or the folder is in use, or it has
             files of another release that no manifest tells apart.
         TransferError, DigestError: files failed; all others were fetched first, unless
-            `MAX_FAILURES_IN_A_ROW` failed.
+            `MAX_FAILURES_IN_A_ROW` failed or the budget of `retry` was spent.
         KeyboardInterrupt: as it came, after all threads ended.
     """
     started = time.monotonic()
     progress = progress or Silent()
+    retry = retry or RetryPolicy()
     directory = Path(directory)
     link = link if isinstance(link, Link) else Link(link)
     digests = _digests(files)
@@ -100,18 +96,30 @@ def download(
         if not isinstance(files, Manifest):
             check_same_weights(journal, directory, digests, link.current.folder)
         rest = {n: d for n, d in digests.items() if not is_remembered(journal, directory / n, d)}
-        meter = Meter(progress, len(rest), directory, link.final_end)
-        session = Session(link, directory, transport, journal, meter, retry or RetryPolicy(), rate)
+        num_whole = len(digests) - len(rest)
+        meter = Meter(progress, len(rest), directory, lambda: link.final_end, num_whole=num_whole)
+        session = Session(
+            link,
+            directory,
+            transport,
+            journal,
+            meter,
+            retry,
+            RetryBudget(retry),
+            Space(directory),
+            rate,
+        )
         pending = [FileDownload(session, name, digest) for name, digest in rest.items()]
         on_file = on_file or _ignore
         for name in digests:
             if name not in rest:
                 on_file(name)
-        fetched = _run(session, pending, len(digests), max_connections, on_file)
+        tally = Tally(meter, len(digests), len(pending))
+        _fetch(session, pending, tally, max_connections, on_file)
     return DownloadReport(
         str(directory),
-        tuple(name for name in digests if name in fetched),
-        tuple(name for name in digests if name not in fetched),
+        tuple(name for name in digests if name in tally.fetched),
+        tuple(name for name in digests if name not in tally.fetched),
         meter.received_bytes,
         time.monotonic() - started,
         isinstance(files, Manifest),
@@ -129,96 +137,22 @@ def _digests(files: Manifest | Iterable[str]) -> dict[str, Digest | None]:
     return digests
 
 
-def _run(
+def _fetch(
     session: Session,
-    pending: Sequence[FileDownload],
-    num_files: int,
+    files: Sequence[FileDownload],
+    tally: Tally,
     max_connections: int,
     on_file: Callable[[str], None],
-) -> set[str]:
-    """Run the `pending` ones of `num_files` files; the names of those that were fetched."""
-    tally = _Tally(session.meter, num_files, num_files - len(pending))
-    executor = ThreadPoolExecutor(max_connections, thread_name_prefix="download")
+) -> None:
+    """Have `files` fetched and checked."""
     try:
-        names = {executor.submit(_run_one, session, file, on_file): file.name for file in pending}
-        for future in as_completed(names):
-            tally.settle(names[future], future)
+        with Crew(session, Ramp(max_connections)) as crew:
+            Checker(session, crew, tally, on_file).run(files)
     except KeyboardInterrupt:
         session.meter.note("stopped; run the same command again: it continues from here")
         raise
-    finally:
-        session.stop()
-        executor.shutdown(cancel_futures=True)
     tally.raise_failures()
-    return tally.fetched
-
-
-def _run_one(session: Session, file: FileDownload, on_file: Callable[[str], None]) -> bool:
-    """One file; what no other file would survive either stops all before another begins."""
-    session.check()
-    try:
-        was_fetched = file.run()
-    except (PersonNeededError, DestinationError, UnreachableError):
-        session.stop()
-        raise
-    on_file(file.name)
-    return was_fetched
 
 
 def _ignore(_name: str) -> None:
     pass
-
-
-class _Tally:
-    """What became of the files of one download."""
-
-    def __init__(self, meter: Meter, num_files: int, num_whole: int) -> None:
-        self.fetched: set[str] = set()
-        self._meter = meter
-        self._num_files = num_files
-        self._num_whole = num_whole
-        self._failures: list[TransferError | DigestError] = []
-        self._in_a_row = 0
-
-    def settle(self, name: str, future: Future[bool]) -> None:
-        try:
-            was_fetched = future.result()
-        except CancelledError:
-            return  # stopped by the failure of another file, which comes to settle too
-        except UnreachableError:
-            raise
-        except (TransferError, DigestError) as error:
-            self._fail(error)
-            return
-        except PersonNeededError as error:
-            raise type(error)(
-                f"{error.message}; {self._num_files - self._num_whole} of "
-                f"{self._num_files} files are left",
-                hint=error.hint,
-            ) from error
-        self._in_a_row = 0
-        self._num_whole += 1
-        if was_fetched:
-            self.fetched.add(name)
-
-    def raise_failures(self) -> None:
-        """
-        Raises:
-            TransferError, DigestError: at least one file failed; all are named in notes.
-        """
-        if len(self._failures) == 1:
-            raise self._failures[0]
-        if self._failures:
-            wrong = [f for f in self._failures if isinstance(f, DigestError)]
-            first = (wrong or self._failures)[0]
-            raise type(first)(
-                f"{len(self._failures)} of {self._num_files} files failed; {first.message}",
-                hint="run the same command again: it fetches only what is missing",
-            )
-
-    def _fail(self, error: TransferError | DigestError) -> None:
-        self._failures.append(error)
-        self._in_a_row += 1
-        self._meter.note(error.message)
-        if self._in_a_row >= MAX_FAILURES_IN_A_ROW:
-            self.raise_failures()

@@ -7,11 +7,12 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from unshard.download.disk import Space
 from unshard.download.journal import Journal
 from unshard.download.link import Link
 from unshard.download.meter import Meter
 from unshard.download.rate import RateLimit
-from unshard.download.retry import RetryPolicy
+from unshard.download.retry import RetryBudget, RetryPolicy
 from unshard.download.transport import Transport
 
 
@@ -25,11 +26,13 @@ class Session:
     journal: Journal
     meter: Meter
     retry: RetryPolicy
+    budget: RetryBudget
+    space: Space
     rate: RateLimit | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def stop(self) -> None:
-        """End all work: whoever waits, reads or hashes raises `CancelledError` soon."""
+        """End all work: whoever waits or reads raises `CancelledError` soon."""
         self._stop.set()
         self.transport.abort()
 
@@ -48,12 +51,3 @@ class Session:
         """
         if self._stop.wait(seconds):
             raise CancelledError
-
-    def advance(self, num_bytes: int) -> None:
-        """Count bytes that were on the disk already.
-
-        Raises:
-            CancelledError: the session was stopped.
-        """
-        self.check()
-        self.meter.advance(num_bytes)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from unshard import releases
+from unshard.disk import sync_directory
 from unshard.download.disk import disk_errors
-from unshard.download.journal import Journal
-from unshard.download.partial import Partial
 from unshard.download.pool import download
 from unshard.download.retry import RetryPolicy
 from unshard.download.url import PresignedTemplate
-from unshard.finished import Finished
-from unshard.manifest import Manifest
+from unshard.manifest import PARTIAL_SUFFIX, Manifest
 from unshard.progress import Progress
 
 PATTERN = "gpt2-*"
@@ -52,16 +51,18 @@ def fetch_tokenizer(
 
 def _write(directory: Path, name: str, content: bytes) -> None:
     """Give the file its name only once it is whole; one that is right is left alone."""
-    path = directory / name
+    path, partial = directory / name, directory / (name + PARTIAL_SUFFIX)
     with disk_errors(path):
         directory.mkdir(parents=True, exist_ok=True)
         if path.is_file() and path.read_bytes() == content:
             return
-    with (
-        Journal(directory) as journal,
-        Partial(directory, name, releases.TOKENIZER_DIGESTS[name].algorithm) as partial,
-    ):
-        partial.restart()
-        partial.append(content)
-        status = partial.publish()
-        journal.finish(name, Finished(status.st_size, status.st_mtime_ns, partial.digest))
+        with open(partial, "wb", opener=_open) as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        sync_directory(directory)
+
+
+def _open(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
 
 from unshard.download.ask import ask
+from unshard.download.assembly import Assembly, Request
 from unshard.download.content import (
     HEAD_BYTES,
     check_head,
@@ -14,40 +17,50 @@ from unshard.download.content import (
     refusal,
     strong_etag,
 )
-from unshard.download.disk import no_space
-from unshard.download.journal import Begun
-from unshard.download.partial import Partial
+from unshard.download.partway import Begun
 from unshard.download.session import Session
+from unshard.download.shares import Share
 from unshard.download.transport import InterruptedTransferError, Response, UnreachableError
-from unshard.errors import TransferError
+from unshard.errors import LinkRefusedError, TransferError
 
 FIRST_CONTACT_ATTEMPTS = 3
 """A host that never accepted a connection is given up sooner than one that failed later."""
+_LOOK_AGAIN_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file, `num_bytes` long, that may be the beginning of what is to be fetched."""
+
+    path: Path
+    num_bytes: int
 
 
 class Transfer:
-    """Brings the file `name` into `partial`.
+    """Brings the file `name` into `assembly`: one thread runs it, others may help.
 
     A range is only ever asked of an object known by a strong ETag, and only a 206 with
-    that ETag and exactly the missing bytes is appended; anything else starts anew.
+    that ETag and exactly the missing bytes is kept. To whoever runs it, anything else is a
+    reason to start anew; a helper leaves, and touches nothing.
     """
 
-    def __init__(self, session: Session, name: str, partial: Partial) -> None:
+    def __init__(
+        self, session: Session, name: str, assembly: Assembly, found: Found | None = None
+    ) -> None:
         self._session = session
         self._name = name
-        self._partial = partial
-        self._object: Begun | None = None
+        self._assembly = assembly
+        self._found = found
+        self._has_ranges = True
+        self._is_confirmed = False
+        self.has_adopted = False
 
     def resume(self) -> None:
-        """Take over what an earlier run left, if the journal knows what it begins."""
-        begun = self._session.journal.begun(self._name)
-        stored_bytes = self._partial.stored_bytes()
-        if begun and begun.etag and 0 < stored_bytes <= begun.size_bytes:
-            self._object = begun
-            self._session.meter.file_size(self._name, begun.size_bytes)
-            self._partial.resume(self._session.advance)
-        elif stored_bytes:
-            self._partial.restart()
+        """Take over what an earlier run left."""
+        self._assembly.resume()
+        if begun := self._assembly.begun:
+            self._claim(begun)
+            self._session.meter.advance(self._assembly.num_bytes)
 
     def run(self) -> None:
         """Ask until all bytes are there; failures count while they bring nothing new.
@@ -57,26 +70,44 @@ class Transfer:
             LinkRefusedError, NoSpaceError, DestinationError: no other file will do better.
             CancelledError: the session was stopped.
         """
-        failures, furthest = 0, self._partial.num_bytes
-        while not self._is_complete:
+        failures, furthest = 0, self._assembly.num_bytes
+        while not self._assembly.is_complete:
             try:
                 self._ask()
             except InterruptedTransferError as error:
-                if self._partial.num_bytes > furthest:
-                    failures, furthest = 0, self._partial.num_bytes
+                if self._assembly.num_bytes > furthest:
+                    failures, furthest = 0, self._assembly.num_bytes
                 failures += 1
                 self._pause(error, failures)
 
-    def restart(self, why: str) -> None:
-        """Give up what has arrived, and say why."""
-        self._session.meter.note(f"{self._name}: {why}")
-        self._session.meter.advance(-self._partial.num_bytes)
-        self._partial.restart()
-        self._object = None
+    def help(self) -> bool:
+        """Bring one share, from another thread. False: that makes no sense again.
 
-    @property
-    def _is_complete(self) -> bool:
-        return self._object is not None and self._partial.num_bytes == self._object.size_bytes
+        Raises:
+            NoSpaceError, DestinationError: no other file will do better.
+            CancelledError: the session was stopped.
+        """
+        for failures in range(1, self._session.retry.attempts + 1):
+            share = self._assembly.take() if self.share_bytes() else None
+            if share is None:
+                return True
+            start = share.position
+            try:
+                return self._bring(share)
+            except InterruptedTransferError as error:
+                delay_s = self._session.retry.delay_s(failures, error.retry_after_s)
+            except (TransferError, LinkRefusedError):
+                return False  # whoever runs the transfer meets it too, and tells
+            finally:
+                self._assembly.give_back(share)
+            self._session.sleep(delay_s)
+            if share.position > start:
+                return True
+        return False
+
+    def share_bytes(self) -> int:
+        """What one more connection could bring; 0: nothing, now."""
+        return self._assembly.share_bytes() if self._is_confirmed and self._has_ranges else 0
 
     def _pause(self, problem: InterruptedTransferError, failures: int) -> None:
         session = self._session
@@ -90,74 +121,147 @@ class Transfer:
                 f"{self._name}: given up after {failures} attempts: {problem.message}",
                 hint="run the same command again: it continues from here",
             )
+        session.budget.spend(problem)
         delay_s = session.retry.delay_s(failures, problem.retry_after_s)
         if session.transport.has_connected:  # before that, all files would say the same
             session.meter.note(f"{self._name}: {problem.message}; again in {delay_s:.0f} s")
         session.sleep(delay_s)
 
+    def _restart(self, why: str) -> None:
+        """Give up what has arrived, and say why."""
+        self._session.meter.note(f"{self._name}: {why}")
+        self._session.meter.advance(-self._assembly.num_bytes)
+        self._assembly.give_up()
+
     def _ask(self) -> None:
         """One request and as much of its answer as comes."""
-        begun = self._object if self._partial.num_bytes else None
-        headers: dict[str, str] = {}
-        if begun and begun.etag:
-            headers["Range"] = f"bytes={self._partial.num_bytes}-"
-            headers["If-Range"] = begun.etag
-        elif begun:
-            self.restart("the server gives no ETag to continue by; starting it anew")
+        begun = self._assembly.begun
+        if self._assembly.num_bytes and begun and not begun.etag:
+            self._restart("the server gives no ETag to continue by; starting it anew")
+        if not self._assembly.num_bytes and self._found:
+            self._ask_for_the_rest_of(self._found)
+        elif not self._assembly.num_bytes:
+            self._ask_for_all()
+        elif share := self._assembly.take():
+            try:
+                self._ask_for(share)
+            finally:
+                self._assembly.give_back(share)
+        else:
+            self._session.check()
+            self._assembly.wait(_LOOK_AGAIN_S)
+
+    def _ask_for_all(self) -> None:
+        with ask(self._session, self._name, {}) as response:
+            if response.status != 200:
+                raise refusal(self._name, response, self._session.link.current)
+            self._begin(response)
+
+    def _ask_for_the_rest_of(self, found: Found) -> None:
+        """Continue a file that another tool left. That it is the beginning of this object, its
+        digest has to show."""
+        headers = {"Range": f"bytes={found.num_bytes}-"}
         with ask(self._session, self._name, headers) as response:
+            if response.status not in (200, 206, 416):
+                raise refusal(self._name, response, self._session.link.current)
+            self._found = None
             if response.status == 200:
                 self._begin(response)
-            elif begun and response.status == 206 and self._continues(begun, response):
-                self._keep(response.chunks)
-            elif begun and response.status in (206, 416):
-                self.restart("the server cannot continue it; starting it anew")
+                return
+            asked, etag = content_range(response), strong_etag(response)
+            if response.status == 416 or not asked or not etag:
+                return  # it is as long, or longer, or cannot be continued: ask for all
+            begun = Begun(asked[2], etag)
+            if not self._brings(Request(begun, found.num_bytes, begun.size_bytes), response):
+                return
+            share = self._assembly.adopt(begun, found.path, found.num_bytes)
+            self.has_adopted = True
+            self._claim(begun)
+            self._session.meter.note(f"{self._name}: going on after the bytes that are there")
+            self._session.meter.advance(found.num_bytes)
+            try:
+                self._keep(share, response.chunks)
+            finally:
+                self._assembly.give_back(share)
+
+    def _ask_for(self, share: Share) -> None:
+        request = self._assembly.request(share)
+        if request is None:
+            return
+        with ask(self._session, self._name, request.headers) as response:
+            if response.status == 200:
+                self._begin(response)
+            elif response.status == 206 and self._brings(request, response):
+                self._keep(share, response.chunks)
+            elif response.status in (206, 416):
+                self._restart("the server cannot continue it; starting it anew")
                 raise InterruptedTransferError("the answer did not fit what is there")
             else:
                 raise refusal(self._name, response, self._session.link.current)
+
+    def _bring(self, share: Share) -> bool:
+        """Bring `share` to help. False: the server has no ranges of this file."""
+        request = self._assembly.request(share)
+        if request is None:
+            return True
+        with ask(self._session, self._name, request.headers) as response:
+            if response.status == 206 and self._brings(request, response):
+                self._keep(share, response.chunks)
+            elif response.status in (200, 206, 416):
+                self._has_ranges = False
+            else:
+                raise refusal(self._name, response, self._session.link.current)
+        return self._has_ranges
 
     def _begin(self, response: Response) -> None:
         """Take a whole object, but touch nothing before its first bytes look right."""
         begun = Begun(check_headers(self._name, response), strong_etag(response))
         head = _read_head(response.chunks)
         check_head(self._name, head)
-        if self._partial.num_bytes:
-            came_again = begun == self._object
-            self.restart(
+        if self._assembly.num_bytes:
+            came_again = begun == self._assembly.begun
+            self._has_ranges = self._has_ranges and not came_again
+            self._restart(
                 "the server ignores ranges; starting it anew"
                 if came_again
                 else "has changed on the server; starting it anew"
             )
-        self._check_space(begun.size_bytes)
-        self._object = begun
-        self._session.meter.file_size(self._name, begun.size_bytes)
-        self._session.journal.begin(self._name, begun)
-        self._keep(iter([head]))
-        self._keep(response.chunks)
+        self._claim(begun)
+        share = self._assembly.begin(begun)
+        try:
+            self._keep(share, chain([head], response.chunks))
+        finally:
+            self._assembly.give_back(share)
 
-    def _continues(self, begun: Begun, response: Response) -> bool:
-        """Whether a 206 brings all the rest of exactly the object `begun`."""
-        start, size = self._partial.num_bytes, begun.size_bytes
+    def _claim(self, begun: Begun) -> None:
+        """Make sure that there is space for `begun`."""
+        self._session.space.claim(self._name, lambda: begun.size_bytes - self._assembly.num_bytes)
+        self._session.meter.file_size(self._name, begun.size_bytes)
+
+    def _brings(self, request: Request, response: Response) -> bool:
+        """Whether a 206 brings exactly the bytes of the object that were asked for."""
+        start, stop, size = request.start, request.stop, request.begun.size_bytes
         return (
-            check_headers(self._name, response) == size - start
-            and content_range(response) == (start, size - 1, size)
-            and strong_etag(response) == begun.etag
+            check_headers(self._name, response) == stop - start
+            and content_range(response) == (start, stop - 1, size)
+            and strong_etag(response) == request.begun.etag
         )
 
-    def _keep(self, chunks: Iterator[bytes]) -> None:
-        for chunk in chunks:
-            self._session.check()
-            self._partial.append(chunk)
-            self._session.meter.received(len(chunk))
-            if self._session.rate:
-                self._session.sleep(self._session.rate.wait_s(len(chunk)))
-
-    def _check_space(self, size_bytes: int) -> None:
-        free_bytes = shutil.disk_usage(self._session.directory).free
-        if size_bytes > free_bytes:
-            raise no_space(
-                f"{self._name}: needs {size_bytes} bytes, and {self._session.directory} "
-                f"has {free_bytes} free"
-            )
+    def _keep(self, share: Share, chunks: Iterator[bytes]) -> None:
+        self._is_confirmed = True  # the server has this object still: others may help
+        with self._session.meter.connection(self._name) as connection:
+            try:
+                for chunk in chunks:
+                    self._session.check()
+                    num_bytes = self._assembly.put(share, chunk)
+                    connection.received(num_bytes)
+                    if self._session.rate:
+                        self._session.sleep(self._session.rate.wait_s(len(chunk)))
+                    if not share.num_bytes or num_bytes < len(chunk):
+                        return
+                    self._assembly.sync_now_and_then()
+            finally:
+                self._session.budget.earn(connection.num_bytes)
 
 
 def _read_head(chunks: Iterator[bytes]) -> bytes:

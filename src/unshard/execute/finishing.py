@@ -38,7 +38,8 @@ class Finishing:
         tasks: Sequence[CopyTask],
         closed: frozenset[int],
         log: TaskLog | None,
-        reclaiming: Reclaiming | None = None,
+        reclaiming: Reclaiming | None,
+        on_file: Callable[[str], None],
     ) -> None:
         self._plan, self._directory, self._log = plan, directory, log
         self._check = SourceCheck(plan)
@@ -55,6 +56,7 @@ class Finishing:
             for file in task.files - closed:
                 self._missing[file] += 1
         self._closed = closed
+        self._on_file = on_file
         self._unlogged: list[TaskResult] = []
         self._unlogged_bytes = 0
         self._thread = ThreadPoolExecutor(1)
@@ -159,6 +161,7 @@ class Finishing:
 
     def _commit(self, file: PlannedFile, checksums: dict[str, int]) -> None:
         commit(file, self._directory, checksums, sync=self._log is not None)
+        self._on_file(file.name)
 
     def _write_log(self) -> None:
         """Sends off all that came in since the last time, to be synced, logged and reclaimed."""

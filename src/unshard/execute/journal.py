@@ -14,6 +14,7 @@ from unshard.execute.fingerprint import VERSION, Fingerprint
 from unshard.execute.output_file import partial_path, write_all, write_error
 from unshard.execute.reclaim import unfinished
 from unshard.execute.task_log import TaskLog
+from unshard.formats.json_object import read_json_object
 from unshard.plan.copy_plan import CopyPlan, PlannedFile
 from unshard.plan.plan_json import plan_digest
 
@@ -305,10 +306,14 @@ def fingerprint_json(fingerprint: Fingerprint) -> dict[str, Any]:
 
 
 def recorded_fingerprint(directory: Path) -> str | None:
-    """The model fingerprint that a reshard recorded in `directory`, or None."""
-    try:
-        content = json.loads((directory / NAME).read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
-    found = content.get("fingerprint") if isinstance(content, dict) else None
-    return found.get("model") if isinstance(found, dict) else None
+    """The model's fingerprint that a reshard recorded in `directory`; None where there is none,
+    or one of another version.
+
+    Raises:
+        FormatError: what it recorded is malformed.
+    """
+    path = directory / NAME
+    match read_json_object(path).get("fingerprint") if path.exists() else None:
+        case {"version": version, "model": str(recorded)} if version == VERSION:
+            return recorded
+    return None

@@ -25,7 +25,7 @@ from unshard.execute.task_log import NoTaskLog, TaskLog
 from unshard.execute.tasks import CopyTask, Placement, placements_of, tasks_of
 from unshard.execute.workers import DEFAULT_MEMORY_BYTES, DEFAULT_WORKERS, block_bytes
 from unshard.plan.copy_plan import CopyPlan, PlannedFile
-from unshard.progress import Progress, Silent
+from unshard.progress import FileCount, Progress, Silent
 
 
 def threads(workers: int) -> Executor:
@@ -125,13 +125,20 @@ def run_plan(
             verify=verify,
             write_behind=sync,
         )
+        count = FileCount(copier.progress, len(plan.files), len(begun.closed))
         finishing = Finishing(
-            plan, directory, begun.tasks, begun.closed, log if sync else None, reclaiming
+            plan,
+            directory,
+            begun.tasks,
+            begun.closed,
+            log if sync else None,
+            reclaiming,
+            count.done,
         )
         executor = executor or threads(workers)
         if arrivals is not None:
             executor = arriving(arrivals, executor, journal.arrived)
-        _copy(copier, begun, finishing, executor)
+        _copy(copier, begun, finishing, executor, count)
         journal.check_sources()
         journal.finish(finishing.fingerprint())
         if sync:
@@ -191,11 +198,13 @@ def _begin(
     return _Begun(placements, tasks, results, closed)
 
 
-def _copy(copier: Copier, begun: _Begun, finishing: Finishing, executor: Executor) -> None:
+def _copy(
+    copier: Copier, begun: _Begun, finishing: Finishing, executor: Executor, count: FileCount
+) -> None:
     """Runs the tasks that are left, and finishes files behind them."""
     todo = [task for task in begun.tasks if not begun.is_done(task)]
     total = sum(task.num_bytes(copier.plan) for task in begun.tasks)
-    copier.progress.start("reshard", total)
+    copier.progress.start("reshard", total, count.look)
     copier.progress.advance(total - sum(task.num_bytes(copier.plan) for task in todo))
     with finishing:
         for result in begun.results.values():

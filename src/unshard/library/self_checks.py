@@ -4,46 +4,41 @@ reshard recorded beside its output."""
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
+from unshard.architectures.opt import weight_names
 from unshard.errors import FormatError, IntegrityError, UnshardError
 from unshard.execute.checksums import crc32
-from unshard.execute.fingerprint import VERSION, fingerprint
-from unshard.execute.journal import NAME
-from unshard.formats.json_object import read_json_object
+from unshard.execute.fingerprint import fingerprint
+from unshard.execute.journal import recorded_fingerprint
 from unshard.formats.regular_file import open_regular
 from unshard.formats.zip_directory import Member, read_zip_directory
+from unshard.library.findings import ArchivesReport, FingerprintReport
 from unshard.progress import Progress, Silent
-from unshard.tensors import TensorIndex
+from unshard.tensors import ByteRange, TensorIndex
 from unshard.verify import Difference
 
 PIECE_BYTES = 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class ArchivesReport:
-    """Whether every record of torch's archives gives the CRC-32 that was stored with it.
-
-    That finds what happened to a file since it was written, and not that it is another one.
-    """
-
-    directory: str
-    sound: tuple[str, ...]
-    damaged: tuple[Difference, ...]
-    num_bytes: int
-    """Bytes summed."""
-
-
-def check_archives(paths: list[Path], *, progress: Progress | None = None) -> ArchivesReport:
-    """Read every record of the archives `paths`, as many at once as there are cores."""
+def check_archives(
+    paths: list[Path], *, proved: Iterable[ByteRange] = (), progress: Progress | None = None
+) -> ArchivesReport:
+    """Read every record of the archives `paths`, as many at once as there are cores; but not
+    those that `proved` covers to the last byte, whose content is known to be right."""
     progress = progress or Silent()
     damage: dict[Path, str] = {}
     work: list[tuple[Path, Member]] = []
+    proved_in: dict[str, set[ByteRange]] = {}
+    for each in proved:
+        proved_in.setdefault(each.path, set()).add(each)
     for path in paths:
         try:
-            work += [(path, member) for member in read_zip_directory(path).values()]
+            members = read_zip_directory(path).values()
+            work += [(path, each) for each in _unproved(members, proved_in.get(str(path), ()))]
         except FormatError as error:
             damage[path] = error.problem
     num_bytes = sum(member.length for _, member in work)
@@ -64,6 +59,17 @@ def check_archives(paths: list[Path], *, progress: Progress | None = None) -> Ar
     )
 
 
+def _unproved(members: Iterable[Member], proved: Iterable[ByteRange]) -> list[Member]:
+    """Those of one file's `members` of which `proved`, in parts of them, leaves anything out."""
+    in_order = sorted(members, key=lambda member: member.offset)
+    left = [member.length for member in in_order]
+    for each in proved:
+        left[bisect_right(in_order, each.offset, key=lambda member: member.offset) - 1] -= (
+            each.length
+        )
+    return [member for member, num_bytes in zip(in_order, left, strict=True) if num_bytes]
+
+
 def _problem(path: Path, member: Member, progress: Progress) -> str | None:
     offset, end, crc = member.offset, member.offset + member.length, 0
     try:
@@ -81,21 +87,6 @@ def _problem(path: Path, member: Member, progress: Progress) -> str | None:
     return f"record {member.name} is damaged: it does not give the CRC-32 stored with it"
 
 
-@dataclass(frozen=True, slots=True)
-class FingerprintReport:
-    """The fingerprint that `unshard.json` records against that of the weights beside it."""
-
-    directory: str
-    recorded: str
-    found: str | None
-    """None where the weights cannot be read: `problem` says why."""
-    problem: str | None = None
-
-    @property
-    def is_right(self) -> bool:
-        return self.found == self.recorded
-
-
 def check_fingerprint(
     directory: Path, index: TensorIndex | UnshardError, *, progress: Progress | None = None
 ) -> FingerprintReport | None:
@@ -105,12 +96,9 @@ def check_fingerprint(
     Raises:
         FormatError: `unshard.json` is malformed.
     """
-    path = directory / NAME
-    match read_json_object(path).get("fingerprint") if path.exists() else None:
-        case {"version": version, "model": str(recorded)} if version == VERSION:
-            pass
-        case _:
-            return None
+    recorded = recorded_fingerprint(directory)
+    if recorded is None:
+        return None
     if isinstance(index, UnshardError):
         return FingerprintReport(str(directory), recorded, None, index.message)
     try:
@@ -118,3 +106,10 @@ def check_fingerprint(
     except IntegrityError as error:
         return FingerprintReport(str(directory), recorded, None, error.message)
     return FingerprintReport(str(directory), recorded, found)
+
+
+def fingerprinted(index: TensorIndex) -> Iterator[ByteRange]:
+    """All that a fingerprint reads of `index`."""
+    for name in weight_names(index):
+        refs = (*(chunk.ref for chunk in index[name].chunks), *index[name].replicas)
+        yield from (each for ref in refs for each in ref.ranges)

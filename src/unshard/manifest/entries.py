@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from unshard.errors import FormatError
 from unshard.manifest.contents import HEX_DIGITS, Digest, Manifest
@@ -21,6 +22,8 @@ class Entries:
         self._kind = kind
         self._digests: dict[str, Digest] = {}
         self._sizes: dict[str, int] = {}
+        self._spellings: set[str] = set()
+        """The names in Unicode's composed form, in which those that look alike are alike."""
         self._faults: list[tuple[int, str]] = []
 
     def fault(self, number: int, problem: str) -> None:
@@ -38,7 +41,10 @@ class Entries:
             self.fault(number, f"{name!r} comes twice{two}")
         elif problem := file_name_problem(name):
             self.fault(number, problem)
+        elif (composed := unicodedata.normalize("NFC", name)) in self._spellings:
+            self.fault(number, f"{name!r} comes twice, composed of other characters")
         else:
+            self._spellings.add(composed)
             self._digests[name] = digest
             if size_bytes is not None:
                 self._sizes[name] = size_bytes

@@ -17,7 +17,9 @@ def file_name_problem(name: str) -> str | None:
     if not name or name.startswith("."):
         return f"{name[:80]!r} is empty or begins with a dot"
     if not name.isprintable():
-        return f"{name[:80]!r} has a control character"
+        return f"{name[:80]!r} has an invisible or control character"
+    if name != name.strip():
+        return f"{name[:80]!r} begins or ends with a space"
     if name.endswith(PARTIAL_SUFFIX):
         return f"{name[-80:]!r} ends in {PARTIAL_SUFFIX}"
     if len((name + PARTIAL_SUFFIX).encode()) > 255:

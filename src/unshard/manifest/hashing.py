@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Callable
 from pathlib import Path
 
+from unshard.digest import hash_file
 from unshard.manifest.contents import Digest
 
 
@@ -16,23 +15,7 @@ def digest_file(path: Path, algorithm: str, advance: Callable[[int], None]) -> D
     Raises:
         OSError: the file cannot be read.
     """
-    with path.open("rb", buffering=0) as file:
-        counted = _CountedReader(file, advance)
-        value = hashlib.file_digest(counted, algorithm).hexdigest()
+    value = hash_file(path, algorithm, advance=advance)
+    if isinstance(value, OSError):
+        raise value
     return Digest(algorithm, value)
-
-
-class _CountedReader:
-    """As much of a binary file as `hashlib.file_digest` asks for, counting what it reads."""
-
-    def __init__(self, file: io.FileIO, advance: Callable[[int], None]) -> None:
-        self._file = file
-        self._advance = advance
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray) -> int:
-        num_bytes = self._file.readinto(buffer)
-        self._advance(num_bytes)
-        return num_bytes

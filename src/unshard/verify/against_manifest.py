@@ -1,26 +1,19 @@
-"""Whether the files of a folder are what a manifest, or what is known of OPT, says."""
+"""Whether the files of a folder are what a manifest says."""
 
 from __future__ import annotations
 
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from unshard.digest import hash_files
 from unshard.errors import UsageError
 from unshard.finished import Finished, remember, remembered
-from unshard.manifest import MANIFEST_PATTERNS, Digest, Manifest, file_name_problem
+from unshard.manifest import Digest, Manifest
 from unshard.progress import Progress, Silent
-from unshard.releases import (
-    KNOWN_PARTS,
-    OPT_VOCAB_SIZE,
-    PART_NAMES,
-    PartsDigests,
-    tokenizer_digests,
-)
+from unshard.verify.hashing import hash_named
 
 SETTLED_NS = 2 * 10**9
 """A file that was written later than this before it was hashed is not remembered: another
@@ -80,7 +73,7 @@ def verify(
     directory = Path(directory)
     if not directory.is_dir():
         raise UsageError(f"{directory}: no such folder")
-    present = [name for name in manifest if (directory / name).exists()]
+    present = dict.fromkeys(name for name in manifest if (directory / name).exists())
     check = _Check(directory, manifest, present, force=force)
     num_bytes = check.run(progress or Silent())
     problems = check.problems
@@ -105,7 +98,7 @@ class _Check:
         self,
         directory: Path,
         manifest: Manifest,
-        present: list[str],
+        present: Iterable[str],
         *,
         force: bool,
     ) -> None:
@@ -123,12 +116,11 @@ class _Check:
     def run(self, progress: Progress) -> int:
         """Hash what has to be; the number of bytes that were to be read."""
         total_bytes = sum(status.st_size for status in self._before.values())
-        progress.start("verify", total_bytes)
         paths = {name: self._directory / name for name in self._before}
         algorithms = {name: self._manifest[name].algorithm for name in paths}
         facts: dict[str, Finished] = {}
         try:
-            for name, digest in hash_named(paths, algorithms, progress):
+            for name, digest in hash_named("verify", paths, total_bytes, algorithms, progress):
                 facts |= self._judge(name, digest)
         finally:
             remember(self._directory, facts)
@@ -176,116 +168,6 @@ def _is_settled(path: Path, fact: Finished) -> bool:
         return fact.holds_for(path.stat()) and time.time_ns() - fact.mtime_ns > SETTLED_NS
     except OSError:
         return False
-
-
-def manifest_of(
-    directory: str | Path, algorithm: str, *, progress: Progress | None = None
-) -> Manifest:
-    """A manifest, with lengths, of the files in `directory` as they are now: all but hidden and
-    half-arrived ones and what seems to be a manifest.
-
-    Raises:
-        UsageError: there is none.
-        OSError: one cannot be read.
-    """
-    directory, progress = Path(directory), progress or Silent()
-    paths = {
-        path.name: path
-        for path in sorted(directory.iterdir())
-        if path.is_file()
-        and file_name_problem(path.name) is None
-        and not any(path.match(pattern) for pattern in MANIFEST_PATTERNS)
-    }
-    sizes = {name: path.stat().st_size for name, path in paths.items()}
-    if not paths:
-        raise UsageError(f"{directory}: has no files")
-    progress.start("hash", sum(sizes.values()))
-    digests: dict[str, Digest] = {}
-    for name, digest in hash_named(paths, dict.fromkeys(paths, algorithm), progress):
-        if isinstance(digest, OSError):
-            raise digest
-        digests[name] = digest
-    return Manifest({name: digests[name] for name in paths}, str(directory), sizes)
-
-
-def hash_named(
-    paths: Mapping[str, Path], algorithms: Mapping[str, str], progress: Progress
-) -> Iterator[tuple[str, Digest | OSError]]:
-    """The digest of each file by the algorithm of its name, or why it has none, as they are
-    done."""
-    for algorithm in dict.fromkeys(algorithms[name] for name in paths):
-        names = {path: name for name, path in paths.items() if algorithms[name] == algorithm}
-        for path, value in hash_files(names, algorithm, advance=progress.advance):
-            yield names[path], Digest(algorithm, value) if isinstance(value, str) else value
-
-
-@dataclass(frozen=True, slots=True)
-class PartsReport:
-    """Where the md5s of OPT-175B's consolidated parts are known from."""
-
-    directory: str
-    known: Mapping[str, PartsDigests]
-    """The set that a part belongs to, by the part's name."""
-    unknown: Mapping[str, str]
-    """The md5s that are in no set."""
-    unreadable: tuple[Difference, ...]
-    num_bytes: int
-    """Bytes hashed."""
-
-    @property
-    def is_right(self) -> bool:
-        """False where a part cannot be read, or is not of the sets that others belong to.
-
-        Eight unknown md5s prove nothing: another torch, or another script, writes others.
-        """
-        return not self.unreadable and not (self.known and self.unknown)
-
-
-def verify_parts(
-    directory: str | Path,
-    *,
-    progress: Progress | None = None,
-) -> PartsReport:
-    """Hash the consolidated parts of OPT-175B in `directory` and look their md5s up."""
-    progress = progress or Silent()
-    there = {name: Path(directory) / name for name in PART_NAMES}
-    there = {name: path for name, path in there.items() if path.exists()}
-    paths = {name: path for name, path in there.items() if path.is_file()}
-    total_bytes = sum(path.stat().st_size for path in paths.values())
-    progress.start("verify parts", total_bytes)
-    unread = {name: "is not a file" for name in there if name not in paths}
-    digests: dict[str, Digest] = {}
-    for name, digest in hash_named(paths, dict.fromkeys(paths, "md5"), progress):
-        if isinstance(digest, Digest):
-            digests[name] = digest
-        else:
-            unread[name] = f"cannot be read: {digest.strerror}"
-    digests = {name: digests[name] for name in there if name in digests}
-    sets = {
-        (name, Digest("md5", md5)): parts
-        for parts in KNOWN_PARTS
-        for name, md5 in zip(PART_NAMES, parts.md5s, strict=True)
-    }
-    return PartsReport(
-        str(directory),
-        known={each[0]: sets[each] for each in digests.items() if each in sets},
-        unknown={each[0]: each[1].value for each in digests.items() if each not in sets},
-        unreadable=tuple(Difference(name, why) for name, why in unread.items()),
-        num_bytes=total_bytes,
-    )
-
-
-def tokenizer_manifest(directory: Path, vocab_size: int) -> Manifest | None:
-    """What the tokenizer's files in `directory` must be beside a model with `vocab_size`
-    tokens; None where there are none, or nothing is known of them."""
-    digests = {
-        name: digest
-        for name, digest in tokenizer_digests(vocab_size).items()
-        if (directory / name).exists()
-    }
-    is_opts = vocab_size == OPT_VOCAB_SIZE
-    source = "OPT's tokenizer" if is_opts else f"a vocabulary of {vocab_size} tokens"
-    return Manifest(digests, source) if digests else None
 
 
 def _extra(directory: Path, manifest: Manifest) -> tuple[str, ...]:

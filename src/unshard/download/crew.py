@@ -1,0 +1,122 @@
+"""The threads of a download: each fetches a file, or helps with one where none is left."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import CancelledError
+from queue import SimpleQueue
+from typing import Self
+
+from unshard.download.file import FileDownload
+from unshard.download.ramp import Ramp
+from unshard.download.retry import BudgetSpentError
+from unshard.download.session import Session
+from unshard.download.transport import UnreachableError
+from unshard.errors import TransferError
+
+_LOOK_AGAIN_S = 0.1
+"""A file can be shared some time after it is begun, without anybody saying so."""
+
+Outcome = tuple[FileDownload | None, BaseException | None]
+
+
+class Crew:
+    """Threads for the files that are added, in their order: as many as `ramp` says.
+
+    `outcomes` tells of every file that has arrived, or with which error it failed; an error
+    without a file is one that ends the download.
+    """
+
+    def __init__(self, session: Session, ramp: Ramp) -> None:
+        self.outcomes: SimpleQueue[Outcome] = SimpleQueue()
+        self._session = session
+        self._changed = threading.Condition()
+        self._waiting: deque[FileDownload] = deque()
+        self._under_way: list[FileDownload] = []
+        self._is_over = False
+        self._ramp = ramp
+        self._threads: list[threading.Thread] = []
+
+    def add(self, files: Iterable[FileDownload]) -> None:
+        """Have `files` fetched."""
+        with self._changed:
+            self._waiting.extend(files)
+            self._changed.notify_all()
+
+    def adapt(self) -> None:
+        """Use more connections, if that seems worth it; to be called now and then."""
+        with self._changed:
+            is_short = bool(self._waiting) or any(map(FileDownload.share_bytes, self._under_way))
+        self._grow(self._ramp.look(self._session.meter.received_bytes, is_short=is_short))
+
+    def join(self) -> None:
+        """Wait until no thread is at work; they end once the session is stopped, or no file is
+        under way and none is added."""
+        with self._changed:
+            self._is_over = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def __enter__(self) -> Self:
+        self._grow(self._ramp.connections)
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._session.stop()
+        self.join()
+
+    def _grow(self, num_connections: int) -> None:
+        while len(self._threads) < num_connections:
+            thread = threading.Thread(target=self._work, name=f"download-{len(self._threads)}")
+            self._threads.append(thread)
+            thread.start()
+
+    def _work(self) -> None:
+        left: set[FileDownload] = set()
+        try:
+            while job := self._take(left):
+                file, is_help = job
+                if not is_help:
+                    self._fetch(file)
+                elif not file.help():
+                    left.add(file)
+        except CancelledError:
+            pass
+        except BaseException as error:  # noqa: BLE001 - raised again by whoever reads outcomes
+            self._session.stop()
+            self.outcomes.put((None, error))
+
+    def _take(self, left: set[FileDownload]) -> tuple[FileDownload, bool] | None:
+        """The next file, and whether another thread has it and wants help; None at the end.
+        Those in `left` are not helped."""
+        with self._changed:
+            while True:
+                self._session.check()
+                if self._waiting:
+                    file = self._waiting.popleft()
+                    self._under_way.append(file)
+                    return file, False
+                if self._is_over and not self._under_way:
+                    return None
+                candidates = [file for file in self._under_way if file not in left]
+                neediest = max(candidates, key=FileDownload.share_bytes, default=None)
+                if neediest and neediest.share_bytes():
+                    return neediest, True
+                self._changed.wait(_LOOK_AGAIN_S)
+
+    def _fetch(self, file: FileDownload) -> None:
+        error: BaseException | None = None
+        try:
+            file.fetch()
+        except (UnreachableError, BudgetSpentError):
+            raise
+        except TransferError as problem:
+            error = problem  # other files may do better
+        finally:
+            with self._changed:
+                self._under_way.remove(file)
+                self._changed.notify_all()
+        self.outcomes.put((file, error))

@@ -1,0 +1,54 @@
+"""A file that is also the lock of its folder, and may be replaced while it is."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+from unshard.errors import DestinationError
+
+_NO_LOCKS_HERE = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+
+
+def open_locked(path: Path) -> tuple[int, bool]:
+    """A descriptor of the file `path`, made where there is none, to append to it; and whether
+    it is locked, which some file systems cannot do.
+
+    Raises:
+        DestinationError: another process has the lock.
+        OSError: the file cannot be opened.
+    """
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+        try:
+            is_locked = _lock(fd, path.parent)
+        except BaseException:
+            os.close(fd)
+            raise
+        if _is_still(path, fd):
+            return fd, is_locked
+        os.close(fd)  # replaced between the two calls: its lock keeps nobody out
+
+
+def _is_still(path: Path, fd: int) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(fd))
+    except FileNotFoundError:
+        return False
+
+
+def _lock(fd: int, directory: Path) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise DestinationError(
+            f"{directory}: another download is writing to this folder",
+            hint="wait for it, or choose another folder",
+        ) from error
+    except OSError as error:
+        if error.errno in _NO_LOCKS_HERE:
+            return False
+        raise DestinationError(f"{directory}: cannot be locked: {error.strerror}") from error
+    return True

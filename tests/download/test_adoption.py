@@ -1,0 +1,106 @@
+"""Files that other tools left: continued where they are the beginning of what is wanted."""
+
+from __future__ import annotations
+
+import pytest
+
+from unshard.testing.object_store import Fault
+
+SIZE = 5000
+
+
+@pytest.fixture
+def half(site):
+    """A site, and half of its only file under the final name, as wget leaves it."""
+    site.add("a.pt", size=SIZE)
+    site.target.mkdir()
+    (site.target / "a.pt").write_bytes(site.contents["a.pt"][:2000])
+    return site
+
+
+def test_the_beginning_of_a_file_is_continued(half):
+    report = half.run()
+    assert half.requests() == [("bytes=2000-", 206)]
+    assert report.received_bytes == SIZE - 2000
+    assert half.fetched() == half.contents
+    assert half.progress.done_bytes == SIZE
+
+
+def test_what_was_continued_continues_after_a_cut_and_in_the_next_run(half):
+    half.store.inject(Fault(cut_after=1000), times=2)
+    half.run()
+    asked = [asked for asked, _ in half.requests()]
+    assert asked == ["bytes=2000-", "bytes=3000-", "bytes=4000-"]
+    assert half.fetched() == half.contents
+
+
+def test_other_bytes_are_found_out_and_started_anew(half):
+    content = bytearray(half.contents["a.pt"][:2000])
+    content[1234] ^= 1
+    (half.target / "a.pt").write_bytes(content)
+    half.store.inject(Fault())
+    half.store.inject(Fault(wrong_bytes=True))  # a fresh copy may still be wrong once
+    half.run()
+    assert half.requests() == [("bytes=2000-", 206), (None, 200), (None, 200)]
+    assert half.fetched() == half.contents
+    assert half.progress.done_bytes == SIZE
+
+
+@pytest.mark.parametrize(
+    "length", [0, SIZE, SIZE + 100], ids=["empty", "as long, but other bytes", "longer"]
+)
+def test_what_cannot_be_the_beginning_is_replaced(half, length):
+    (half.target / "a.pt").write_bytes(b"PK" * (length // 2))
+    half.run()
+    assert half.requests()[-1] == (None, 200)
+    assert half.fetched() == half.contents
+
+
+@pytest.mark.parametrize(
+    "fault", [{"ignore_range": True}, {"no_etag": True}, {"wrong_range": True}], ids=str
+)
+def test_a_server_that_cannot_continue_it_sends_all_of_it(half, fault):
+    half.store.inject(Fault(**fault), times=None)
+    half.run()
+    assert half.requests()[-1][1] == 200
+    assert half.fetched() == half.contents
+
+
+def test_it_keeps_its_name_until_the_server_continues_it(half):
+    half.store.inject(Fault(status=404))
+    with pytest.raises(Exception, match="no such file"):
+        half.run()
+    assert half.fetched() == {"a.pt": half.contents["a.pt"][:2000]}
+    assert half.partials() == {}
+
+
+def test_a_busy_server_is_asked_for_the_rest_again(half):
+    half.store.inject(Fault(status=503))
+    half.run()
+    assert half.requests() == [("bytes=2000-", 503), ("bytes=2000-", 206)]
+
+
+def test_files_of_aria2_have_holes_and_are_not_continued(half):
+    (half.target / "a.pt.aria2").write_bytes(b"\0\1")
+    half.run()
+    assert half.requests() == [(None, 200)]
+    assert half.fetched() == half.contents
+    assert [note for note in half.progress.notes if "aria2 left it with holes" in note]
+
+
+def test_without_a_digest_nothing_is_continued(half):
+    half.run(["a.pt"])
+    assert half.requests() == [(None, 200)]
+    assert half.fetched() == half.contents
+
+
+def test_what_an_earlier_run_left_comes_first(site):
+    site.add("a.pt", size=SIZE)
+    site.store.inject(Fault(cut_after=3000))
+    site.store.inject(Fault(status=404))
+    with pytest.raises(Exception, match="no such file"):
+        site.run()
+    (site.target / "a.pt").write_bytes(site.contents["a.pt"][:2000])
+    site.run()
+    assert site.requests()[-1] == ("bytes=3000-", 206)
+    assert site.fetched() == site.contents
