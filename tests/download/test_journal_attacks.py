@@ -8,7 +8,8 @@ import json
 import pytest
 
 from unshard.download.journal import Journal
-from unshard.finished import JOURNAL_NAME, parse_line, remembered
+from unshard.finished import JOURNAL_NAME, Finished, parse_line, remembered
+from unshard.manifest import Digest
 
 DEEP = [b"[" * 200_000, b'{"a":' * 200_000, b'{"finished": ' + b"[" * 200_000]
 ODD = [
@@ -33,13 +34,13 @@ def test_a_line_nested_deeper_than_any_stack_is_a_lost_line(line):
 
 @pytest.mark.parametrize("line", [*DEEP, *ODD], ids=lambda line: line[:24])
 def test_an_odd_line_says_nothing_and_hides_no_other(tmp_path, line):
-    good = json.dumps({"begun": "b.pt", "size_bytes": 7, "etag": '"e"'}).encode()
+    known = Finished(7, 8, Digest("md5", "14284cd62d00166bf4a16b7ac43b4946"))
+    good = json.dumps(known.line("b.pt")).encode()
     (tmp_path / JOURNAL_NAME).write_bytes(b"\n".join([line, good, line]))
     with Journal(tmp_path) as journal:
-        assert journal.begun("a.pt") is None
         assert journal.finished("a.pt") is None
-        assert journal.begun("b.pt").size_bytes == 7
-    assert remembered(tmp_path) == {}
+        assert journal.finished("b.pt") == known
+    assert remembered(tmp_path) == {"b.pt": known}
 
 
 @pytest.mark.parametrize("line", [*DEEP, *ODD], ids=lambda line: line[:24])
