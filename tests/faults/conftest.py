@@ -24,7 +24,8 @@ COMMAND = """
 import logging, os, sys
 logging.basicConfig(level=logging.DEBUG, filename=os.environ["DEBUG_LOG"])
 from unshard.cli.main import main
-from unshard.download import RetryPolicy, download
+from unshard.download import RetryPolicy, download, shares
+shares.SMALLEST_SHARE_BYTES = int(os.environ["SMALLEST_SHARE_BYTES"])
 download.__kwdefaults__.update(
     retry=RetryPolicy(attempts=5, first_delay_s=0.05), stall_timeout_s=1.0
 )
@@ -51,6 +52,7 @@ class Box:
         self.objects = home / "objects"
         self.objects.mkdir()
         self.random = random.Random(4)
+        self.smallest_share_bytes = 2**20
         self.contents = {
             f"part-{i}.pt": b"PK\x03\x04" + self.random.randbytes(size - 4 + i)
             for i in range(num_files)
@@ -89,7 +91,10 @@ class Box:
 
     @property
     def environment(self) -> dict[str, str]:
-        return os.environ | {"DEBUG_LOG": str(self.home / "debug.log")}
+        return os.environ | {
+            "DEBUG_LOG": str(self.home / "debug.log"),
+            "SMALLEST_SHARE_BYTES": str(self.smallest_share_bytes),
+        }
 
     def run(self, url: str, *options: str) -> Ran:
         return self.end(self.start(url, *options))

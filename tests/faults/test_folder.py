@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -136,42 +137,58 @@ def test_disk_full(box, store):
     assert asked_for < 2 * sum(map(len, box.contents.values())) - MIB // 2, "it went on"
 
 
-KILLS = 50
-CONNECTIONS = 2
+@dataclass(frozen=True, slots=True)
+class Kills:
+    """So many kills of downloads of a release, each at most `longest_s` after its beginning;
+    `rate` is nginx's, per connection."""
+
+    num_kills: int
+    num_files: int
+    file_mib: int
+    connections: int
+    rate: str
+    longest_s: float
 
 
 @pytest.mark.timeout(300)
-def test_kill_9_at_fifty_random_moments(make_box, nginx, tmp_path):
+@pytest.mark.parametrize(
+    "kills",
+    [Kills(50, 4, 48, 2, "limit_rate 12m;", 0.5), Kills(25, 1, 128, 8, "limit_rate 4m;", 1.5)],
+    ids=["files", "one file in ranges"],
+)
+def test_kill_9_at_random_moments(make_box, nginx, tmp_path, kills):
     """Bytes fetched twice: at most 1 MiB per connection and kill, as the server counts them."""
     (tmp_path / "big").mkdir()
-    box = make_box(tmp_path / "big", size=48 * MIB, num_files=4)
+    box = make_box(tmp_path / "big", size=kills.file_mib * MIB, num_files=kills.num_files)
     nginx.nginx.root = box.objects
-    nginx.nginx.configure("limit_rate 12m;")
+    nginx.nginx.configure(kills.rate)
     moments = random.Random(50)
-    kills = 0
-    options = ("--max-connections", str(CONNECTIONS))
-    while kills < KILLS:
+    done = 0
+    options = ("--max-connections", str(kills.connections))
+    while done < kills.num_kills:
         process = box.start(nginx.url(), *options)
         try:
-            process.wait(0.15 + moments.random() / 3)
+            process.wait(0.15 + moments.random() * (kills.longest_s - 0.15))
         except subprocess.TimeoutExpired:
             process.kill()
-            kills += 1
+            done += 1
         ran = box.end(process)
         assert ran.code in (0, -signal.SIGKILL)
         if ran.code == 0:
-            assert_little_was_fetched_twice(box, nginx.nginx, kills)
+            assert_little_was_fetched_twice(box, nginx.nginx, kills, done)
             for path in box.target.iterdir():
                 path.unlink()
     assert box.run(nginx.url(), *options).code == 0
-    assert_little_was_fetched_twice(box, nginx.nginx, kills)
+    assert_little_was_fetched_twice(box, nginx.nginx, kills, done)
+    ranges = [size for _, status, size in nginx.nginx.sent() if status == 206]
+    assert len(ranges) >= done / 2, "it was killed mid-way"
 
 
-def assert_little_was_fetched_twice(box, nginx, kills):
+def assert_little_was_fetched_twice(box, nginx, kills, done):
     """Held at each whole release against the kills so far, so that none pays for another."""
-    nginx.configure("limit_rate 12m;")  # ends what is under way, so that all of it is logged
+    nginx.configure(kills.rate)  # ends what is under way, so that all of it is logged
     sent = nginx.sent()
     whole = box.whole_releases = getattr(box, "whole_releases", 0) + 1
     twice = sum(size for _, _, size in sent) - whole * sum(map(len, box.contents.values()))
-    told = f"{twice / MIB:.2f} MiB fetched twice in {kills} kills"
-    assert 0 <= twice <= kills * CONNECTIONS * MIB, told
+    told = f"{twice / MIB:.2f} MiB fetched twice in {done} kills"
+    assert 0 <= twice <= done * kills.connections * MIB, told

@@ -291,9 +291,26 @@ def test_object_store(row, store):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("row", STORE, ids=lambda row: row.fault)
+def test_object_store_in_ranges(row, store):
+    """The same, where connections share files as small as these."""
+    store.box.smallest_share_bytes = 10_000
+    play(row, store)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("row", NGINX, ids=lambda row: row.fault)
 def test_nginx(row, nginx):
     play(row, nginx)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", NGINX, ids=lambda row: row.fault)
+def test_nginx_in_ranges(row, nginx):
+    nginx.box.smallest_share_bytes = 10_000
+    play(row, nginx)
+    if row.fault == "a rate limit per connection":
+        assert 206 in {status for _, status, _ in nginx.nginx.sent()}, "files are shared"
 
 
 RATE = "limit_rate 100k;"
@@ -310,9 +327,11 @@ MID_WAY = [
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("smallest_share_bytes", [2**20, 10_000])
 @pytest.mark.parametrize("row", MID_WAY, ids=lambda row: row.fault)
-def test_nginx_mid_way(row, nginx):
-    """The fault comes upon files that are half there."""
+def test_nginx_mid_way(row, nginx, smallest_share_bytes):
+    """The fault comes upon files that are half there: a prefix of each, or ranges."""
+    nginx.box.smallest_share_bytes = smallest_share_bytes
     nginx.nginx.configure(RATE)
     box, sig = nginx.box, signal.SIGINT if row.codes[0] == 130 else signal.SIGKILL
     ran = box.kill_when(lambda: box.has_bytes(500_000), box.start(nginx.url()), sig)

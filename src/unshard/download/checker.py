@@ -23,7 +23,9 @@ from unshard.finished import Finished
 from unshard.manifest import Digest
 
 BATCH_FILES = 16
-"""As many as there are lanes in a vector register; see `unshard.digest`."""
+"""So many files wait for no more: there are as many lanes in a vector register."""
+MOST_FILES = BATCH_FILES * (os.cpu_count() or 1)
+"""More in one batch do not make it faster, and would be told of later."""
 GATHER_S = 2.0
 """Seconds that a file which has arrived waits for others, to be hashed beside them."""
 
@@ -183,7 +185,7 @@ def _name(file: FileDownload) -> str:
 
 def _take(files: deque[FileDownload]) -> list[FileDownload]:
     """The next batch."""
-    return [files.popleft() for _ in range(min(len(files), BATCH_FILES))]
+    return [files.popleft() for _ in range(min(len(files), MOST_FILES))]
 
 
 def _digests(
