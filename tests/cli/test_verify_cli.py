@@ -163,3 +163,28 @@ def test_only_files_are_taken_for_manifests(folder, capsys):
     (folder / "gone.sha256").symlink_to("nowhere")
     assert main(["verify", str(folder)]) == 3
     assert "torch files are damaged" in capsys.readouterr().err
+
+
+def test_names_in_a_folder_do_no_harm_to_a_terminal(folder, capsys):
+    for name in ("a\nmissing    b.pt", "\x1b[31mred.pt"):
+        (folder / name).touch()
+    assert verify(folder) == 0
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        r"extra      \x1b[31mred.pt",
+        r"extra      a\nmissing    b.pt",
+    ]
+    assert main(["verify", str(folder)]) == 3
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 6
+    assert "\x1b" not in out + err
+
+
+def test_an_exported_manifest_says_what_it_leaves_out(folder, capsys):
+    for name in ("a\nb.pt", "c.pt.partial", ".hidden"):
+        (folder / name).touch()
+    assert main(["verify", str(folder), "--export", "md5sum"]) == 0
+    out, err = capsys.readouterr()
+    assert [line[34:] for line in out.splitlines()] == NAMES
+    assert "left out: 'a\\nb.pt' has an invisible or control character\n" in err
+    assert "partial" not in err
+    assert "hidden" not in err

@@ -11,6 +11,7 @@ import click
 
 from unshard.cli import display, manifest_option
 from unshard.cli.deferred import deferred
+from unshard.cli.printable import printable
 from unshard.cli.stderr import events_option
 from unshard.errors import UsageError
 from unshard.library.findings import Findings
@@ -147,7 +148,7 @@ def _describe(findings: Findings, repaired: tuple[str, ...]) -> dict[str, Any]:
 
 def _print(findings: Findings, repaired: tuple[str, ...]) -> None:
     for name in repaired:
-        click.echo(f"repaired   {name}")
+        _say(f"repaired   {name}")
     verified = findings.tokenizer.matching if findings.tokenizer else ()
     if findings.files:
         _print_files(findings.files, but=verified)
@@ -162,51 +163,54 @@ def _print(findings: Findings, repaired: tuple[str, ...]) -> None:
 def _print_self_checks(findings: Findings) -> None:
     if archives := findings.archives:
         for difference in archives.damaged:
-            click.echo(f"damaged    {difference.name}  {difference.problem}")
-        click.echo(
+            _say(f"damaged    {difference.name}  {difference.problem}")
+        _say(
             f"{len(archives.sound)} torch files are as they were written, by the CRC-32s in them "
             f"({archives.num_bytes} bytes); only a manifest tells whether they are the right ones"
         )
     if fingerprint := findings.fingerprint:
         is_not = "" if fingerprint.is_right else "not "
-        click.echo(f"the weights are {is_not}those of the fingerprint in unshard.json")
-        click.echo(f"  recorded {fingerprint.recorded}, found {fingerprint.found}")
+        _say(f"the weights are {is_not}those of the fingerprint in unshard.json")
+        _say(f"  recorded {fingerprint.recorded}, found {fingerprint.found}")
     for name in findings.unproved:
-        click.echo(f"unproved   {name}  has no checksum, and no manifest names it")
+        _say(f"unproved   {name}  has no checksum, and no manifest names it")
 
 
 def _print_files(report: VerifyReport, but: tuple[str, ...]) -> None:
     for difference in report.different:
-        click.echo(f"different  {difference.name}  {difference.problem}")
+        _say(f"different  {difference.name}  {difference.problem}")
     for name in report.missing:
-        click.echo(f"missing    {name}")
+        _say(f"missing    {name}")
     for name in report.extra:
         if name not in but:
-            click.echo(f"extra      {name}")
+            _say(f"extra      {name}")
     for name in report.skipped_names:
-        click.echo(f"suspect    {name}  is not in the manifest, though its neighbours are")
+        _say(f"suspect    {name}  is not in the manifest, though its neighbours are")
     for names in report.shared_digests:
-        click.echo(f"suspect    {', '.join(names)}  have one and the same digest in the manifest:")
-        click.echo("           different files never do, so at most one of these lines is right")
+        _say(f"suspect    {', '.join(names)}  have one and the same digest in the manifest:")
+        _say("           different files never do, so at most one of these lines is right")
     known = f", {len(report.remembered)} files remembered" if report.remembered else ""
-    click.echo(
-        f"{len(report.matching)} files match {report.manifest} ({report.num_bytes} bytes{known})"
-    )
+    _say(f"{len(report.matching)} files match {report.manifest} ({report.num_bytes} bytes{known})")
 
 
 def _print_parts(report: PartsReport, harmless: bool) -> None:
     for difference in report.unreadable:
-        click.echo(f"different  {difference.name}  {difference.problem}")
+        _say(f"different  {difference.name}  {difference.problem}")
     for name, md5 in report.unknown.items():
-        click.echo(f"unknown    {name}  md5 {md5}")
+        _say(f"unknown    {name}  md5 {md5}")
     for parts in dict.fromkeys(report.known.values()):
         count = sum(each == parts for each in report.known.values())
         issues = ", ".join(f"#{number}" for number in parts.issues)
-        click.echo(f"{count} parts have md5s {parts.origin} (metaseq {issues})")
-        click.echo(f"  written by {parts.script}")
+        _say(f"{count} parts have md5s {parts.origin} (metaseq {issues})")
+        _say(f"  written by {parts.script}")
     if report.known:
         return
-    click.echo(f"no part has an md5 of the {len(KNOWN_PARTS)} sets known of OPT-175B")
+    _say(f"no part has an md5 of the {len(KNOWN_PARTS)} sets known of OPT-175B")
     if harmless:
-        click.echo("  no harm by itself: md5s depend on the script and the torch that wrote the")
-        click.echo("  files; `unshard fingerprint` depends on the weights alone (docs/md5.md)")
+        _say("  no harm by itself: md5s depend on the script and the torch that wrote the")
+        _say("  files; `unshard fingerprint` depends on the weights alone (docs/md5.md)")
+
+
+def _say(line: str) -> None:
+    """Names of files that lie in the folder may be anything."""
+    click.echo(printable(line))

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from queue import SimpleQueue
 
 from unshard.disk import sync_directory
 from unshard.errors import DestinationError, NoSpaceError, UsageError
 from unshard.execute.arrivals import Arrivals, arriving
-from unshard.execute.blocks import Buffers
 from unshard.execute.casts import refuse_cast
 from unshard.execute.copy import Copier, Executor, TaskResult
 from unshard.execute.finishing import Finishing
@@ -23,42 +19,10 @@ from unshard.execute.output_file import create, partial_path, write_error
 from unshard.execute.reclaim import Reclaiming, refuse_losses
 from unshard.execute.task_log import NoTaskLog, TaskLog
 from unshard.execute.tasks import CopyTask, Placement, placements_of, tasks_of
+from unshard.execute.threads import threads
 from unshard.execute.workers import DEFAULT_MEMORY_BYTES, DEFAULT_WORKERS, block_bytes
 from unshard.plan.copy_plan import CopyPlan, PlannedFile
 from unshard.progress import FileCount, Progress, Silent
-
-
-def threads(workers: int) -> Executor:
-    """An executor of `workers` threads in this process."""
-
-    def run(copier: Copier, tasks: Sequence[CopyTask]) -> Generator[TaskResult]:
-        idle: SimpleQueue[Buffers] = SimpleQueue()
-        for _ in range(workers):
-            idle.put(Buffers())
-
-        def copy(task: CopyTask) -> TaskResult:
-            buffers = idle.get()
-            try:
-                return copier.run(task, buffers)
-            finally:
-                idle.put(buffers)
-
-        todo = iter(tasks)
-        pool = ThreadPoolExecutor(workers)
-        try:
-            running: set[Future[TaskResult]] = set()
-            while True:
-                free = 2 * workers - len(running)
-                running |= {pool.submit(copy, task) for task in islice(todo, free)}
-                if not running:
-                    return
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in sorted(done, key=lambda each: each.exception() is not None):
-                    yield future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    return run
 
 
 def run_plan(
@@ -100,17 +64,9 @@ def run_plan(
     reclaiming = Reclaiming(plan, tuple(map(str, reclaim))) if reclaim else None
     _refuse_impossible(plan, reclaiming, proved=sync and verify and claim)
     _make_folder(plan, directory)
+    options = {"verify": verify, "reclaim": bool(reclaim), "arriving": arrivals is not None}
     claimed = (
-        Journal(
-            plan,
-            directory,
-            sync=sync,
-            verify=verify,
-            reclaim=bool(reclaim),
-            arriving=arrivals is not None,
-        )
-        if claim
-        else Unclaimed(plan, directory)
+        Journal(plan, directory, sync=sync, **options) if claim else Unclaimed(plan, directory)
     )
     with claimed as journal:
         log = TaskLog(directory) if claim else NoTaskLog(directory)
