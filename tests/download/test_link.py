@@ -301,7 +301,7 @@ def test_a_download_waits_for_the_file(site, fresh):
 def test_waiting_for_the_file_ends_when_another_file_ends_the_download(site, fresh):
     site.add("a.pt", "b.pt")
     fresh.write_text(site.url)
-    site.store.inject(Fault(status=403), file="a.pt")
+    site.store.inject(Fault(status=403, code="RequestExpired"), file="a.pt")
     (site.target / "b.pt").mkdir(parents=True)
     with pytest.raises(Exception, match=r"b\.pt: is a link or no file"):
         run(site, FileSource(fresh, poll_s=0.01), max_connections=2)
