@@ -105,7 +105,7 @@ def test_an_error_of_the_transfer_ends_the_check_of_what_stands_there(site, monk
     site.add("a.pt", "b.pt")
     site.target.mkdir()
     (site.target / "a.pt").write_bytes(site.contents["a.pt"])
-    site.store.inject(Fault(status=403))
+    site.store.inject(Fault(status=403, code="RequestExpired"))
     real = checker.hash_files
 
     def hash_files(paths, algorithm, *, advance, **settings):
@@ -130,7 +130,7 @@ def test_an_error_of_the_transfer_ends_the_check_of_what_stands_there(site, monk
 def test_what_had_arrived_before_an_error_gets_its_name(site, monkeypatch):
     monkeypatch.setattr(checker, "GATHER_S", 3600)
     site.add("a.pt", "b.pt")
-    site.store.inject(Fault(status=403), file="b.pt")
+    site.store.inject(Fault(status=403, code="RequestExpired"), file="b.pt")
     with pytest.raises(Exception, match="1 of 2 files are left"):
         site.run(max_connections=1)
     assert sorted(site.fetched()) == ["a.pt"]
