@@ -16,7 +16,7 @@ from unshard.cli.terminal import LINGER_S, TerminalProgress, on_terminal
 from unshard.progress import Busy, Silent
 
 MB = 10**6
-DOWNLOAD_PAGE = (Path(__file__).parents[2] / "docs/download.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs/progress.md").read_text()
 
 
 def test_lines_are_rare_and_notes_come_at_once() -> None:
@@ -63,7 +63,7 @@ def test_the_line_in_the_documentation() -> None:
     work.connect(1, is_check=True)
     work.num_whole, work.now = 131, 500
     lines.advance(work.receive(42_150 * MB))
-    assert stream.getvalue() in DOWNLOAD_PAGE
+    assert stream.getvalue() in PAGE
 
 
 def screen(

@@ -115,14 +115,26 @@ def test_work_without_a_network_has_the_rate_of_what_is_done() -> None:
     assert figures.left_s == pytest.approx(8)
 
 
+def test_the_same_work_with_other_files_is_another() -> None:
+    verify, first, second = Standing(), FileCount(Silent(), 3), FileCount(Silent(), 1)
+    verify.start("verify", 30, first.look)
+    verify.advance(30)
+    assert not verify.is_another("verify", first.look)
+    verify.start("verify", 5, second.look)
+    assert (figures := verify.figures())
+    assert (figures.done_bytes, figures.files) == (0, second.look())
+
+
 def test_a_better_total_of_the_same_work_keeps_what_was_done() -> None:
     work = WatchedWork()
     download = standing(work)
     download.advance(5)
-    assert not download.start("download", 20, work.files)
+    assert not download.is_another("download", work.files)
+    download.start("download", 20, work.files)
     assert (figures := download.figures())
     assert (figures.done_bytes, figures.total_bytes) == (5, 20)
-    assert download.start("verify", 30, None)
+    assert download.is_another("verify", None)
+    download.start("verify", 30, None)
     assert download.figures() == Figures("verify", 0, 30, 0.0, None)
 
 

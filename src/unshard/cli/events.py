@@ -1,4 +1,4 @@
-"""Progress as JSON, one object a line, for a program that watches (docs/events.md)."""
+"""Progress as JSON, one object a line, for a program that watches (docs/progress.md)."""
 
 from __future__ import annotations
 
@@ -33,9 +33,11 @@ class EventProgress:
 
     def start(self, what: str, total_bytes: int, files: Callable[[], Files] | None = None) -> None:
         with self._lock:
-            if what != self._standing.what:
+            is_another = self._standing.is_another(what, files)
+            if is_another:
                 self._tell_rest()
-            if self._standing.start(what, total_bytes, files):
+            self._standing.start(what, total_bytes, files)
+            if is_another:
                 self._tell("start")
 
     def advance(self, num_bytes: int) -> None:

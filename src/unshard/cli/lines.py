@@ -32,9 +32,10 @@ class LineProgress:
         """When the last line was written, and the percents in it."""
 
     def start(self, what: str, total_bytes: int, files: Callable[[], Files] | None = None) -> None:
-        if self._standing.start(what, total_bytes, files):
-            with self._lock:
+        with self._lock:
+            if self._standing.is_another(what, files):
                 self._last = (self._clock(), _NONE_YET)
+            self._standing.start(what, total_bytes, files)
 
     def advance(self, num_bytes: int) -> None:
         self._standing.advance(num_bytes)

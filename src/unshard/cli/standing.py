@@ -87,23 +87,25 @@ class Standing:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self._lock = threading.Lock()
-        self.what: str | None = None
+        self._what: str | None = None
         self._total_bytes = self._done_bytes = 0
         self._look_at_files: Callable[[], Files] | None = None
         self._done = SmoothRate()
         self._received = SmoothRate()
 
-    def start(self, what: str, total_bytes: int, files: Callable[[], Files] | None) -> bool:
-        """Whether this is another piece of work, not the same with a better total."""
+    def is_another(self, what: str, files: Callable[[], Files] | None) -> bool:
+        """Whether this is another piece of work, not the same that is known better."""
+        return (what, files) != (self._what, self._look_at_files)
+
+    def start(self, what: str, total_bytes: int, files: Callable[[], Files] | None) -> None:
+        """As in `Progress`."""
         received_bytes = (files().received_bytes or 0) if files else 0
         with self._lock:
-            is_new = what != self.what
-            if is_new:
-                self.what, self._done_bytes = what, 0
+            if self.is_another(what, files):
+                self._what, self._look_at_files, self._done_bytes = what, files, 0
                 self._done, self._received = SmoothRate(), SmoothRate()
                 self._received.look(self.clock(), received_bytes)
-            self._total_bytes, self._look_at_files = total_bytes, files
-            return is_new
+            self._total_bytes = total_bytes
 
     def advance(self, num_bytes: int) -> None:
         with self._lock:
@@ -115,10 +117,10 @@ class Standing:
         look = self._look_at_files
         files = look() if look else None
         with self._lock:
-            if self.what is None:
+            if self._what is None:
                 return None
             rate, done_bytes = self._rate(files), max(self._done_bytes, 0)
-            return Figures(self.what, done_bytes, self._total_bytes, rate, files)
+            return Figures(self._what, done_bytes, self._total_bytes, rate, files)
 
     def _rate(self, files: Files | None) -> float:
         """Of what comes over the network, unless files are only checked: that is so much faster

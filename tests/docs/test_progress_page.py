@@ -1,4 +1,4 @@
-"""docs/events.md: its commands run, and its tables and examples are what they write."""
+"""docs/progress.md: its commands run, and its tables and examples are what they write."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unshard.cli.main import main
 from unshard.testing.object_store import FakeObjectStore
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs/events.md").read_text()
+PAGE = (ROOT / "docs/progress.md").read_text()
 DEMO_MODEL = ROOT / "src/unshard/demo_model"
 
 
