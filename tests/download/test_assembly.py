@@ -276,7 +276,7 @@ def test_a_line_that_a_full_disk_tore_spoils_no_other(tmp_path, monkeypatch):
     write = os.write
     with Journal(tmp_path) as journal:
         with monkeypatch.context() as patch:
-            patch.setattr(os, "write", lambda fd, view: write(fd, view[: len(view) // 2]))
+            patch.setattr(os, "write", lambda fd, view: write(fd, view[: (len(view) + 1) // 2]))
             journal.begin("a.pt", Partway(BEGUN))
 
             def full(fd, view):

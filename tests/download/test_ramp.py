@@ -23,20 +23,20 @@ class Line:
 
 
 def test_where_each_connection_is_limited_all_are_used():
-    assert Line(64, lambda connections: 2e6 * connections).run(60) == 64
+    assert Line(128, lambda connections: 2e6 * connections).run(60) == 128
 
 
 def test_where_the_line_is_full_no_more_are_added():
-    line = Line(128, lambda connections: 100e6)
-    assert line.run(60) == 32
-    assert line.run(600) == 32
+    line = Line(256, lambda connections: 100e6)
+    assert line.run(60) == 64
+    assert line.run(600) == 64
 
 
 def test_growth_ends_where_it_brings_little():
-    assert Line(128, lambda connections: 2e6 * min(connections, 40)).run(100) == 64
+    assert Line(256, lambda connections: 2e6 * min(connections, 80)).run(100) == 128
 
 
-@pytest.mark.parametrize("most", [1, 2, 16])
+@pytest.mark.parametrize("most", [1, 2, 32])
 def test_the_maximum_holds(most):
     line = Line(most, lambda connections: 2e6 * connections)
     assert line.ramp.connections == most
@@ -44,8 +44,8 @@ def test_the_maximum_holds(most):
 
 
 def test_nothing_is_learned_where_there_is_too_little_to_fetch():
-    assert Line(64, lambda connections: 2e6 * connections).run(60, is_short=False) == 16
+    assert Line(64, lambda connections: 2e6 * connections).run(60, is_short=False) == 32
 
 
 def test_a_rate_is_taken_over_a_while():
-    assert Line(64, lambda connections: 2e6 * connections).run(WINDOW_S / 2) == 16
+    assert Line(64, lambda connections: 2e6 * connections).run(WINDOW_S / 2) == 32

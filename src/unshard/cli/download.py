@@ -38,7 +38,7 @@ from unshard.errors import UsageError
     type=click.IntRange(min=1, max=64),
     default=DEFAULT_MAX_CONNECTIONS,
     show_default=True,
-    help="Connections at most; more than 16 only where they bring more.",
+    help="Connections at most; more than 32 only where they bring more.",
 )
 @click.option(
     "--max-rate",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-FIRST_CONNECTIONS = 16
-"""Enough for most: what takes turns waiting for round trips fills the line."""
+FIRST_CONNECTIONS = 32
+"""Enough for most, and what most servers bear: 16 took a fifth longer where each is limited."""
 WINDOW_S = 0.5
 """Seconds that a rate is taken over, and before that, seconds for new connections to begin."""
 LEAST_GAIN = 1.5
