@@ -9,18 +9,23 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import click
 
 from unshard import releases
 from unshard.cli import display, link_options
+from unshard.cli.deferred import deferred
 from unshard.cli.quantities import ByteCount
+from unshard.cli.streaming_options import is_wanted, streaming_options
 from unshard.download import DownloadReport, Link, PresignedTemplate, download
 from unshard.download.pool import DEFAULT_MAX_CONNECTIONS
 from unshard.errors import UsageError
 from unshard.manifest import Manifest, read_manifest
 
 URL_VARIABLE = "UNSHARD_URL"
+download_and_reshard = deferred("unshard.cli.streaming", "download_and_reshard")
+"""Plain downloads need no numpy."""
 
 
 @click.command(name="download")
@@ -52,6 +57,7 @@ URL_VARIABLE = "UNSHARD_URL"
 )
 @link_options.url_command
 @link_options.url_file
+@streaming_options
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(
     url: str | None,
@@ -64,6 +70,7 @@ def command(
     url_command: str | None,
     url_file: Path | None,
     as_json: bool,
+    **reshard: Any,
 ) -> None:
     """Fetch the files behind URL into DIRECTORY (default: here) and verify them.
 
@@ -83,10 +90,16 @@ def command(
     """
     source = link_options.source(url_command, url_file)
     template, directory = link_options.begin(source, url, directory, _url_and_directory)
+    files = _files(template, manifest_path, parts, shards)
+    link = Link(template, source)
+    if is_wanted(reshard):
+        rates = {"max_connections": max_connections, "max_rate": max_rate}
+        download_and_reshard(link, files, directory, reshard, as_json=as_json, **rates)
+        return
     with display.progress() as progress:
         report = download(
-            Link(template, source),
-            _files(template, manifest_path, parts, shards),
+            link,
+            files,
             directory,
             max_connections=max_connections,
             max_rate=max_rate,
