@@ -31,7 +31,8 @@ from unshard.execute.run import run_plan
 from unshard.index.build import open_checkpoint
 from unshard.index.checkpoint import Checkpoint
 from unshard.library import stand_ins
-from unshard.library.streamed_reshard import HEADS, Source, Streamed, streamed_reshard
+from unshard.library.download_source import HEADS, Source
+from unshard.library.streamed_reshard import Streamed, streamed_reshard
 from unshard.manifest import Digest, Manifest
 from unshard.plan.copy_plan import CopyPlan
 from unshard.plan.metaseq_target import plan_metaseq

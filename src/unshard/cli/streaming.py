@@ -28,7 +28,8 @@ from unshard.execute.journal import recorded_fingerprint
 from unshard.execute.reclaim import unfinished
 from unshard.execute.run import run_plan
 from unshard.index.checkpoint import Checkpoint
-from unshard.library.streamed_reshard import Source, Streamed, streamed_reshard
+from unshard.library.download_source import Source
+from unshard.library.streamed_reshard import Streamed, streamed_reshard
 from unshard.manifest import Manifest
 from unshard.plan.copy_plan import CopyPlan
 

@@ -6,40 +6,26 @@ and each file is handed over once it is whole and verified. The end of one is th
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
-from unshard.download import DownloadReport, Link, RetryPolicy, download
-from unshard.download.disk import disk_errors
-from unshard.download.pieces import NoRangesError, Pieces
-from unshard.download.pool import DEFAULT_MAX_CONNECTIONS, DEFAULT_STALL_TIMEOUT_S
-from unshard.errors import CheckpointError, FormatError, LinkRefusedError
+from unshard.download import DownloadReport
+from unshard.download.pieces import NoRangesError
+from unshard.errors import CheckpointError, FormatError
 from unshard.execute.arrivals import Arrivals
 from unshard.execute.reclaim import Reclaiming
 from unshard.index.build import open_checkpoint
 from unshard.index.checkpoint import Checkpoint
-from unshard.index.grid import parse_name
 from unshard.library.disk_need import DiskNeed, allocated, bytes_to_fetch, bytes_to_write
-from unshard.library.stand_ins import (
-    WEIGHTS,
-    check_same_headers,
-    forget_stand_ins,
-    make_stand_ins,
-)
-from unshard.manifest import Manifest
+from unshard.library.download_source import Source
+from unshard.library.stand_ins import check_same_headers, forget_stand_ins
+from unshard.library.streamed_progress import Behind, Checking
 from unshard.plan.copy_plan import CopyPlan
 from unshard.plan.plan_json import plan_from_json, plan_to_json
 from unshard.progress import Progress
-
-HEADS = ".unshard-heads"
-"""The folder of the stand-ins, in that of the download."""
-MAX_FRESH_LINKS = 3
-"""Refused one after another while headers are read: then it is not their age."""
 
 
 class Reshard(Protocol):
@@ -54,80 +40,6 @@ class Reshard(Protocol):
         arrivals: Arrivals | None,
         progress: Progress,
     ) -> list[Path]: ...
-
-
-@dataclass(frozen=True)
-class Source:
-    """What is to be downloaded, and how."""
-
-    link: Link
-    files: Manifest | Sequence[str]
-    directory: Path
-    max_connections: int = DEFAULT_MAX_CONNECTIONS
-    max_rate: int | None = None
-    stall_timeout_s: float = DEFAULT_STALL_TIMEOUT_S
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
-
-    @property
-    def heads(self) -> Path:
-        """Where the stand-ins are."""
-        return self.directory / HEADS
-
-    def path(self, name: str) -> str:
-        """The file `name`, as plans spell it."""
-        return str(self.directory / name)
-
-    def names(self) -> list[str]:
-        """All files, in the order in which tasks can use them: every FSDP shard holds the same
-        fraction of each part, and many tensors need all parts."""
-        return sorted(self.files, key=_place)
-
-    def fetch(
-        self, names: Sequence[str], progress: Progress, on_file: Callable[[str], None] | None = None
-    ) -> DownloadReport:
-        """Downloads `names` in their order; raises what `download` does."""
-        files = self.files.only(names) if isinstance(self.files, Manifest) else names
-        return download(
-            self.link,
-            files,
-            self.directory,
-            max_connections=self.max_connections,
-            max_rate=self.max_rate,
-            stall_timeout_s=self.stall_timeout_s,
-            retry=self.retry,
-            progress=progress,
-            on_file=on_file,
-        )
-
-    def draw(self, progress: Progress) -> None:
-        """Makes the stand-ins that are not there yet.
-
-        Raises:
-            NoRangesError, FormatError: there can be none.
-            LinkRefusedError, TransferError, UsageError: as from downloading.
-        """
-        names = self.names()
-        self.link.expect(names, same_folder=not isinstance(self.files, Manifest))
-        with disk_errors(self.directory):
-            self.directory.mkdir(parents=True, exist_ok=True)
-        for fresh_links in range(MAX_FRESH_LINKS + 1):
-            template, generation = self.link.held
-            try:
-                with Pieces(
-                    template,
-                    max_connections=self.max_connections,
-                    stall_timeout_s=self.stall_timeout_s,
-                    retry=self.retry,
-                ) as pieces:
-                    make_stand_ins(
-                        pieces, names, self.heads, self.directory, workers=self.max_connections
-                    )
-                return
-            except LinkRefusedError as error:
-                if fresh_links == MAX_FRESH_LINKS or not self.link.renew(
-                    generation, error.message, sleep=time.sleep, note=progress.note
-                ):
-                    raise
 
 
 @dataclass(frozen=True)
@@ -236,7 +148,7 @@ class _Streaming:
         self._arrivals = Arrivals()
 
     def run(self, reshard: Reshard) -> Streamed:
-        behind = _Behind(self._progress)
+        behind = Behind(self._progress)
         if not self._reclaimed:
             self._refuse_full_disks(self._source.names())
         with ThreadPoolExecutor(1, thread_name_prefix="reshard") as thread:
@@ -280,7 +192,8 @@ class _Streaming:
             if running.done() and running.exception() is not None:
                 raise _ReshardEndedError
 
-        return self._source.fetch(names, _Checking(self._progress, stop_if_failed), on_file)
+        checking = cast(Progress, Checking(self._progress, stop_if_failed))
+        return self._source.fetch(names, checking, on_file)
 
     def _is_wanted(self, name: str, needed: frozenset[str]) -> bool:
         """What is to be deleted need not be fetched unless it is read."""
@@ -303,57 +216,3 @@ class _Streaming:
             bytes_to_write(self._destination, self._plan),
             sum(map(allocated, map(Path, self._reclaimed))) if self._reclaimed else None,
         ).refuse_full_disks(self._progress.note)
-
-
-class _Checking:
-    """The progress of the download, which `check` may end."""
-
-    def __init__(self, progress: Progress, check: Callable[[], None]) -> None:
-        self._progress, self._check = progress, check
-
-    def start(self, what: str, total_bytes: int) -> None:
-        self._progress.start(what, total_bytes)
-
-    def advance(self, num_bytes: int) -> None:
-        self._check()
-        self._progress.advance(num_bytes)
-
-    def note(self, line: str) -> None:
-        self._progress.note(line)
-
-
-class _Behind:
-    """The progress of the reshard: there is one bar, and the download has it first."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._lock = threading.Lock()
-        self._is_shown = False
-        self._what, self._total_bytes, self._done_bytes = "", 0, 0
-
-    def start(self, what: str, total_bytes: int) -> None:
-        with self._lock:
-            self._what, self._total_bytes = what, total_bytes
-            if self._is_shown:
-                self._progress.start(what, total_bytes)
-
-    def advance(self, num_bytes: int) -> None:
-        with self._lock:
-            self._done_bytes += num_bytes
-            if self._is_shown:
-                self._progress.advance(num_bytes)
-
-    def note(self, line: str) -> None:
-        self._progress.note(line)
-
-    def show(self) -> None:
-        """The download is over."""
-        with self._lock:
-            self._is_shown = True
-            self._progress.start(self._what, self._total_bytes)
-            self._progress.advance(self._done_bytes)
-
-
-def _place(name: str) -> tuple[bool, int, int]:
-    found = parse_name(Path(name))
-    return (found.suffix in WEIGHTS, found.fsdp_rank or 0, found.tp_rank or 0)
