@@ -4,10 +4,11 @@
 
 A raw checkpoint of 8 parts of 16 shards is served on the loopback and resharded while it comes,
 with and without --reclaim, to one part and to safetensors. Every 20 ms what both folders occupy
-is added up (blocks, so holes do not count). What is copied, deleted or fetched of a header at
+is added up (blocks, so holes do not count); when the last file is there, how much of the reshard
+is still to do. What is copied, deleted or fetched of a header at
 once is made smaller than ordinarily, as the checkpoint is. "part after part" downloads in the order
 of the manifest, which is what the program would do without an order of its own. The last line
-is JSON: peaks in bytes, and as a multiple of the checkpoint.
+is JSON: peaks in bytes, and what was left as a fraction.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from unittest import mock
 from unshard.cli.main import main as unshard
 from unshard.execute import finishing, tasks
 from unshard.library import download_source, stand_ins
+from unshard.library.streamed_progress import Behind
 from unshard.testing.object_store import FakeObjectStore
 from unshard.testing.tiny_checkpoint import TINY, write_tiny_checkpoint
 
@@ -45,10 +47,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.dir, prefix="unshard-bench-") as folder:
         root = Path(folder)
         size = write_checkpoint(root, arguments.layers, arguments.hidden)
-        peaks = dict(measure(root, arguments.rate))
-    for name, peak in peaks.items():
-        print(f"{name:<44} {peak / 1e6:8.1f} MB  {peak / size:5.2f} x")
-    print(json.dumps({"checkpoint": size, "peaks": peaks}))
+        found = dict(measure(root, arguments.rate))
+    for name, (peak, left) in found.items():
+        print(f"{name:<48} {peak / 1e6:6.0f} MB  {peak / size:5.2f} x  {100 * left:3.0f} % left")
+    print(json.dumps({"checkpoint": size, "runs": found}))
 
 
 def write_checkpoint(root: Path, layers: int, hidden: int) -> int:
@@ -67,7 +69,7 @@ def write_checkpoint(root: Path, layers: int, hidden: int) -> int:
     return sum(path.stat().st_size for path in paths)
 
 
-def measure(root: Path, rate: str) -> Iterator[tuple[str, int]]:
+def measure(root: Path, rate: str) -> Iterator[tuple[str, tuple[int, float]]]:
     finishing.BATCH_BYTES = finishing.RECLAIM_BATCH_BYTES = BATCH_BYTES
     tasks.task_rows.__defaults__ = (TASK_BYTES,)
     stand_ins.HEAD_BYTES, stand_ins.TAIL_BYTES = HEAD_BYTES, TAIL_BYTES
@@ -79,18 +81,32 @@ def measure(root: Path, rate: str) -> Iterator[tuple[str, int]]:
         yield name, run(root, rate, "--to", "metaseq", "--tp", "1", "--reclaim")
 
 
-def run(root: Path, rate: str, *options: str) -> int:
-    """One run into new folders; the peak of what they took, in bytes."""
+def run(root: Path, rate: str, *options: str) -> tuple[int, float]:
+    """One run into new folders: the peak of what they took (bytes), and the fraction of the
+    reshard that was left after the download."""
     folders = [root / "files", root / "out"]
     files, out = map(str, folders)
-    with FakeObjectStore(root / "objects") as store, sampled(folders) as peak:
+    left: list[float] = []
+    with FakeObjectStore(root / "objects") as store, sampled(folders) as peak, watched(left):
         more = ["--manifest", str(root / "files.md5"), "--max-rate", rate, "--reshard", out]
         code = unshard(["download", store.presigned_url(), files, *more, *options])
     if code:
         raise SystemExit(code)
     for folder in folders:
         shutil.rmtree(folder)
-    return max(peak)
+    return max(peak), left[0]
+
+
+@contextmanager
+def watched(left: list[float]) -> Iterator[None]:
+    show = Behind.show
+
+    def noted(behind: Behind) -> None:
+        left.append(1 - behind.done_bytes / behind.total_bytes)
+        show(behind)
+
+    with mock.patch.object(Behind, "show", noted):
+        yield
 
 
 @contextmanager

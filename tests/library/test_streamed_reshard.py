@@ -147,8 +147,17 @@ def site_of(tmp_path: Path):
         store.close()
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("reclaim", [False, True])
+@pytest.mark.parametrize(
+    ("target", "reclaim"),
+    [
+        ("1 part", False),
+        ("safetensors", True),
+        pytest.param("1 part", True, marks=pytest.mark.slow),
+        pytest.param("4 parts", False, marks=pytest.mark.slow),
+        pytest.param("4 parts", True, marks=pytest.mark.slow),
+        pytest.param("safetensors", False, marks=pytest.mark.slow),
+    ],
+)
 def test_it_writes_what_plain_commands_write(site_of, target: str, reclaim: bool) -> None:
     site = site_of("raw")
     streamed = site.stream(TARGETS[target], reclaim=reclaim)
@@ -326,6 +335,7 @@ def test_a_tokenizer_that_lies_there_goes_along(site_of) -> None:
     assert outputs(site.destination) == outputs(site.expected(plan_safetensors))
 
 
+@pytest.mark.slow
 def test_shards_of_padding_alone_are_not_fetched_to_be_deleted(site_of) -> None:
     site = site_of("raw, shards of padding alone")
     streamed = site.stream(plan_safetensors, reclaim=True)

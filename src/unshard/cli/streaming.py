@@ -74,8 +74,9 @@ def download_and_reshard(
                 progress=reporter,
             )
     except KeyboardInterrupt:
-        if options["overwrite"]:
-            click.echo("next time without --overwrite: the reshard goes on, too", err=True)
+        again = " without --overwrite" if options["overwrite"] else ""
+        follows = "goes on from here" if options["sync"] else "starts anew"
+        click.echo(f"stopped; run the same command again{again}: the reshard {follows}", err=True)
         raise
     _print(streamed, recorded_fingerprint(destination), as_json=as_json)
 

@@ -31,17 +31,17 @@ class Behind(Silent):
         self._progress = progress
         self._lock = threading.Lock()
         self._is_shown = False
-        self._what, self._total_bytes, self._done_bytes = "", 0, 0
+        self._what, self.total_bytes, self.done_bytes = "", 0, 0
 
     def start(self, what: str, total_bytes: int) -> None:
         with self._lock:
-            self._what, self._total_bytes = what, total_bytes
+            self._what, self.total_bytes = what, total_bytes
             if self._is_shown:
                 self._progress.start(what, total_bytes)
 
     def advance(self, num_bytes: int) -> None:
         with self._lock:
-            self._done_bytes += num_bytes
+            self.done_bytes += num_bytes
             if self._is_shown:
                 self._progress.advance(num_bytes)
 
@@ -52,5 +52,5 @@ class Behind(Silent):
         """From here on it is heard, and all that was before at once."""
         with self._lock:
             self._is_shown = True
-            self._progress.start(self._what, self._total_bytes)
-            self._progress.advance(self._done_bytes)
+            self._progress.start(self._what, self.total_bytes)
+            self._progress.advance(self.done_bytes)

@@ -86,9 +86,12 @@ def streamed_reshard(
             progress.note(f"{error.message}: the reshard has to wait for the whole download")
             is_drawn = False
     if not is_drawn or begun is None:
-        return _one_after_the_other(source, destination, plan_of, reshard, left, reclaim, progress)
-    streaming = _Streaming(source, destination, begun, reclaim=reclaim, progress=progress)
-    streamed = streaming.run(reshard)
+        streamed = _one_after_the_other(
+            source, destination, plan_of, reshard, left, reclaim, progress
+        )
+    else:
+        streaming = _Streaming(source, destination, begun, reclaim=reclaim, progress=progress)
+        streamed = streaming.run(reshard)
     forget_stand_ins(source.heads)
     return streamed
 
