@@ -6,38 +6,50 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from unshard.progress import Progress, Silent
+from unshard.progress import Progress
 
 
-class Checking:
+class _Same:
+    """All of a progress that a subclass does not say otherwise."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._progress, name)
+
+
+class Checking(_Same):
     """A progress whose every advance calls `check`, which may raise to end the work."""
 
     def __init__(self, progress: Progress, check: Callable[[], None]) -> None:
-        self._progress, self._check = progress, check
+        super().__init__(progress)
+        self._check = check
 
     def advance(self, num_bytes: int) -> None:
         self._check()
         self._progress.advance(num_bytes)
 
-    def __getattr__(self, name: str) -> Any:
-        """All else is as it was."""
-        return getattr(self._progress, name)
 
-
-class Behind(Silent):
-    """Keeps to itself what it hears until `show`, when another work has ended."""
+class Behind(_Same):
+    """Keeps to itself how far a work is until `show`, when another one has ended."""
 
     def __init__(self, progress: Progress) -> None:
-        self._progress = progress
+        super().__init__(progress)
         self._lock = threading.Lock()
         self._is_shown = False
-        self._what, self.total_bytes, self.done_bytes = "", 0, 0
+        self._start: tuple[Any, ...] = ("", 0)
+        self.done_bytes = 0
 
-    def start(self, what: str, total_bytes: int) -> None:
+    @property
+    def total_bytes(self) -> int:
+        return int(self._start[1])
+
+    def start(self, what: str, total_bytes: int, *more: Any) -> None:
         with self._lock:
-            self._what, self.total_bytes = what, total_bytes
+            self._start = (what, total_bytes, *more)
             if self._is_shown:
-                self._progress.start(what, total_bytes)
+                self._progress.start(*self._start)
 
     def advance(self, num_bytes: int) -> None:
         with self._lock:
@@ -45,12 +57,9 @@ class Behind(Silent):
             if self._is_shown:
                 self._progress.advance(num_bytes)
 
-    def note(self, line: str) -> None:
-        self._progress.note(line)
-
     def show(self) -> None:
         """From here on it is heard, and all that was before at once."""
         with self._lock:
             self._is_shown = True
-            self._progress.start(self._what, self.total_bytes)
+            self._progress.start(*self._start)
             self._progress.advance(self.done_bytes)

@@ -161,7 +161,7 @@ class _Streaming:
                 self._destination,
                 reclaim=self._reclaimed,
                 arrivals=self._arrivals,
-                progress=behind,
+                progress=cast(Progress, behind),
             )
             try:
                 report = self._feed(running)
