@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,7 @@ from unshard.plan.plan_json import plan_digest
 from unshard.plan.safetensors_target import plan_safetensors
 from unshard.progress import Progress, Silent
 from unshard.testing.layouts import LAYOUTS
-from unshard.testing.object_store import FakeObjectStore, Fault
+from unshard.testing.object_store import FakeObjectStore, Fault, LoggedRequest
 
 PlanOf = Callable[[Checkpoint], CopyPlan]
 TARGETS: dict[str, PlanOf] = {
@@ -75,13 +76,14 @@ class Site:
         reclaim: bool = False,
         files: list[str] | None = None,
         source: Source | None = None,
+        reshard: Callable[..., list[Path]] = run_plan,
         progress: Progress | None = None,
     ) -> Streamed:
         return streamed_reshard(
             source or self.source(files),
             self.destination,
             plan_of,
-            partial(run_plan, workers=1),
+            partial(reshard, workers=1),
             left=unfinished(self.destination),
             reclaim=reclaim,
             progress=progress or Silent(),
@@ -256,16 +258,39 @@ def test_a_stopped_run_is_finished_by_plain_commands(site_of) -> None:
     assert {Path(path).name for path in recorded["sources"]} == set(site.manifest)
 
 
+class Holding(list[LoggedRequest]):
+    """Lets the file `name` wait for `event`."""
+
+    def __init__(self, name: str, event: threading.Event) -> None:
+        super().__init__()
+        self._name, self._event = name, event
+
+    def append(self, request: LoggedRequest) -> None:
+        super().append(request)
+        if request.name == self._name:
+            self._event.wait(10)
+
+
 def test_a_reshard_that_fails_ends_the_download(site_of, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(*_arguments: object) -> None:
         raise NoSpaceError("out of space")
 
-    site = site_of("raw")
+    def reshard(*arguments: Any, **options: Any) -> list[Path]:
+        try:
+            return run_plan(*arguments, **options)
+        finally:
+            ended.set()
+
+    site, ended = site_of("raw"), threading.Event()
+    site.source().draw(Silent())
     monkeypatch.setattr(Copier, "run", failing)
-    slow = replace(site.source(), max_rate=100_000)
+    monkeypatch.setattr(site.store, "requests", Holding(part(0, 1), ended))
     with pytest.raises(NoSpaceError, match=r"^out of space$"):
-        site.stream(plan_safetensors, source=slow)
-    assert {path.name for path in site.directory.glob("*.pt")} < set(site.manifest)
+        site.stream(
+            plan_safetensors, source=replace(site.source(), max_connections=1), reshard=reshard
+        )
+    assert ended.is_set()
+    assert not (site.directory / part(1, 2)).exists()
 
 
 def test_a_folder_that_is_taken_is_told_before_anything_is_fetched(site_of) -> None:
