@@ -54,7 +54,7 @@ class Command:
         self._arguments = [
             *(sys.executable, "-c", KILLED, "download", store.presigned_url(), files),
             *("--manifest", str(root / "files.md5"), "--reshard", out, "--to", "metaseq"),
-            *("--tp", "1", "--max-rate", "5MB", *options),
+            *("--tp", "1", "--max-rate", "3MB", *options),
         ]
 
     def start(self) -> subprocess.Popen[bytes]:
@@ -68,6 +68,11 @@ class Command:
     def arrived(self) -> set[str]:
         """Names of the files that the reshard knows."""
         return {Path(path).name for path in ArrivalLog(self.folders[1]).read()}
+
+    def wait_for_more(self, process: subprocess.Popen[bytes], arrived: set[str]) -> None:
+        """Until another file has come, or it is over."""
+        while process.poll() is None and self.arrived() == arrived:
+            time.sleep(0.01)
 
     def clear(self) -> None:
         for folder in self.folders:
@@ -97,9 +102,11 @@ def test_killed_at_twelve_moments(tmp_path: Path, options: tuple[str, ...]) -> N
         command = Command(store, tmp_path, *options)
         whole_s = command.run()
         command.clear()
-        for _ in range(12):
+        for number in range(12):
             arrived, num_requests = command.arrived(), len(store.requests)
             process = command.start()
+            if number % 2:  # else at any moment, even before a file has come
+                command.wait_for_more(process, arrived)
             time.sleep(moments.uniform(0, whole_s / 2))
             process.send_signal(signal.SIGKILL)
             process.communicate()
