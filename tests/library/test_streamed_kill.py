@@ -105,9 +105,11 @@ def test_killed_at_twelve_moments(tmp_path: Path, options: tuple[str, ...]) -> N
         for number in range(12):
             arrived, num_requests = command.arrived(), len(store.requests)
             process = command.start()
-            if number % 2:  # else at any moment, even before a file has come
+            if number % 2:
                 command.wait_for_more(process, arrived)
-            time.sleep(moments.uniform(0, whole_s / 2))
+                time.sleep(moments.uniform(0, 0.2))
+            else:  # perhaps before a file has come
+                time.sleep(moments.uniform(0, whole_s / 2))
             process.send_signal(signal.SIGKILL)
             process.communicate()
             went_on += bool(arrived)
