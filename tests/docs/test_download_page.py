@@ -13,6 +13,7 @@ from unshard.testing.object_store import FakeObjectStore, Fault, LoggedRequest
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/download.md").read_text()
+STREAMED = re.findall(r"^\$ unshard (download .* --reshard .*)$", PAGE, re.MULTILINE)
 DEMO_MODEL = ROOT / "src/unshard/demo_model"
 COMMANDS = re.findall(r"^\$ unshard (download .* --url-(?:command|file) .*)$", PAGE, re.MULTILINE)
 
@@ -52,8 +53,27 @@ def test_a_link_is_renewed(
     assert Path("asked").exists() == ("--url-command" in command)
 
 
-def test_both_ways_are_shown() -> None:
+@pytest.mark.parametrize("command", STREAMED)
+def test_a_download_is_resharded_on_the_way(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """On the bundled model, which has two parts."""
+    monkeypatch.chdir(tmp_path)
+    manifest = (DEMO_MODEL / "md5sum_shards.csv").read_bytes()
+    Path("opt175b_md5sum_shards.csv").write_bytes(manifest)
+    with FakeObjectStore(DEMO_MODEL) as store:
+        monkeypatch.setenv("UNSHARD_URL", store.presigned_url())
+        assert main(shlex.split(command.replace("--tp 8", "--tp 2"))) == 0
+        assert main(["download", "plain", "--manifest", "opt175b_md5sum_shards.csv"]) == 0
+    capfd.readouterr()
+    [destination] = re.findall(r"--reshard (\S+)", command)
+    assert main(["diff", "plain", destination]) == 0
+    assert bool(list(Path("opt-175b").glob("*.pt"))) == ("--reclaim" not in command)
+
+
+def test_all_ways_are_shown() -> None:
     assert len(COMMANDS) == 2
+    assert len(STREAMED) == 2
 
 
 def test_links_exist() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from stopping import contents
 
+from unshard.execute.arrival_log import ArrivalLog
 from unshard.execute.arrivals import Arrivals
 from unshard.execute.journal import recorded_fingerprint
 from unshard.execute.run import run_plan
@@ -45,28 +46,34 @@ def test_files_that_arrive_one_by_one(tmp_path: Path, target: int | str, reclaim
             run_plan, plan, tmp_path / "out", reclaim=files if reclaim else (), arrivals=again
         )
         for path in reversed(files):
-            if not path.exists() and (tmp_path / "away" / path.name).exists():
+            if (tmp_path / "away" / path.name).exists():
                 shutil.move(tmp_path / "away" / path.name, path)
-            again.arrive(str(path))
+                again.arrive(str(path))
         running.result()
     assert outputs(tmp_path / "out") == outputs(tmp_path / "expected")
     assert recorded_fingerprint(tmp_path / "out") == recorded_fingerprint(tmp_path / "expected")
+    assert again.needed.result() <= {str(path) for path in files[2:]}
     assert [path.exists() for path in files] == [not reclaim] * len(files)
 
 
 def _stop_in_the_middle(
     plan: CopyPlan, folder: Path, arrivals: Arrivals, files: tuple[Path, ...], reclaim: bool
 ) -> None:
-    seen = []
+    taken: list[str] = []
+    take = arrivals.take
 
-    def stop_at_the_second(path: str) -> None:
-        seen.append(path)
-        if len(seen) == 2:
+    def stop_at_the_third() -> list[str]:
+        if len(taken) == 2:
             arrivals.stop()
-
-    arrivals.check = stop_at_the_second
-    for path in files[:3]:
+            return take()
+        path = files[len(taken)]
         shutil.move(folder / "away" / path.name, path)
         arrivals.arrive(str(path))
+        taken.extend(new := take())
+        return new
+
+    arrivals.take = stop_at_the_third
     with pytest.raises(CancelledError):
         run_plan(plan, folder / "out", reclaim=files if reclaim else (), arrivals=arrivals)
+    assert set(ArrivalLog(folder / "out").read()) == set(taken)
+    assert len(taken) == 2

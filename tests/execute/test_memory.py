@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from unshard.errors import UsageError
-from unshard.execute.blocks import BLOCK_BYTES
-from unshard.execute.workers import BASE_BYTES, BLOCKS_PER_WORKER, block_bytes
+from unshard.execute.workers import BASE_BYTES, BLOCK_BYTES, BLOCKS_PER_WORKER, block_bytes
 from unshard.testing.tiny_checkpoint import TINY, write_tiny_checkpoint
 
 MEASURED = """

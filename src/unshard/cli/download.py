@@ -6,16 +6,22 @@ import dataclasses
 import json
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import click
 
 from unshard import releases
 from unshard.cli import display, link_options, release_files, source_url
+from unshard.cli.deferred import deferred
 from unshard.cli.quantities import ByteCount
 from unshard.cli.stderr import events_option
+from unshard.cli.streaming_options import is_wanted, streaming_options
 from unshard.download import DownloadReport, Link, download
 from unshard.download.pool import DEFAULT_MAX_CONNECTIONS
 from unshard.errors import UsageError
+
+download_and_reshard = deferred("unshard.cli.streaming", "download_and_reshard")
+"""Plain downloads need no numpy."""
 
 
 @click.command(name="download")
@@ -47,6 +53,7 @@ from unshard.errors import UsageError
 )
 @link_options.url_command
 @link_options.url_file
+@streaming_options
 @events_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(
@@ -60,6 +67,7 @@ def command(
     url_command: str | None,
     url_file: Path | None,
     as_json: bool,
+    **reshard: Any,
 ) -> None:
     """Fetch the files behind URL into DIRECTORY (default: here) and verify them.
 
@@ -81,9 +89,14 @@ def command(
     template, directory = link_options.begin(source, url, directory, _url_and_directory)
     files = release_files.files(template, manifest, parts, shards)
     tokenizer = release_files.tokenizer(template, tuple(files), directory)
+    link = Link(template, source)
+    if is_wanted(reshard):
+        rates = {"max_connections": max_connections, "max_rate": max_rate}
+        download_and_reshard(link, files, directory, reshard, as_json=as_json, **rates)
+        return
     with display.progress() as progress:
         report = download(
-            Link(template, source),
+            link,
             files,
             directory,
             max_connections=max_connections,

@@ -30,7 +30,7 @@ def executor_options(command: Callable[..., Any]) -> Callable[..., Any]:
         default="threads",
         show_default=True,
         help="Copy in this process, or on the machines of a running Ray cluster that sees the "
-        "folders.",
+        "folders: on as many of its CPUs as --workers.",
     )
     return name(address(command))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -87,6 +88,15 @@ def refuse_other_command(left: Reclaiming, source: str, destination: str, *, rec
     current().note(f"note: goes on with the reshard that was begun here, to {left.plan.target}")
 
 
+def mention_missing_tokenizer(checkpoint: Checkpoint) -> None:
+    """Says how the output can have a tokenizer."""
+    if not checkpoint.companions:
+        current().note(
+            f"note: no tokenizer beside {checkpoint.source}: put gpt2-vocab.json and "
+            "gpt2-merges.txt there, and they go along"
+        )
+
+
 def mention_omissions(checkpoint: Checkpoint, plan: CopyPlan) -> None:
     """Says what the output will lack that the index does not list as a tensor."""
     for omission in plan.omissions:
@@ -99,15 +109,18 @@ def print_result(
 ) -> None:
     """The files that were written; on stderr the fingerprint of what is in them."""
     if as_json:
-        files = [str(path) for path in paths]
-        click.echo(
-            json.dumps({"files": files, "bytes": plan.num_bytes, "fingerprint": fingerprint})
-        )
+        click.echo(json.dumps(result_json(paths, plan, fingerprint)))
         return
     for path in paths:
         click.echo(path)
     if fingerprint is not None:
         current().note(f"fingerprint {fingerprint}")
+
+
+def result_json(paths: Sequence[Path], plan: CopyPlan, fingerprint: str | None) -> dict[str, Any]:
+    """The result as JSON values."""
+    files = [str(path) for path in paths]
+    return {"files": files, "bytes": plan.num_bytes, "fingerprint": fingerprint}
 
 
 def print_plan(checkpoint: Checkpoint, plan: CopyPlan, workers: int, *, as_json: bool) -> None:

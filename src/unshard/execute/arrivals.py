@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
 from contextlib import closing
+from typing import Protocol
 
 from unshard.execute.copy import Copier, Executor, TaskResult
 from unshard.execute.tasks import CopyTask
@@ -17,9 +18,9 @@ from unshard.tensors import Shape, TensorRef
 class Arrivals:
     """The source files of a plan that are whole so far. Safe to use from many threads."""
 
-    def __init__(self, check: Callable[[str], None] = lambda _path: None) -> None:
-        self.check = check
-        """Raises when the file that arrived is not the one that the plan was made for."""
+    def __init__(self) -> None:
+        self.needed: Future[frozenset[str]] = Future()
+        """Paths of the files that tasks wait for, known once the run has begun."""
         self._new: list[str] = []
         self._stopped = False
         self._changed = threading.Condition()
@@ -57,15 +58,25 @@ class Arrivals:
             return new
 
 
-def arriving(arrivals: Arrivals, executor: Executor, arrived: Callable[[str], None]) -> Executor:
-    """An executor that gives `executor` each task once all that it reads is there.
+class Records(Protocol):
+    """Remembers across runs which files have arrived (`execute/journal.py`)."""
 
-    `arrived` hears of each file, in the calling thread, before a task that reads it runs.
-    """
+    def arrived_before(self, paths: Iterable[str]) -> set[str]:
+        """Those of `paths` that an earlier run has seen whole; parts of them may be deleted
+        since."""
+
+    def arrived(self, paths: Sequence[str]) -> None:
+        """The files at `paths` are whole, and nothing of them is read yet."""
+
+
+def arriving(arrivals: Arrivals, executor: Executor, records: Records) -> Executor:
+    """An executor that gives `executor` each task once all that it reads is there."""
 
     def run(copier: Copier, tasks: Sequence[CopyTask]) -> Generator[TaskResult]:
-        missing = {task.number: set(paths_of(task, copier.plan)) for task in tasks}
         known = set(copier.plan.source_paths())
+        known -= records.arrived_before(known)
+        missing = {task.number: known.intersection(paths_of(task, copier.plan)) for task in tasks}
+        arrivals.needed.set_result(frozenset().union(*missing.values()))
         waiting = list(tasks)
         while waiting:
             ready = [task for task in waiting if not missing[task.number]]
@@ -77,9 +88,7 @@ def arriving(arrivals: Arrivals, executor: Executor, arrived: Callable[[str], No
                         arrivals.raise_if_stopped()
             if waiting:
                 new = known.intersection(arrivals.take())
-                for path in sorted(new):
-                    arrivals.check(path)
-                    arrived(path)
+                records.arrived(sorted(new))
                 for task in waiting:
                     missing[task.number] -= new
 

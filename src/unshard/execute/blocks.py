@@ -16,12 +16,10 @@ import numpy.typing as npt
 
 from unshard.errors import CheckpointError
 from unshard.execute.reader import Reader
+from unshard.execute.workers import BLOCK_BYTES
 from unshard.plan.boxes import Box
 from unshard.plan.lower import CopyItem, PlannedTensor
 from unshard.tensors import LogicalTensor, Shape, TensorRef
-
-BLOCK_BYTES = 1 << 20
-"""Larger blocks fall out of the processor's cache and are slower."""
 
 Elements = npt.NDArray[Any]
 

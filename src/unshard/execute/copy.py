@@ -11,7 +11,6 @@ import numpy as np
 
 from unshard.errors import CheckpointError
 from unshard.execute.blocks import (
-    BLOCK_BYTES,
     Buffers,
     elements,
     elements_of,
@@ -25,6 +24,7 @@ from unshard.execute.output_file import write_all
 from unshard.execute.reader import Reader
 from unshard.execute.slices import Block, SliceChecksums, SliceDigests, Slicer
 from unshard.execute.tasks import CopyTask, Extent, Placement, common_cut
+from unshard.execute.workers import BLOCK_BYTES
 from unshard.plan.copy_plan import CopyPlan
 from unshard.plan.lower import lower_whole
 from unshard.progress import Progress

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from unshard.architectures.layers import split_layer
 from unshard.architectures.opt import weight_names
 from unshard.dtypes import DType
-from unshard.execute.blocks import BLOCK_BYTES, Buffers, stream
+from unshard.execute.blocks import Buffers, stream
 from unshard.execute.element_values import FLOATS
 from unshard.execute.reader import Reader
 from unshard.execute.value_difference import DifferenceCounter, ValueDifference
-from unshard.execute.workers import DEFAULT_WORKERS
+from unshard.execute.workers import BLOCK_BYTES, DEFAULT_WORKERS
 from unshard.plan.lower import lower_whole
 from unshard.progress import Progress, Silent
 from unshard.tensors import LogicalTensor, Shape, TensorIndex

@@ -22,7 +22,9 @@ from unshard.tensors import StoredRecord
 BATCH_BYTES = 1 << 30
 """How much is written between two syncs: what a power cut can cost."""
 RECLAIM_BATCH_BYTES = 1 << 28
-"""The same where source files are deleted: how much lies on the disk twice."""
+"""The same where source files are deleted: how much lies on the disk twice, a few times over."""
+RECLAIM_BATCHES_BEHIND = 2
+"""So many may wait to be synced and deleted: copying is faster, and would fill the disk."""
 
 
 class Finishing:
@@ -107,6 +109,8 @@ class Finishing:
                 self._finish_file(file)
         if self._unlogged_bytes >= self._batch_bytes:
             self._write_log()
+            if self._reclaimer:
+                self._wait_for_disk()
 
     def fingerprint(self) -> Fingerprint | None:
         """The fingerprint of what was written; None where an earlier run wrote a part of it."""
@@ -184,6 +188,10 @@ class Finishing:
         """Removes what only an unfinished reshard needs."""
         if self._reclaimer is not None:
             self._reclaimer.end()
+
+    def _wait_for_disk(self) -> None:
+        while len(self._pending) > RECLAIM_BATCHES_BEHIND:
+            self._pending.pop(0).result()
 
     def _raise_failures(self) -> None:
         while self._pending and self._pending[0].done():

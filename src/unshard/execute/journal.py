@@ -5,11 +5,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from unshard.errors import CheckpointError, DestinationError
+from unshard.execute.arrival_log import ArrivalLog, States
 from unshard.execute.fingerprint import VERSION, Fingerprint
 from unshard.execute.output_file import partial_path, write_all, write_error
 from unshard.execute.reclaim import unfinished
@@ -55,7 +56,11 @@ class Unclaimed:
     def refuse_reclaimed(self) -> None:
         """Nothing is reclaimed."""
 
-    def arrived(self, path: str) -> None:
+    def arrived_before(self, paths: Iterable[str]) -> set[str]:  # noqa: ARG002  (as a Journal)
+        """Nothing was recorded."""
+        return set()
+
+    def arrived(self, paths: Sequence[str]) -> None:
         """Nothing is recorded."""
 
     def finish(self, fingerprint: Fingerprint | None) -> None:
@@ -66,7 +71,7 @@ class Journal:
     """The file `unshard.json` in the destination: which reshard its files belong to.
 
     It is also the lock that keeps two runs out of one folder. With `reclaim` the sources may
-    vanish while they are copied; with `arriving` they are recorded one by one as they arrive. With
+    vanish while they are copied; with `arriving` they are recorded as they arrive. With
     `sync` off nothing that is there is believed later, with `verify` off not by a run that
     verifies.
 
@@ -90,6 +95,7 @@ class Journal:
         self._names = [file.name for file in plan.files]
         self._sync, self._verify, self._reclaim = sync, verify, reclaim
         self._arriving = arriving
+        self._arrivals = ArrivalLog(directory)
         self._punched = {record.path for record in plan.stored} if reclaim else set()
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
@@ -132,12 +138,8 @@ class Journal:
         same = recorded.get("plan") == digest and recorded.get("files") == self._names
         if same and not overwrite and self._believes(recorded) and self._unchanged(recorded):
             todo = [file for file in self._plan.files if not self._is_done(file)]
-            options = {
-                "synced": self._sync,
-                "verified": self._verify and recorded["verified"],
-            }
-            if todo and recorded != recorded | options:
-                self._write(recorded | options)
+            if todo:
+                self._take_over(recorded)
             return todo
         written = {name for name in recorded.get("files", ()) if Path(name).name == name}
         if not overwrite:
@@ -153,6 +155,7 @@ class Journal:
             (self._directory / name).unlink(missing_ok=True)
             partial_path(self._directory, name).unlink(missing_ok=True)
         TaskLog(self._directory).remove()
+        self._arrivals.remove()
         self._write(self._record(digest))
         return list(self._plan.files)
 
@@ -170,10 +173,14 @@ class Journal:
                 hint="bring back the hidden files that lay in this folder, or the source files",
             )
 
-    def arrived(self, path: str) -> None:
-        """Records a source file that was not there before."""
-        recorded = self._recorded()
-        self._write(recorded | {"sources": recorded["sources"] | _states([path])})
+    def arrived_before(self, paths: Iterable[str]) -> set[str]:
+        """Those of `paths` that are recorded, by an earlier run too."""
+        recorded = self._recorded()["sources"]
+        return {path for path in paths if str(Path(path).resolve()) in recorded}
+
+    def arrived(self, paths: Sequence[str]) -> None:
+        """Records source files that were not there before."""
+        self._arrivals.append(_states(paths))
 
     def check_sources(self) -> None:
         """
@@ -185,8 +192,10 @@ class Journal:
 
     def finish(self, fingerprint: Fingerprint | None) -> None:
         """Records the fingerprint of what was written, where one is known."""
-        if fingerprint is not None:
-            self._write(self._recorded() | {"fingerprint": fingerprint_json(fingerprint)})
+        found = {} if fingerprint is None else {"fingerprint": fingerprint_json(fingerprint)}
+        if found or self._arriving:
+            self._write(self._recorded() | found)
+        self._arrivals.remove()
 
     def _refuse_other_reshard(self, recorded: Mapping[str, Any], same: bool) -> None:
         if not recorded or (same and self._unchanged(recorded)):
@@ -255,6 +264,23 @@ class Journal:
                 return False
         return True
 
+    def _take_over(self, recorded: dict[str, Any]) -> None:
+        """Records in what this run differs from the one before."""
+        options = {
+            "synced": self._sync,
+            "verified": self._verify and recorded["verified"],
+            "sources": recorded["sources"] | self._unrecorded(recorded["sources"]),
+        }
+        if recorded != recorded | options:
+            self._write(recorded | options)
+
+    def _unrecorded(self, recorded: States) -> dict[str, list[int]]:
+        """The source files that a run before, in which they arrived, has not seen."""
+        if self._arriving:
+            return {}
+        paths = self._plan.source_paths()
+        return _states(path for path in paths if str(Path(path).resolve()) not in recorded)
+
     def _record(self, digest: str) -> dict[str, Any]:
         return {
             "written_by": "unshard reshard",
@@ -267,12 +293,15 @@ class Journal:
         }
 
     def _recorded(self) -> dict[str, Any]:
-        """What the file says; nothing when it is new or was cut short."""
+        """What the file says, and of what arrived since; nothing when it is new or was cut
+        short."""
         try:
             content = json.loads(os.pread(self._descriptor, MAX_BYTES, 0))
         except ValueError:
             return {}
-        return content if isinstance(content, dict) else {}
+        if not isinstance(content, dict) or not content:
+            return {}
+        return content | {"sources": {**content.get("sources", {}), **self._arrivals.read()}}
 
     def _write(self, record: Mapping[str, Any]) -> None:
         raw = json.dumps(record, indent=2).encode()

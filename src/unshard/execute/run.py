@@ -93,7 +93,7 @@ def run_plan(
         )
         executor = executor or threads(workers)
         if arrivals is not None:
-            executor = arriving(arrivals, executor, journal.arrived)
+            executor = arriving(arrivals, executor, journal)
         _copy(copier, begun, finishing, executor, count)
         journal.check_sources()
         journal.finish(finishing.fingerprint())

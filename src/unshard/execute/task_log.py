@@ -41,21 +41,7 @@ class TaskLog:
         Raises:
             NoSpaceError, DestinationError: the system refuses.
         """
-        raw = b"".join(json.dumps(_json(result)).encode() + b"\n" for result in results)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
-            file = os.open(self._path, flags, 0o666)
-            try:
-                size = os.fstat(file).st_size
-                # The line before may have been cut short: a new one begins here.
-                write_all(file, self._path, b"\n" + raw if size else raw, size)
-                os.fsync(file)
-            finally:
-                os.close(file)
-            if not size:
-                sync_directory(self._path.parent)
-        except OSError as error:
-            raise write_error(self._path, error) from error
+        append_lines(self._path, (json.dumps(_json(result)) for result in results))
 
     def remove(self) -> None:
         """Forgets everything."""
@@ -74,6 +60,29 @@ class NoTaskLog(TaskLog):
 
     def remove(self) -> None:
         """There is nothing; another run's log may be there."""
+
+
+def append_lines(path: Path, lines: Iterable[str]) -> None:
+    """Adds `lines` to the file at `path`, durably.
+
+    Raises:
+        NoSpaceError, DestinationError: the system refuses.
+    """
+    raw = b"".join(line.encode() + b"\n" for line in lines)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        file = os.open(path, flags, 0o666)
+        try:
+            size = os.fstat(file).st_size
+            # The line before may have been cut short: a new one begins here.
+            write_all(file, path, b"\n" + raw if size else raw, size)
+            os.fsync(file)
+        finally:
+            os.close(file)
+        if not size:
+            sync_directory(path.parent)
+    except OSError as error:
+        raise write_error(path, error) from error
 
 
 def _json(result: TaskResult) -> list[Any]:

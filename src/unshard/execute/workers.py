@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 
 from unshard.errors import UsageError
-from unshard.execute.blocks import BLOCK_BYTES
 
+BLOCK_BYTES = 1 << 20
+"""Larger blocks fall out of the processor's cache and are slower."""
 DEFAULT_WORKERS = min(4, os.cpu_count() or 1)
 DEFAULT_MEMORY_BYTES = 256_000_000
 BASE_BYTES = 96_000_000

@@ -56,8 +56,9 @@ def make_stand_ins(
 
 
 def _make(pieces: Pieces, name: str, folder: Path) -> None:
-    """A file that is there is finished: until then it has another name."""
-    begun = folder / f"{name}.begun"
+    """A file that is there is finished: until then it has another name, in each process one of
+    its own."""
+    begun = folder / f"{name}.{os.getpid()}.begun"
     descriptor = os.open(begun, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
     try:
         _StandIn(pieces, name, str(folder / name), descriptor).fill()

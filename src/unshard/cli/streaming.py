@@ -1,0 +1,106 @@
+"""`unshard download … --reshard DST`: the reshard begins before its files are there."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from unshard.cli.display import progress
+from unshard.cli.resharding import (
+    mention_missing_tokenizer,
+    mention_omissions,
+    plan_layout,
+    print_result,
+    refuse_other_command,
+    refuse_others_options,
+    result_json,
+)
+from unshard.cli.stderr import current
+from unshard.download import Link
+from unshard.dtypes import BY_NAME
+from unshard.errors import UsageError
+from unshard.execute.journal import recorded_fingerprint
+from unshard.execute.reclaim import unfinished
+from unshard.execute.run import run_plan
+from unshard.index.checkpoint import Checkpoint
+from unshard.library.download_source import Source
+from unshard.library.streamed_reshard import Streamed, streamed_reshard
+from unshard.manifest import Manifest
+from unshard.plan.copy_plan import CopyPlan
+
+COPY = ("workers", "memory_bytes", "verify", "sync", "overwrite")
+"""Options that `run_plan` takes as they are."""
+
+
+def download_and_reshard(
+    link: Link,
+    files: Manifest | Sequence[str],
+    directory: Path,
+    options: dict[str, Any],
+    *,
+    max_connections: int,
+    max_rate: int | None,
+    as_json: bool,
+) -> None:
+    """Does both, with `options` as of `streaming_options`, and prints what became of them.
+
+    Raises:
+        UnshardError: whatever `streamed_reshard` raises.
+    """
+    source = Source(link, files, directory, max_connections, max_rate)
+    destination, reclaim = options["reshard"], options["reclaim"]
+    if destination.resolve() == source.directory.resolve():
+        raise UsageError(
+            f"{destination}: is the folder of the download", hint="name another one for --reshard"
+        )
+    plan_of = _planner(options)
+    left = unfinished(destination)
+    if left is not None:
+        refuse_other_command(left, str(source.directory), str(destination), reclaim=reclaim)
+    try:
+        with progress() as reporter:
+            streamed = streamed_reshard(
+                source,
+                destination,
+                plan_of,
+                partial(run_plan, **{name: options[name] for name in COPY}),
+                left=left,
+                reclaim=reclaim,
+                progress=reporter,
+            )
+    except KeyboardInterrupt:
+        again = " without --overwrite" if options["overwrite"] else ""
+        follows = "goes on from here" if options["sync"] else "starts anew"
+        current().note(f"stopped; run the same command again{again}: the reshard {follows}")
+        raise
+    _print(streamed, recorded_fingerprint(destination), as_json=as_json)
+
+
+def _planner(options: dict[str, Any]) -> Callable[[Checkpoint], CopyPlan]:
+    names = ("tp_size", "fsdp_size", "flat", "optimizer", "max_file_bytes")
+    layout = {name: options[name] for name in names}
+    refuse_others_options(options["target"], layout)
+    dtype = BY_NAME[options["dtype"]] if options["dtype"] else None
+
+    def plan_of(checkpoint: Checkpoint) -> CopyPlan:
+        mention_missing_tokenizer(checkpoint)
+        plan = plan_layout(checkpoint, options["target"], dtype, **layout)
+        mention_omissions(checkpoint, plan)
+        return plan
+
+    return plan_of
+
+
+def _print(streamed: Streamed, fingerprint: str | None, *, as_json: bool) -> None:
+    if as_json:
+        report = streamed.report and dataclasses.asdict(streamed.report)
+        result = result_json(streamed.paths, streamed.plan, fingerprint)
+        click.echo(json.dumps({"download": report, "reshard": result}))
+    else:
+        print_result(streamed.paths, streamed.plan, fingerprint, as_json=False)
