@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from unshard.download.assembly import Assembly
+from unshard.download.content import HEAD_BYTES, check_head
 from unshard.download.disk import disk_errors
 from unshard.download.journal import Journal
 from unshard.download.retry import BYTES_TO_EARN
 from unshard.download.session import Session
 from unshard.download.transfer import Found, Transfer
-from unshard.errors import DestinationError, DigestError
+from unshard.errors import DestinationError, DigestError, TransferError
 from unshard.manifest import PARTIAL_SUFFIX, Digest
 
 DEFAULT_ALGORITHM = "md5"
@@ -160,6 +161,11 @@ class FileDownload:
         if self.path.with_name(f"{self.name}.aria2").exists():
             self._note("aria2 left it with holes; fetching it anew")
             return None
+        try:
+            with disk_errors(self.path), self.path.open("rb") as file:
+                check_head(self.name, file.read(HEAD_BYTES))
+        except TransferError:
+            return None  # it begins like nothing that was ever to be fetched
         return Found(self.path, size_bytes) if size_bytes else None
 
     def _note(self, line: str) -> None:
