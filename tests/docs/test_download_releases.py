@@ -18,7 +18,9 @@ from unshard.testing.object_store import FakeObjectStore
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/download.md").read_text()
 COMMANDS = [
-    line for line in re.findall(r"^\$ unshard (.*)$", PAGE, re.MULTILINE) if "--url-" not in line
+    line
+    for line in re.findall(r"^\$ unshard (.*)$", PAGE, re.MULTILINE)
+    if not any(option in line for option in ("--url-", "--reshard"))  # test_download_page runs them
 ]
 DEMO_MODEL = ROOT / "src/unshard/demo_model"
 MANIFEST = "md5sum_shards.csv"

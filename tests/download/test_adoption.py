@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from unshard.download import RetryPolicy
+from unshard.errors import TransferError
 from unshard.testing.object_store import Fault
 
 SIZE = 5000
@@ -66,9 +68,19 @@ def test_a_server_that_cannot_continue_it_sends_all_of_it(half, fault):
     assert half.fetched() == half.contents
 
 
+def test_what_begins_like_no_checkpoint_stays_until_it_is_replaced(half):
+    """A login page, say: it is not even asked whether it can be continued."""
+    (half.target / "a.pt").write_bytes(b"<html>")
+    half.store.inject(Fault(cut_after=1000), times=None)
+    with pytest.raises(TransferError):
+        half.run(retry=RetryPolicy(attempts=1))
+    assert half.requests()[0] == (None, 200)
+    assert half.fetched() == {"a.pt": b"<html>"}
+
+
 def test_it_keeps_its_name_until_the_server_continues_it(half):
     half.store.inject(Fault(status=404))
-    with pytest.raises(Exception, match="no such file"):
+    with pytest.raises(TransferError, match="no such file"):
         half.run()
     assert half.fetched() == {"a.pt": half.contents["a.pt"][:2000]}
     assert half.partials() == {}
@@ -98,7 +110,7 @@ def test_what_an_earlier_run_left_comes_first(site):
     site.add("a.pt", size=SIZE)
     site.store.inject(Fault(cut_after=3000))
     site.store.inject(Fault(status=404))
-    with pytest.raises(Exception, match="no such file"):
+    with pytest.raises(TransferError, match="no such file"):
         site.run()
     (site.target / "a.pt").write_bytes(site.contents["a.pt"][:2000])
     site.run()

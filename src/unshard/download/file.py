@@ -161,16 +161,12 @@ class FileDownload:
         if self.path.with_name(f"{self.name}.aria2").exists():
             self._note("aria2 left it with holes; fetching it anew")
             return None
-        return Found(self.path, size_bytes) if self._looks_begun() else None
-
-    def _looks_begun(self) -> bool:
-        with disk_errors(self.path), self.path.open("rb") as stream:
-            head = stream.read(HEAD_BYTES)
         try:
-            check_head(self.name, head)
+            with disk_errors(self.path), self.path.open("rb") as file:
+                check_head(self.name, file.read(HEAD_BYTES))
         except TransferError:
-            return False
-        return bool(head)
+            return None  # it begins like nothing that was ever to be fetched
+        return Found(self.path, size_bytes) if size_bytes else None
 
     def _note(self, line: str) -> None:
         self._session.meter.note(f"{self.name}: {line}")
