@@ -102,6 +102,7 @@ FULL = """
 mount -t tmpfs -o size=1m tmpfs "$T" || exit 99
 "$@" < "$LINK"; first=$?
 ls -A "$T"/*.partial > /dev/null 2>&1 && grep -c Signature -r "$T"
+for file in "$T"/*.partial; do test -e "$file" && stat -c 'kept %s %n' "$file"; done
 mount -o remount,size=16m "$T"
 "$@" < "$LINK"; second=$?
 cp -a "$T"/. "$T.seen"
@@ -109,8 +110,10 @@ echo "codes: $first $second"
 """
 
 
-def test_disk_full(box, store):
-    """A tmpfs too small for the release, then grown: stops with 4, goes on."""
+@pytest.mark.parametrize("connections", [1, 32])
+def test_disk_full(box, store, connections):
+    """A tmpfs too small for the release, then grown: stops with 4, goes on at the byte."""
+    command = box.command("--max-connections", str(connections))
     link = box.home / "link"
     link.write_text(store.url() + "\n")
     process = box.start(store.url())  # writes the manifest, and is not let begin
@@ -119,7 +122,7 @@ def test_disk_full(box, store):
     for path in (box.target, Path(f"{box.target}.seen")):
         path.mkdir(exist_ok=True)
     done = subprocess.run(
-        ["unshare", "--user", "--mount", "--map-root-user", "sh", "-c", FULL, "sh", *box.command()],
+        ["unshare", "--user", "--mount", "--map-root-user", "sh", "-c", FULL, "sh", *command],
         env=box.environment | {"T": str(box.target), "LINK": str(link)},
         capture_output=True,
         text=True,
@@ -133,8 +136,13 @@ def test_disk_full(box, store):
     assert not box.leaks(done.stdout + done.stderr)
     seen = {n: Path(f"{box.target}.seen/{n}").read_bytes() for n in box.names}
     assert seen == box.contents
-    asked_for = sum(r.sent_bytes for r in store.store.requests)
-    assert asked_for < 2 * sum(map(len, box.contents.values())) - MIB // 2, "it went on"
+    kept = [line.split(" ", 2)[1:] for line in done.stdout.splitlines() if line[:5] == "kept "]
+    asked = [(request.name, request.range) for request in store.store.requests]
+    for size, path in kept:
+        assert (Path(path).name.removesuffix(".partial"), f"bytes={size}-") in asked
+    if connections == 1:  # file by file, and those that fit are kept whole
+        asked_for = sum(r.sent_bytes for r in store.store.requests)
+        assert asked_for < 2 * sum(map(len, box.contents.values())) - MIB // 2, "it went on"
 
 
 @dataclass(frozen=True, slots=True)
