@@ -99,14 +99,14 @@ def test_cancel_frees_the_slot_for_the_next(make_engine):
 
 
 def test_a_failing_step_ends_its_requests_and_the_engine_goes_on(thread, engine, monkeypatch):
-    real = engine._runner.prefill
+    real = engine._runner.run
 
-    def prefill(sequences, first_slot):
-        if any(sequence.request.request_id == "bad" for sequence in sequences):
+    def run(chunks):
+        if any(chunk.sequence.request.request_id == "bad" for chunk in chunks):
             raise RuntimeError("out of memory")
-        return real(sequences, first_slot)
+        return real(chunks)
 
-    monkeypatch.setattr(engine._runner, "prefill", prefill)
+    monkeypatch.setattr(engine._runner, "run", run)
     running, bad, later = Client(), Client(), Client()
     thread.submit(GenerationRequest("running", (2, 7), LONG), running)
     first = running.next()
