@@ -55,6 +55,11 @@ class Engine:
     def cache_use(self) -> CacheUse:
         return self._scheduler.cache_use
 
+    @property
+    def num_preempted(self) -> int:
+        """How often a sequence had to give its blocks back and start again."""
+        return self._scheduler.num_preempted
+
     def validate(self, request: GenerationRequest) -> None:
         """Whether `request` can ever run, whatever else does; callable from any thread.
 
