@@ -214,6 +214,12 @@ def test_choices_and_unseeded_requests_differ(make_engine, run):
     assert len(set(outputs.values())) == 4
 
 
+def test_penalties_count_what_was_generated(make_engine, run):
+    params = SamplingParams(30, temperature=0, presence_penalty=1e6)
+    outputs = run(make_engine(1), [GenerationRequest("a", prompt(4), params)])["a"]
+    assert len(set(ids(outputs))) == len(ids(outputs)) == 30
+
+
 def test_logprobs_come_only_when_asked(make_engine, run):
     for logprobs in (None, 0, 3):
         params = SamplingParams(4, temperature=0, logprobs=logprobs)
@@ -237,6 +243,12 @@ def test_logprobs_come_only_when_asked(make_engine, run):
         ((2,), SamplingParams(temperature=-0.1), "temperature", None),
         ((2,), SamplingParams(temperature=float("nan")), "temperature", None),
         ((2,), SamplingParams(top_p=1.1), "top_p", None),
+        ((2,), SamplingParams(top_k=-1), "top_k", None),
+        ((2,), SamplingParams(min_p=1.5), "min_p", None),
+        ((2,), SamplingParams(presence_penalty=float("inf")), "presence_penalty", None),
+        ((2,), SamplingParams(frequency_penalty=float("nan")), "frequency_penalty", None),
+        ((2,), SamplingParams(logit_bias=((99_999, 1.0),)), "logit_bias", None),
+        ((2,), SamplingParams(logit_bias=((5, float("nan")),)), "logit_bias", None),
         ((2,), SamplingParams(logprobs=-1), "logprobs", None),
         ((2,), SamplingParams(logprobs=99_999), "logprobs", None),
         ((2,), SamplingParams(stop=("a", "")), "stop", None),

@@ -56,8 +56,9 @@ class Sequence:
     @property
     def draw(self) -> Draw:
         """What decides the next token."""
-        request = self.request
-        return Draw(request.params, self._draw_seed, request.choice, len(self.token_ids))
+        request, position = self.request, len(self.token_ids)
+        generated = self.token_ids[len(request.prompt_ids) :] if request.params.penalizes else ()
+        return Draw(request.params, self._draw_seed, request.choice, position, generated)
 
     @property
     def wants_prompt_scores(self) -> bool:
