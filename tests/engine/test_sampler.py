@@ -47,12 +47,12 @@ def test_frequencies_are_the_oracles(temperature, top_p):
     st.integers(0, 13),
     st.floats(0.01, 1.0),
     st.floats(0, 1),
-    st.sampled_from([1, 3, 512]),
+    st.sampled_from([(1, 3), (2,), (512, 4096)]),
 )
-def test_what_is_kept_is_what_each_rule_keeps(values, top_k, top_p, min_p, guess):
+def test_what_is_kept_is_what_each_rule_keeps(values, top_k, top_p, min_p, guesses):
     p = torch.tensor(values).softmax(0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unshard.engine.truncation.BEST_GUESS", guess)
+        patch.setattr("unshard.engine.truncation.BEST_GUESSES", guesses)
         (masses,), (ids,) = best_tokens(p[None], [Kept(top_k, top_p, min_p)])
     assert torch.equal(masses, p[ids])
     assert torch.equal(masses, p.sort(descending=True).values[: len(ids)])

@@ -1,4 +1,4 @@
-"""Logits to tokens, all rows at once, with draws that do not depend on the batch."""
+"""Logits to tokens, many rows at once, with draws that do not depend on the batch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from unshard.engine.penalties import penalized
 from unshard.engine.request import SamplingParams
@@ -17,6 +18,9 @@ from unshard.errors import UnshardError
 
 PIECE = 256
 """Neighbouring tokens whose masses are added up first when a draw is among all tokens."""
+
+CPU_ROWS = 4
+"""Rows drawn at once on a CPU: more vocabularies fall out of its caches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +77,10 @@ def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
             for row, draw in enumerate(draws)
             if not draw.is_greedy and Kept.of(draw.params).is_fewer == truncated
         ]
-        if rows:
-            drawn = draw_tokens(shaped[rows], [draws[row] for row in rows])
-            for row, token in zip(rows, drawn, strict=True):
+        step = len(rows) if logits.is_cuda else CPU_ROWS
+        for some in (rows[start : start + step] for start in range(0, len(rows), step or 1)):
+            drawn = draw_tokens(shaped[some], [draws[row] for row in some])
+            for row, token in zip(some, drawn, strict=True):
                 chosen[row] = token
     return chosen
 
@@ -91,7 +96,7 @@ def _draw_any(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
     ends = sums.cumsum(1)
     target = _target(ends[:, -1:], draws)
     piece = torch.searchsorted(ends, target, right=True)
-    before = torch.nn.functional.pad(ends, (1, 0)).gather(1, piece)
+    before = pad(ends, (1, 0)).gather(1, piece)
     places = piece * PIECE + torch.arange(PIECE, device=masses.device)
     inside = masses.gather(1, places.clamp(max=size - 1)).double() * (places < size)
     place = torch.searchsorted(before + inside.cumsum(1), target, right=True)

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from unshard.engine.request import SamplingParams
 
-BEST_GUESS = 512
-"""How many of the best tokens are looked at first. Sorting a whole vocabulary takes as long as a
-small model; its best part nearly always holds all that are kept."""
+BEST_GUESSES = (512, 4096)
+"""How many of the best tokens are looked at first, and if it takes more, then. Sorting a whole
+vocabulary takes as long as a small model; its best part nearly always holds all that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +46,22 @@ def best_tokens(probabilities: Tensor, kept: Sequence[Kept]) -> tuple[Tensor, Te
         probabilities: (n, V).
         kept: n, one per row.
     """
-    size = probabilities.shape[1]
-    looked_at = min(BEST_GUESS, size)
-    masses, ids = probabilities.topk(looked_at, dim=1)
-    counts = _num_kept(masses, kept, size)
-    # Rows that keep all that was looked at, perhaps more, or whose rule needs to see more.
-    wide = [
-        row
-        for row, (count, rule) in enumerate(zip(counts.tolist(), kept, strict=True))
-        if looked_at < size and (count == looked_at or rule.top_k > looked_at)
-    ]
-    if wide:
-        whole, whole_ids = probabilities[wide].sort(dim=1, descending=True, stable=True)
-        counts[wide] = _num_kept(whole, [kept[row] for row in wide], size)
-        masses = torch.nn.functional.pad(masses, (0, size - looked_at))
-        ids = torch.nn.functional.pad(ids, (0, size - looked_at))
-        masses[wide], ids[wide] = whole, whole_ids
+    num_rows, size = probabilities.shape
+    masses, ids = probabilities[:, :0], probabilities[:, :0].long()
+    counts = ids.new_zeros(num_rows)
+    rows = list(range(num_rows))
+    # How far a row is looked at is its own affair: equal masses may come in another order.
+    for looked_at in (*(guess for guess in BEST_GUESSES if guess < size), size):
+        best, best_ids = probabilities[rows].topk(looked_at, dim=1)
+        counts[rows] = _num_kept(best, [kept[row] for row in rows], size)
+        masses = pad(masses, (0, looked_at - masses.shape[1]))
+        ids = pad(ids, (0, looked_at - ids.shape[1]))
+        masses[rows], ids[rows] = best, best_ids
+        # More, where all that was looked at is kept, or the rule needs to see more.
+        needed = [max(int(counts[row]) + 1, kept[row].top_k) for row in rows]
+        rows = [row for row, need in zip(rows, needed, strict=True) if need > looked_at]
+        if not rows:
+            break
     most = int(counts.max())
     beyond = torch.arange(most, device=masses.device) >= counts[:, None]
     return masses[:, :most].masked_fill(beyond, 0), ids[:, :most]
