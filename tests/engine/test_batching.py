@@ -49,8 +49,15 @@ def assert_same(found, wanted):
 
 @pytest.fixture
 def alone(make_engine, run):
-    """The outputs of a request in an engine of its own, its prompt read in one step."""
-    return lambda request: run(make_engine(1), [request])[request.request_id]
+    """The outputs of a request in an engine of its own, its prompt read in one step and no past
+    of it kept apart from its blocks."""
+
+    def alone(request):
+        engine = make_engine(1)
+        engine._runner._lone.done = lambda chunk: None
+        return run(engine, [request])[request.request_id]
+
+    return alone
 
 
 @pytest.fixture
@@ -221,6 +228,21 @@ def test_scores_of_a_cached_prompt_are_computed(make_engine, run):
     assert once[0].prompt_tokens == again[0].prompt_tokens
     assert len(once[0].prompt_tokens) == 50
     assert engine.cache_use.num_shared_tokens == 0
+
+
+def test_alone_again_and_again(make_engine, run, alone):
+    long, *short = [
+        GenerationRequest(str(i), prompt(9 + i, seed=i), SamplingParams(n, 0, logprobs=2))
+        for i, n in enumerate((70, 4, 3, 20, 9))
+    ]
+    engine, outputs = make_engine(2), []
+    engine.add(long)
+    while engine.has_work:
+        if len(outputs) % 9 == 5 and short:
+            engine.add(short.pop())
+        outputs += [output for output in engine.step() if output.request_id == "0"]
+    assert not short
+    assert assert_same(outputs, alone(long))
 
 
 def test_cancelled_in_the_midst_of_its_prompt(make_engine, small_steps, alone):

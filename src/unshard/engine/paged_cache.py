@@ -28,7 +28,7 @@ class PagedCache:
         self.dtype = dtype
         self.device = device
         shape = (num_blocks, 2, config.num_heads, BLOCK_TOKENS, config.head_dim)
-        self.layers = [_zeros(shape, dtype, device) for _ in range(config.num_layers)]
+        self.layers = [zeros(shape, dtype, device) for _ in range(config.num_layers)]
 
     def wipe(self, blocks: Sequence[int]) -> None:
         """Zero `blocks`: a masked position is multiplied by 0, and 0 * NaN is NaN."""
@@ -59,7 +59,8 @@ def _free_bytes(device: torch.device) -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros that on a CPU take memory as far as they are touched."""
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
     # numpy asks for zeroed pages, which cost nothing until used; torch writes the zeros.

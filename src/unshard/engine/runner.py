@@ -7,6 +7,7 @@ from collections.abc import Sequence as Rows
 import torch
 from torch import Tensor
 
+from unshard.engine.lone_attention import LoneCopy
 from unshard.engine.paged_cache import PagedCache
 from unshard.engine.step import Chunk, StepLayout
 from unshard.engine.torch_attention import TorchAttention
@@ -21,6 +22,7 @@ class Runner:
         self.num_blocks = cache.num_blocks
         self._model = model
         self._cache = cache
+        self._lone = LoneCopy(cache, model.config.max_positions)
 
     def run(self, chunks: Rows[Chunk]) -> Tensor:
         """Hidden states of all tokens of `chunks`, one chunk after another: (T, E).
@@ -29,8 +31,13 @@ class Runner:
         """
         ids = [token_id for chunk in chunks for token_id in chunk.token_ids]
         positions = [place for chunk in chunks for place in range(chunk.start, chunk.end)]
+        inputs = self._ints(ids), self._ints(positions)
+        if len(chunks) == 1 and chunks[0].start and chunks[0].num_tokens == 1:
+            hidden = self._model.hidden_states(*inputs, self._lone.attention(chunks[0]))
+            self._lone.done(chunks[0])
+            return hidden
         attention = TorchAttention(self._cache.layers, StepLayout.of(chunks))
-        return self._model.hidden_states(self._ints(ids), self._ints(positions), attention)
+        return self._model.hidden_states(*inputs, attention)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(R, E) -> (R, V) fp32."""
