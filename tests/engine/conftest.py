@@ -76,10 +76,10 @@ def model(config, weights) -> OPTModel:
 def make_engine(model, tokenizer) -> Callable[..., Engine]:
     """An engine for `max_batch` sequences at once; `num_blocks` of cache, or enough for all."""
 
-    def make_engine(max_batch, num_blocks=None):
+    def make_engine(max_batch, num_blocks=None, kernel=None):
         num_blocks = num_blocks or max_batch * num_blocks_for(model.config.max_positions)
         cache = PagedCache(model.config, num_blocks, torch.float32, model.device)
-        return Engine(Runner(model, cache), tokenizer, max_batch)
+        return Engine(Runner(model, cache, kernel), tokenizer, max_batch)
 
     return make_engine
 

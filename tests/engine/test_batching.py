@@ -11,6 +11,7 @@ import pytest
 
 from unshard.engine import scheduler
 from unshard.engine.request import GenerationRequest, SamplingParams
+from unshard.engine.torch_attention import paged_attention
 from unshard.errors import UnshardError
 
 TIE = 1e-3
@@ -54,7 +55,7 @@ def alone(make_engine, run):
 
     def alone(request):
         engine = make_engine(1)
-        engine._runner._lone.done = lambda chunk: None
+        engine._runner._lone = None
         return run(engine, [request])[request.request_id]
 
     return alone
@@ -243,6 +244,16 @@ def test_alone_again_and_again(make_engine, run, alone):
         outputs += [output for output in engine.step() if output.request_id == "0"]
     assert not short
     assert assert_same(outputs, alone(long))
+
+
+def test_a_kernel_gets_what_it_needs(make_engine, alone, small_steps):
+    small_steps(24)
+    requests = requests_of(random.Random(4), 7, 60, lambda _: GREEDY)
+    engine = make_engine(4, kernel=paged_attention)
+    outputs = run_like_a_server(engine, requests, random.Random(4))
+    small_steps(2048)
+    for request in requests:
+        assert assert_same(outputs[request.request_id], alone(request))
 
 
 def test_cancelled_in_the_midst_of_its_prompt(make_engine, small_steps, alone):

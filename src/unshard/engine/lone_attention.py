@@ -9,6 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from unshard.engine.block_pool import BLOCK_TOKENS
+from unshard.engine.block_table import num_blocks_for
 from unshard.engine.paged_cache import PagedCache, zeros
 from unshard.engine.step import Chunk
 
@@ -23,7 +24,7 @@ class LoneCopy:
     def __init__(self, cache: PagedCache, max_positions: int) -> None:
         self._cache = cache
         _, _, heads, _, head_dim = cache.layers[0].shape
-        shape = (2 * heads, max_positions, head_dim)
+        shape = (2 * heads, num_blocks_for(max_positions) * BLOCK_TOKENS, head_dim)
         self._layers = [zeros(shape, cache.dtype, cache.device) for _ in cache.layers]
         self._holds: tuple[int, int] | None = None
         """Whose tokens (by arrival) and how many."""
@@ -42,10 +43,10 @@ class LoneCopy:
         self._holds = chunk.sequence.arrival, chunk.end
 
     def _fill(self, blocks: Sequence[int], length: int) -> None:
-        used = torch.tensor(blocks, device=self._cache.device)
+        used = torch.tensor(blocks[: num_blocks_for(length)], device=self._cache.device)
         for cache, copy in zip(self._cache.layers, self._layers, strict=True):
-            whole = cache[used].flatten(1, 2).transpose(0, 1).flatten(1, 2)
-            copy[:, :length] = whole[:, :length]
+            pieces = copy.view(len(copy), -1, *cache.shape[3:])[:, : len(used)]
+            pieces.copy_(cache[used].flatten(1, 2).transpose(0, 1))
 
 
 class LoneAttention:
