@@ -65,6 +65,7 @@ def test_many_threads_get_what_one_gets_alone(thread, make_engine, run):
         worker.join()
     for name, client in clients.items():
         assert ids(client.all()) == alone[name]
+    assert thread.cache_use.num_started_tokens == sum(len(r.prompt_ids) for r in requests)
 
 
 def test_an_impossible_request_is_refused_in_the_callers_thread(thread):

@@ -28,7 +28,9 @@ class Runner:
         self._model = model
         self._cache = cache
         self._kernel = kernel
-        self._lone = LoneCopy(cache, model.config.max_positions) if kernel is None else None
+        # A GPU's memory is taken at once, and its copies are fast.
+        copies = kernel is None and model.device.type == "cpu"
+        self._lone = LoneCopy(cache, model.config.max_positions) if copies else None
 
     def run(self, chunks: Rows[Chunk]) -> Tensor:
         """Hidden states of all tokens of `chunks`, one chunk after another: (T, E).

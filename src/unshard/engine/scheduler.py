@@ -113,6 +113,8 @@ class Scheduler:
     def _admit(self, room: int) -> list[Chunk]:
         """Start waiting sequences while there are blocks, and tokens left in the step."""
         chunks: list[Chunk] = []
+        if not self.waiting:
+            return chunks
         being_filled = {s.table.next_key(s.token_ids) for s in self.running}
         for sequence in list(self.waiting):
             if not room or len(self.running) == self._max_running:
