@@ -19,8 +19,8 @@ from unshard.errors import UnshardError
 PIECE = 256
 """Neighbouring tokens whose masses are added up first when a draw is among all tokens."""
 
-CPU_ROWS = 4
-"""Rows drawn at once on a CPU: more vocabularies fall out of its caches."""
+CPU_VALUES = 1 << 18
+"""Logits drawn from at once on a CPU: more fall out of its caches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +71,15 @@ def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
         )
     shaped = penalized(logits, [(draw.params, draw.generated) for draw in draws])
     chosen: list[int] = (tokens if shaped is logits else shaped.argmax(dim=1)).tolist()
+    rows_at_once = len(draws) if logits.is_cuda else max(1, CPU_VALUES // logits.shape[1])
     for truncated, draw_tokens in ((False, _draw_any), (True, _draw_best)):
         rows = [
             row
             for row, draw in enumerate(draws)
             if not draw.is_greedy and Kept.of(draw.params).is_fewer == truncated
         ]
-        step = len(rows) if logits.is_cuda else CPU_ROWS
-        for some in (rows[start : start + step] for start in range(0, len(rows), step or 1)):
+        for start in range(0, len(rows), rows_at_once):
+            some = rows[start : start + rows_at_once]
             drawn = draw_tokens(shaped[some], [draws[row] for row in some])
             for row, token in zip(some, drawn, strict=True):
                 chosen[row] = token
