@@ -124,18 +124,20 @@ def _written_rows(cache: Tensor, layout: StepLayout) -> Tensor:
 def _alike(cache: Tensor, layout: StepLayout, numbers: Sequence[int]) -> Iterator[list[int]]:
     """`numbers` in runs of neighbours that are worth attending to together."""
     block_bytes = cache[0].numel() * cache.dtype.itemsize
+    num_blocks = [num_blocks_for(context) for context in layout.context_lengths]
     run: list[int] = []
     for number in numbers:
-        blocks = [num_blocks_for(layout.context_lengths[i]) for i in (*run, number)]
-        together = (
-            run[-1:] == [number - 1]
-            and layout.num_new[number] == layout.num_new[run[0]] == 1
-            and max(blocks) * len(blocks) * block_bytes <= GROUP_BYTES
-            and min(blocks) >= LEAST_FULL * max(blocks)
-        )
-        if run and not together:
-            yield run
-            run = []
+        if run:
+            fewest, most = sorted((num_blocks[run[0]], num_blocks[number]))
+            together = (
+                run[-1] == number - 1
+                and layout.num_new[number] == layout.num_new[run[0]] == 1
+                and most * (len(run) + 1) * block_bytes <= GROUP_BYTES
+                and fewest >= LEAST_FULL * most
+            )
+            if not together:
+                yield run
+                run = []
         run.append(number)
     if run:
         yield run
