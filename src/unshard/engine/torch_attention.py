@@ -2,8 +2,7 @@
 where there is no kernel for it.
 
 A sequence's blocks are copied together into a buffer that stays in the processor's caches, and
-attended to there: for several sequences in a row that takes no longer than attention over a
-cache without blocks in which the shorter ones are masked up to the longest.
+attended to there, without the padding that a cache without blocks needs.
 """
 
 from __future__ import annotations
