@@ -21,6 +21,7 @@ import transformers
 
 from unshard.architectures.opt import OPTConfig
 from unshard.engine.engine import Engine
+from unshard.engine.paged_cache import PagedCache, default_cache_dtype, num_blocks_for_batch
 from unshard.engine.request import GenerationRequest, SamplingParams
 from unshard.engine.runner import Runner
 from unshard.engine.tokenizer import Tokenizer
@@ -164,7 +165,11 @@ def main() -> None:
     for name, target in model.weight_targets().items():
         target.copy_(state[names[name]])
     model.finalize()
-    engine = Engine(Runner(model, max(case.batch for case in CASES)), Tokenizer({}, []))
+    max_batch = max(case.batch for case in CASES)
+    cache_dtype = default_cache_dtype(model.dtype, model.device)
+    num_blocks = num_blocks_for_batch(config, max_batch, cache_dtype, model.device)
+    cache = PagedCache(config, num_blocks, cache_dtype, model.device)
+    engine = Engine(Runner(model, cache), Tokenizer({}, []), max_batch)
     rows = [compare(engine, peer, case, arguments.runs) for case in CASES]
     print(f"{'case':<26}{'ours tok/s':>12}{'transformers':>14}{'ratio':>8}  same")
     for row in rows:

@@ -9,7 +9,9 @@ import torch
 
 import unshard
 from unshard.architectures.opt import OPTConfig
+from unshard.engine.block_table import num_blocks_for
 from unshard.engine.engine import Engine
+from unshard.engine.paged_cache import PagedCache
 from unshard.engine.request import GenerationOutput
 from unshard.engine.runner import Runner
 from unshard.engine.tokenizer import Tokenizer
@@ -71,8 +73,15 @@ def model(config, weights) -> OPTModel:
 
 
 @pytest.fixture
-def make_engine(model, tokenizer) -> Callable[[int], Engine]:
-    return lambda num_slots: Engine(Runner(model, num_slots), tokenizer)
+def make_engine(model, tokenizer) -> Callable[..., Engine]:
+    """An engine for `max_batch` sequences at once; `num_blocks` of cache, or enough for all."""
+
+    def make_engine(max_batch, num_blocks=None, kernel=None):
+        num_blocks = num_blocks or max_batch * num_blocks_for(model.config.max_positions)
+        cache = PagedCache(model.config, num_blocks, torch.float32, model.device)
+        return Engine(Runner(model, cache, kernel), tokenizer, max_batch)
+
+    return make_engine
 
 
 @pytest.fixture

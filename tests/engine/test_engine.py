@@ -82,7 +82,7 @@ def test_prompt_scores_are_those_of_transformers(make_engine, run, peer):
     assert (output.text, output.tokens, output.finish_reason) == ("", (), "length")
 
 
-@pytest.mark.parametrize("num_slots", [1, 3, 9])
+@pytest.mark.parametrize("max_batch", [1, 3, 9])
 @pytest.mark.parametrize(
     "params_of",
     [
@@ -93,15 +93,15 @@ def test_prompt_scores_are_those_of_transformers(make_engine, run, peer):
         ),
     ],
 )
-def test_batched_equals_alone(make_engine, run, num_slots, params_of):
+def test_batched_equals_alone(make_engine, run, max_batch, params_of):
     requests = mixed_requests(params_of)
     alone = {r.request_id: run(make_engine(1), [r])[r.request_id] for r in requests}
-    engine = make_engine(num_slots)
+    engine = make_engine(max_batch)
     together = run(engine, requests)
     for request in requests:
         assert ids(together[request.request_id]) == ids(alone[request.request_id])
         assert text(together[request.request_id]) == text(alone[request.request_id])
-    assert engine.num_free_slots == num_slots
+    assert engine.cache_use.num_held == 0
     assert not engine.has_work
 
 
@@ -124,22 +124,22 @@ def test_late_arrivals_and_cancels_change_no_other_text(make_engine, run):
     assert finished >= {r.request_id for r in requests} - cancelled
     for name, outputs in together.items():
         assert ids(outputs) == alone[name][: len(ids(outputs))]
-    assert engine.num_free_slots == 4
+    assert engine.cache_use.num_held == 0
 
 
-def test_cancel_frees_the_slot_at_once(make_engine):
+def test_cancel_frees_the_blocks_at_once(make_engine):
     engine = make_engine(2)
     for name in ("a", "b", "c"):
-        engine.add(GenerationRequest(name, prompt(5), GREEDY))
+        engine.add(GenerationRequest(name, prompt(20, seed=ord(name)), GREEDY))
     assert {output.request_id for output in engine.step()} == {"a", "b"}
-    assert engine.num_free_slots == 0
+    assert engine.cache_use.num_held == 4
     engine.cancel("a")
-    assert engine.num_free_slots == 1
-    assert {output.request_id for output in engine.step()} == {"c"}
+    assert engine.cache_use.num_held == 2
+    assert {output.request_id for output in engine.step()} == {"b", "c"}
     for name in ("b", "c", "unknown"):
         engine.cancel(name)
     assert not engine.has_work
-    assert engine.num_free_slots == 2
+    assert engine.cache_use.num_held == 0
     assert engine.step() == []
 
 
@@ -214,6 +214,12 @@ def test_choices_and_unseeded_requests_differ(make_engine, run):
     assert len(set(outputs.values())) == 4
 
 
+def test_penalties_count_what_was_generated(make_engine, run):
+    params = SamplingParams(30, temperature=0, presence_penalty=1e6)
+    outputs = run(make_engine(1), [GenerationRequest("a", prompt(4), params)])["a"]
+    assert len(set(ids(outputs))) == len(ids(outputs)) == 30
+
+
 def test_logprobs_come_only_when_asked(make_engine, run):
     for logprobs in (None, 0, 3):
         params = SamplingParams(4, temperature=0, logprobs=logprobs)
@@ -237,6 +243,12 @@ def test_logprobs_come_only_when_asked(make_engine, run):
         ((2,), SamplingParams(temperature=-0.1), "temperature", None),
         ((2,), SamplingParams(temperature=float("nan")), "temperature", None),
         ((2,), SamplingParams(top_p=1.1), "top_p", None),
+        ((2,), SamplingParams(top_k=-1), "top_k", None),
+        ((2,), SamplingParams(min_p=1.5), "min_p", None),
+        ((2,), SamplingParams(presence_penalty=float("inf")), "presence_penalty", None),
+        ((2,), SamplingParams(frequency_penalty=float("nan")), "frequency_penalty", None),
+        ((2,), SamplingParams(logit_bias=((99_999, 1.0),)), "logit_bias", None),
+        ((2,), SamplingParams(logit_bias=((5, float("nan")),)), "logit_bias", None),
         ((2,), SamplingParams(logprobs=-1), "logprobs", None),
         ((2,), SamplingParams(logprobs=99_999), "logprobs", None),
         ((2,), SamplingParams(stop=("a", "")), "stop", None),
@@ -266,4 +278,4 @@ def test_nan_logits_end_the_request_with_an_error(make_engine, monkeypatch):
         engine.step()
     (output,) = engine.fail_step(caught.value)
     assert output.error is caught.value
-    assert engine.num_free_slots == 1
+    assert engine.cache_use.num_held == 0

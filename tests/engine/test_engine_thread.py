@@ -65,6 +65,7 @@ def test_many_threads_get_what_one_gets_alone(thread, make_engine, run):
         worker.join()
     for name, client in clients.items():
         assert ids(client.all()) == alone[name]
+    assert thread.cache_use.num_started_tokens == sum(len(r.prompt_ids) for r in requests)
 
 
 def test_an_impossible_request_is_refused_in_the_callers_thread(thread):
@@ -99,14 +100,14 @@ def test_cancel_frees_the_slot_for_the_next(make_engine):
 
 
 def test_a_failing_step_ends_its_requests_and_the_engine_goes_on(thread, engine, monkeypatch):
-    real = engine._runner.prefill
+    real = engine._runner.run
 
-    def prefill(sequences, first_slot):
-        if any(sequence.request.request_id == "bad" for sequence in sequences):
+    def run(chunks):
+        if any(chunk.sequence.request.request_id == "bad" for chunk in chunks):
             raise RuntimeError("out of memory")
-        return real(sequences, first_slot)
+        return real(chunks)
 
-    monkeypatch.setattr(engine._runner, "prefill", prefill)
+    monkeypatch.setattr(engine._runner, "run", run)
     running, bad, later = Client(), Client(), Client()
     thread.submit(GenerationRequest("running", (2, 7), LONG), running)
     first = running.next()

@@ -5,8 +5,11 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 
+from unshard.architectures.opt import OPTConfig
 from unshard.dtypes import BFLOAT16, FLOAT16, FLOAT32, INT8
+from unshard.engine import paged_cache
 from unshard.engine.load import load_engine
 from unshard.engine.request import GenerationRequest, SamplingParams
 from unshard.errors import UsageError
@@ -85,6 +88,18 @@ def test_a_tokenizer_of_a_larger_model_is_refused(checkpoint, tmp_path):
     other = replace(checkpoint, companions=find_companions(tmp_path))
     with pytest.raises(UsageError, match="vocabulary of"):
         load(other)
+
+
+@pytest.mark.parametrize(
+    ("free_blocks", "wanted"), [(10**6, 5 * 128), (4 * 300, 300), (4 * 20, 128), (0, 128)]
+)
+def test_the_cache_takes_a_quarter_of_the_free_memory(monkeypatch, free_blocks, wanted):
+    config = OPTConfig(2, 64, 4, 128, 1000, 2040, 64)
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(paged_cache, "_free_bytes", lambda _: free_blocks * 2 * 2 * 64 * 16 * 4)
+    assert paged_cache.num_blocks_for_batch(config, 5, torch.float32, cpu) == wanted
+    monkeypatch.undo()
+    assert paged_cache._free_bytes(cpu) > 1 << 20
 
 
 def test_an_activation_that_is_not_computed_is_refused(checkpoint):

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unshard.engine.request import SamplingParams
-from unshard.engine.sampler import Draw, nucleus, sample, uniform
+from unshard.engine.sampler import Draw, sample, uniform
 from unshard.engine.scoring import score_tokens
+from unshard.engine.truncation import Kept, best_tokens
 from unshard.errors import UnshardError
 
 LOGITS = np.array([0.3, 2.0, -1.0, 1.2, 0.9, -3.0, 1.9, 0.0], dtype=np.float32)
@@ -43,19 +44,55 @@ def test_frequencies_are_the_oracles(temperature, top_p):
 
 @given(
     st.lists(st.floats(-8, 8, width=32), min_size=1, max_size=12),
+    st.integers(0, 13),
     st.floats(0.01, 1.0),
-    st.sampled_from([1, 3, 4096]),
+    st.floats(0, 1),
+    st.sampled_from([(1, 3), (2,), (512, 4096)]),
 )
-def test_the_nucleus_is_the_smallest_that_reaches_top_p(values, top_p, guess):
+def test_what_is_kept_is_what_each_rule_keeps(values, top_k, top_p, min_p, guesses):
     p = torch.tensor(values).softmax(0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unshard.engine.sampler.NUCLEUS_GUESS", guess)
-        masses, ids = nucleus(p, top_p)
+        patch.setattr("unshard.engine.truncation.BEST_GUESSES", guesses)
+        (masses,), (ids,) = best_tokens(p[None], [Kept(top_k, top_p, min_p)])
     assert torch.equal(masses, p[ids])
     assert torch.equal(masses, p.sort(descending=True).values[: len(ids)])
     assert len(set(ids.tolist())) == len(ids)
-    assert masses.double().sum() >= top_p - 1e-6 or len(ids) == len(values)
-    assert len(ids) == 1 or masses[:-1].double().sum() < top_p
+    assert len(ids) <= (top_k or len(p))
+    assert masses[-1] >= min_p * masses[0]
+    best = p.double().sort(descending=True).values[: top_k or len(p)]
+    share = best.sum() if 0 < top_k < len(p) else 1.0
+    assert len(ids) == 1 or masses[:-1].double().sum() < top_p * share + 1e-9
+    if len(ids) < len(best):
+        next_is_too_small = best[len(ids)] < min_p * best[0]
+        assert next_is_too_small or masses.double().sum() >= top_p * share - 1e-6
+
+
+@given(st.integers(1, 1200), st.integers(0, 2**32), st.sampled_from([0.0, 0.3, 1 - 2**-53]))
+def test_a_draw_among_all_is_the_inverse_cdf(size, seed, number):
+    logits = torch.randn(1, size, generator=torch.Generator().manual_seed(seed)) * 4
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unshard.engine.sampler.uniform", lambda *_: number)
+        (token,) = sample(logits, [Draw(SamplingParams(), 0, 0, 0)])
+    cumulative = logits[0].double().softmax(0).cumsum(0)
+    assert cumulative[token] >= number - 1e-6
+    assert token == 0 or cumulative[token - 1] <= number + 1e-6
+
+
+def test_bias_and_penalties_move_the_best_token():
+    logits = torch.from_numpy(LOGITS).repeat(5, 1)
+    params = [
+        SamplingParams(temperature=0, logit_bias=((5, 9.0), (1, -0.5))),
+        SamplingParams(temperature=0, presence_penalty=0.2),
+        SamplingParams(temperature=0, frequency_penalty=0.04),
+        SamplingParams(temperature=0, presence_penalty=-4.0),
+        SamplingParams(temperature=0),
+    ]
+    draws = [Draw(each, 0, 0, 4, generated=(1, 1, 7)) for each in params]
+    before = logits.clone()
+    assert sample(logits, draws) == [5, 6, 1, 1, 1]
+    assert torch.equal(logits, before)
+    often = Draw(params[2], 0, 0, 4, generated=(1, 1, 1))
+    assert sample(logits[:1], [often]) == [6]
 
 
 def test_rows_do_not_depend_on_their_neighbours():
@@ -67,10 +104,14 @@ def test_rows_do_not_depend_on_their_neighbours():
             SamplingParams(
                 temperature=float(rng.choice([0.0, 0.3, 1.0])),
                 top_p=float(rng.choice([0.0, 0.5, 0.95, 1.0])),
+                top_k=int(rng.choice([0, 0, 5])),
+                min_p=float(rng.choice([0.0, 0.0, 0.1])),
+                frequency_penalty=float(rng.choice([0.0, 0.5])),
             ),
             seed=int(rng.integers(5)),
             choice=row % 2,
             position=row,
+            generated=range(row),
         )
         for row in range(40)
     ]

@@ -47,12 +47,21 @@ def test_fields_reach_the_engine_and_null_means_default(client, engine):
         user="somebody",
         best_of=1,
         suffix=None,
-        presence_penalty=0,
-        frequency_penalty=0.0,
-        logit_bias={},
+        presence_penalty=-0.5,
+        frequency_penalty=1,
+        logit_bias={"5": -100, "7": 2.5},
     )
     assert engine.submitted[-1].params == SamplingParams(
-        3, 0.25, 0.95, ("##",), -5, logprobs=2, score_prompt=True
+        3,
+        0.25,
+        0.95,
+        ("##",),
+        -5,
+        logprobs=2,
+        score_prompt=True,
+        presence_penalty=-0.5,
+        frequency_penalty=1,
+        logit_bias=((5, -100), (7, 2.5)),
     )
     nulls = dict.fromkeys(CompletionRequest.model_fields.keys() - {"prompt"})
     complete(client, prompt="p", **nulls)

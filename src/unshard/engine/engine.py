@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Rows
+from itertools import accumulate, count
 
 import torch
 from torch import Tensor
 
 from unshard.architectures.opt import OPTConfig
+from unshard.engine.block_pool import BlockPool, CacheUse
+from unshard.engine.block_table import BlockTable
 from unshard.engine.request import GenerationOutput, GenerationRequest, ScoredToken
 from unshard.engine.runner import Runner
 from unshard.engine.sampler import sample
 from unshard.engine.scheduler import Scheduler
 from unshard.engine.scoring import score_tokens
 from unshard.engine.sequence import Sequence
+from unshard.engine.step import Chunk, in_row_order
 from unshard.engine.tokenizer import Tokenizer
 from unshard.engine.validation import validate_request
 from unshard.errors import RequestError, UnshardError
 
-MAX_PREFILL_TOKENS = 2048
 SCORED_ROWS = 64
 """Prompt rows scored at once: their logits are (rows, V) fp32, 13 MB at OPT's vocabulary."""
 
@@ -26,16 +28,20 @@ SCORED_ROWS = 64
 class Engine:
     """Generates for many requests at once. Not thread-safe: see `EngineThread`.
 
-    A step either reads prompts (those that just got a slot) or adds one token to every
-    running sequence; reading prompts comes first.
+    A step adds a token to every sequence whose prompt is read, and reads on in the prompts of
+    others.
     """
 
-    def __init__(self, runner: Runner, tokenizer: Tokenizer) -> None:
+    def __init__(self, runner: Runner, tokenizer: Tokenizer, max_batch: int) -> None:
+        """At most `max_batch` sequences run at once, fewer where the cache has no more blocks.
+        The cache has room for the longest sequence."""
         self.tokenizer = tokenizer
         self._runner = runner
-        self._scheduler = Scheduler(runner.num_slots, MAX_PREFILL_TOKENS)
+        self._pool = BlockPool(runner.num_blocks)
+        self._scheduler = Scheduler(self._pool, max_batch)
+        self._arrivals = count()
         self._sequences: dict[str, Sequence] = {}
-        self._in_step: list[Sequence] = []
+        self._in_step: list[Chunk] = []
 
     @property
     def config(self) -> OPTConfig:
@@ -46,8 +52,13 @@ class Engine:
         return bool(self._sequences)
 
     @property
-    def num_free_slots(self) -> int:
-        return self._scheduler.num_free_slots
+    def cache_use(self) -> CacheUse:
+        return self._scheduler.cache_use
+
+    @property
+    def num_preempted(self) -> int:
+        """How often a sequence had to give its blocks back and start again."""
+        return self._scheduler.num_preempted
 
     def validate(self, request: GenerationRequest) -> None:
         """Whether `request` can ever run, whatever else does; callable from any thread.
@@ -66,103 +77,98 @@ class Engine:
         self.validate(request)
         if request.request_id in self._sequences:
             raise RequestError(f"request id {request.request_id!r} is in use", param="request_id")
-        sequence = Sequence(request)
+        sequence = Sequence(request, BlockTable(self._pool), next(self._arrivals))
         self._sequences[request.request_id] = sequence
         self._scheduler.add(sequence)
 
     def cancel(self, request_id: str) -> None:
-        """Forget a request and free its slot; unknown ids are ignored."""
-        sequence = self._sequences.get(request_id)
+        """Forget a request and free its blocks; unknown ids are ignored."""
+        sequence = self._sequences.pop(request_id, None)
         if sequence is not None:
-            self._release(sequence)
+            self._scheduler.remove(sequence)
 
     def step(self) -> list[GenerationOutput]:
         """Advance: at most one output for each request, none without work.
 
         Any exception leaves the sequences of this step half advanced: `fail_step` ends them.
         """
-        admitted = self._scheduler.admit()
-        self._in_step = admitted or list(self._scheduler.running)
+        self._in_step = in_row_order(self._scheduler.next_step())
         if not self._in_step:
             return []
         with torch.inference_mode():
-            outputs = self._prefill(admitted) if admitted else self._decode(self._in_step)
-        for sequence, output in zip(self._in_step, outputs, strict=True):
+            hidden = self._runner.run(self._in_step)
+            self._score_prompts(hidden)
+            tokens = self._next_tokens(hidden)
+        for chunk in self._in_step:
+            self._scheduler.computed(chunk)
+        outputs = [
+            self._advance(chunk.sequence, tokens.get(chunk.sequence))
+            for chunk in self._in_step
+            if chunk.completes
+        ]
+        for output in outputs:
             if output.finished:
-                self._release(sequence)
+                self.cancel(output.request_id)
         return outputs
 
     def fail_step(self, error: UnshardError) -> list[GenerationOutput]:
-        """End the requests of the last step, which raised; the others go on."""
-        failed = [s for s in self._in_step if s.request.request_id in self._sequences]
-        for sequence in failed:
-            self._release(sequence)
-        return [GenerationOutput(s.request.request_id, error=error) for s in failed]
+        """End requests of the last step, which raised; the others go on.
 
-    def _prefill(self, sequences: list[Sequence]) -> list[GenerationOutput]:
-        first_slot = len(self._scheduler.running) - len(sequences)
-        hidden = self._runner.prefill(sequences, first_slot)
-        per_sequence = hidden.split_with_sizes([len(sequence.token_ids) for sequence in sequences])
-        prompts = [
-            self._score_prompt(sequence, rows) if sequence.request.params.score_prompt else None
-            for sequence, rows in zip(sequences, per_sequence, strict=True)
-        ]
-        last_rows = torch.stack([rows[-1] for rows in per_sequence])
-        return self._advance(sequences, last_rows, prompts)
+        Those that read prompts in it, if any did, else all: the step brought nobody on, so if
+        the others were to blame the next step says so.
+        """
+        present = [c for c in self._in_step if c.sequence.request.request_id in self._sequences]
+        blamed = [chunk for chunk in present if not chunk.decodes] or present
+        names = [chunk.sequence.request.request_id for chunk in blamed]
+        for name in names:
+            self._runner.wipe(self._scheduler.discard(self._sequences.pop(name)))
+        return [GenerationOutput(name, error=error) for name in names]
 
-    def _decode(self, sequences: list[Sequence]) -> list[GenerationOutput]:
-        return self._advance(sequences, self._runner.decode(sequences), [None] * len(sequences))
+    def _score_prompts(self, hidden: Tensor) -> None:
+        per_chunk = hidden.split_with_sizes([chunk.num_tokens for chunk in self._in_step])
+        for chunk, rows in zip(self._in_step, per_chunk, strict=True):
+            if chunk.sequence.wants_prompt_scores:
+                chunk.sequence.score_prompt(self._prompt_scores(chunk, rows))
 
-    def _score_prompt(self, sequence: Sequence, hidden: Tensor) -> tuple[ScoredToken, ...]:
-        first, *predicted = sequence.token_ids
-        scored = [ScoredToken(first, None)]
-        num_alternatives = sequence.request.params.logprobs or 0
-        # Each row predicts the next token; the last row's is not part of the prompt.
+    def _prompt_scores(self, chunk: Chunk, hidden: Tensor) -> list[ScoredToken]:
+        """Scores of the tokens that the rows of `chunk` predict, the very first with the first."""
+        prompt = chunk.sequence.request.prompt_ids
+        scored = [ScoredToken(prompt[0], None)] if chunk.start == 0 else []
+        num_alternatives = chunk.sequence.request.params.logprobs or 0
+        # Each row predicts the next token; what the last row predicts is not of the prompt.
+        predicted = prompt[chunk.start + 1 : chunk.end + 1]
         for start in range(0, len(predicted), SCORED_ROWS):
             ids = predicted[start : start + SCORED_ROWS]
             logits = self._runner.logits(hidden[start : start + len(ids)])
             scored += score_tokens(logits, ids, num_alternatives)
-        return tuple(scored)
+        return scored
 
-    def _advance(
-        self,
-        sequences: list[Sequence],
-        hidden: Tensor,
-        prompts: Rows[tuple[ScoredToken, ...] | None],
-    ) -> list[GenerationOutput]:
-        """Choose a token for each sequence that wants one, from the last `hidden` states."""
-        wanting = [row for row, sequence in enumerate(sequences) if sequence.wants_tokens]
-        if len(wanting) < len(sequences):
-            hidden = hidden[wanting]
-        tokens = dict(
-            zip(wanting, self._next_tokens([sequences[r] for r in wanting], hidden), strict=True)
-        )
-        return [
-            sequence.append(
-                tokens[row], self.tokenizer.token_bytes(tokens[row].token_id), prompts[row]
-            )
-            if row in tokens
-            else sequence.end_without_tokens(prompts[row])
-            for row, sequence in enumerate(sequences)
-        ]
-
-    def _next_tokens(self, sequences: list[Sequence], hidden: Tensor) -> list[ScoredToken]:
-        """The next token of each sequence, scored where its request wants logprobs."""
-        if not sequences:
-            return []
+    def _next_tokens(self, hidden: Tensor) -> dict[Sequence, ScoredToken]:
+        """The next token of each sequence of the step that wants one, scored where its request
+        wants logprobs."""
+        ends = accumulate(chunk.num_tokens for chunk in self._in_step)
+        last_rows = {
+            chunk.sequence: end - 1
+            for chunk, end in zip(self._in_step, ends, strict=True)
+            if chunk.completes and chunk.sequence.wants_tokens
+        }
+        if not last_rows:
+            return {}
+        sequences = list(last_rows)
+        if len(last_rows) < len(hidden):
+            hidden = hidden[list(last_rows.values())]
         logits = self._runner.logits(hidden)
         ids = sample(logits, [sequence.draw for sequence in sequences])
-        tokens = [ScoredToken(token_id, None) for token_id in ids]
+        tokens = {s: ScoredToken(i, None) for s, i in zip(sequences, ids, strict=True)}
         for row, sequence in enumerate(sequences):
             num_alternatives = sequence.request.params.logprobs
             if num_alternatives is not None:
-                (tokens[row],) = score_tokens(logits[row : row + 1], [ids[row]], num_alternatives)
+                (tokens[sequence],) = score_tokens(
+                    logits[row : row + 1], [ids[row]], num_alternatives
+                )
         return tokens
 
-    def _release(self, sequence: Sequence) -> None:
-        del self._sequences[sequence.request.request_id]
-        move = self._scheduler.remove(sequence)
-        if move is not None:
-            source, destination = move
-            moved = self._scheduler.running[destination]
-            self._runner.move(source, destination, moved.num_cached)
+    def _advance(self, sequence: Sequence, token: ScoredToken | None) -> GenerationOutput:
+        if token is None:
+            return sequence.end_without_tokens()
+        return sequence.append(token, self.tokenizer.token_bytes(token.token_id))

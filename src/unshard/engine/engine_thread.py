@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from unshard.architectures.opt import OPTConfig
+from unshard.engine.block_pool import CacheUse
 from unshard.engine.engine import Engine
 from unshard.engine.request import GenerationOutput, GenerationRequest
 from unshard.engine.tokenizer import Tokenizer
@@ -45,6 +46,11 @@ class EngineThread:
     @property
     def tokenizer(self) -> Tokenizer:
         return self._engine.tokenizer
+
+    @property
+    def cache_use(self) -> CacheUse:
+        """As of the last step."""
+        return self._engine.cache_use
 
     def submit(self, request: GenerationRequest, on_output: OutputCallback) -> None:
         """Queue `request` and return at once. Every output of it goes to `on_output` in order,

@@ -8,6 +8,7 @@ import torch
 
 from unshard.dtypes import BFLOAT16, FLOAT16, FLOAT32, DType
 from unshard.engine.engine import Engine
+from unshard.engine.paged_cache import PagedCache, default_cache_dtype, num_blocks_for_batch
 from unshard.engine.runner import Runner
 from unshard.engine.tokenizer import Tokenizer
 from unshard.errors import UsageError
@@ -33,8 +34,9 @@ def load_engine(
 ) -> Engine:
     """An engine with the weights of `checkpoint`, computing in `dtype` on `device`.
 
-    At most `max_batch` sequences run at once. What can be wrong without reading a weight is
-    said first.
+    At most `max_batch` sequences run at once. Their cache takes a quarter of the memory that is
+    free once the weights are there, or less where `max_batch` sequences need less. What can be
+    wrong without reading a weight is said first.
 
     Raises:
         UsageError: `dtype` or `device` cannot compute, or the tokenizer is missing or is
@@ -59,7 +61,10 @@ def load_engine(
     model = OPTModel(config, torch_dtype, torch_device)
     fill_tensors(checkpoint.index, model.weight_targets(), progress)
     model.finalize()
-    return Engine(Runner(model, max_batch), tokenizer)
+    cache_dtype = default_cache_dtype(torch_dtype, torch_device)
+    num_blocks = num_blocks_for_batch(config, max_batch, cache_dtype, torch_device)
+    cache = PagedCache(config, num_blocks, cache_dtype, torch_device)
+    return Engine(Runner(model, cache), tokenizer, max_batch)
 
 
 def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:

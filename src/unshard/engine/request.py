@@ -18,6 +18,9 @@ class SamplingParams:
     determines each random draw, so a text does not depend on what else is in the batch.
     `logprobs` is how many alternatives to report per token; None reports no logprobs.
     `score_prompt` also reports the prompt's own tokens (the API's `echo` with `logprobs`).
+    `top_k` 0 keeps all tokens; `min_p` is a share of the best token's probability.
+    `presence_penalty` is taken once from the logit of each token generated before,
+    `frequency_penalty` each time it was; `logit_bias` pairs token ids and what is added.
     """
 
     max_tokens: int = 16
@@ -27,6 +30,16 @@ class SamplingParams:
     seed: int | None = None
     logprobs: int | None = None
     score_prompt: bool = False
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def penalizes(self) -> bool:
+        """Whether the tokens generated before matter."""
+        return self.presence_penalty != 0 or self.frequency_penalty != 0
 
 
 @dataclass(frozen=True, slots=True)

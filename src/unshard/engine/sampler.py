@@ -1,4 +1,4 @@
-"""Logits to tokens: greedy, temperature, top-p, with draws that do not depend on the batch."""
+"""Logits to tokens, many rows at once, with draws that do not depend on the batch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
+from unshard.engine.penalties import penalized
 from unshard.engine.request import SamplingParams
+from unshard.engine.truncation import Kept, best_tokens
 from unshard.errors import UnshardError
 
-NUCLEUS_GUESS = 4096
-"""How many of the best tokens are looked at first for a nucleus."""
+PIECE = 256
+"""Neighbouring tokens whose masses are added up first when a draw is among all tokens."""
+
+CPU_VALUES = 1 << 18
+"""Logits drawn from at once on a CPU: more fall out of its caches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +32,16 @@ class Draw:
     choice: int
     position: int
     """Place of the token to draw in its sequence, prompt included."""
+    generated: Sequence[int] = ()
+    """The tokens drawn before, for those who are penalized for them."""
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.params.temperature == 0 or self.params.top_p == 0
+
+    @property
+    def number(self) -> float:
+        return uniform(self.seed, self.choice, self.position)
 
 
 def uniform(seed: int, choice: int, position: int) -> float:
@@ -37,10 +53,11 @@ def uniform(seed: int, choice: int, position: int) -> float:
 
 
 def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
-    """The next token of each row.
+    """The next token of each row: bias and penalties, then temperature, then top-k, top-p and
+    min-p, then the draw. Every operation goes along a row, so no row sees its neighbours.
 
     Args:
-        logits: (n, V) fp32.
+        logits: (n, V) fp32; not changed.
         draws: n, one per row.
 
     Raises:
@@ -52,47 +69,66 @@ def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
             "the model computed NaN logits",
             hint="the weights may be damaged, or the dtype's range too small: try bf16 or fp32",
         )
-    chosen: list[int] = tokens.tolist()
-    for row, draw in enumerate(draws):
-        if draw.params.temperature > 0 and draw.params.top_p > 0:
-            chosen[row] = _draw(logits[row], draw)
+    shaped = penalized(logits, [(draw.params, draw.generated) for draw in draws])
+    chosen: list[int] = (tokens if shaped is logits else shaped.argmax(dim=1)).tolist()
+    rows_at_once = len(draws) if logits.is_cuda else max(1, CPU_VALUES // logits.shape[1])
+    for truncated, draw_tokens in ((False, _draw_any), (True, _draw_best)):
+        rows = [
+            row
+            for row, draw in enumerate(draws)
+            if not draw.is_greedy and Kept.of(draw.params).is_fewer == truncated
+        ]
+        for start in range(0, len(rows), rows_at_once):
+            some = rows[start : start + rows_at_once]
+            drawn = draw_tokens(shaped[some], [draws[row] for row in some])
+            for row, token in zip(some, drawn, strict=True):
+                chosen[row] = token
     return chosen
 
 
-def _draw(logits: Tensor, draw: Draw) -> int:
-    """Inverse CDF over the kept tokens of one row (V,).
-
-    Row by row: a batch of vocabularies falls out of the processor's caches, and a row's token
-    cannot depend on its neighbours.
-    """
-    masses, ids = _tempered(logits, draw.params.temperature), None
-    if draw.params.top_p < 1:
-        masses, ids = nucleus(masses, draw.params.top_p)
-    cumulative = masses.double().cumsum(0)
-    total = cumulative[-1:]
-    number = uniform(draw.seed, draw.choice, draw.position)
-    # The product can round up to the total, which lies beyond the last kept token.
-    target = torch.minimum(total * number, torch.nextafter(total, torch.zeros_like(total)))
-    place = torch.searchsorted(cumulative, target, right=True)
-    return int(place if ids is None else ids[place])
-
-
-def _tempered(logits: Tensor, temperature: float) -> Tensor:
-    """softmax(logits / temperature): (V,) fp32, divided in fp64 as temperatures may be tiny."""
-    return ((logits - logits.max()).double() / temperature).float().softmax(0)
+def _draw_any(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
+    """Inverse CDF over whole rows, in two steps: which piece of the row, and which token there."""
+    masses = _tempered(logits, draws)
+    size = masses.shape[1]
+    num_pieces = size // PIECE
+    pieces, rest = masses[:, : num_pieces * PIECE], masses[:, num_pieces * PIECE :]
+    sums = pieces.view(len(draws), num_pieces, PIECE).sum(2, dtype=torch.float64)
+    sums = torch.cat([sums, rest.sum(1, keepdim=True, dtype=torch.float64)], 1)
+    ends = sums.cumsum(1)
+    target = _target(ends[:, -1:], draws)
+    piece = torch.searchsorted(ends, target, right=True)
+    before = pad(ends, (1, 0)).gather(1, piece)
+    places = piece * PIECE + torch.arange(PIECE, device=masses.device)
+    inside = masses.gather(1, places.clamp(max=size - 1)).double() * (places < size)
+    place = torch.searchsorted(before + inside.cumsum(1), target, right=True)
+    # The piece's tokens, added up one by one, may fall short of the piece's sum.
+    last = torch.where(inside > 0, torch.arange(PIECE, device=masses.device), 0).amax(1)
+    tokens: list[int] = (piece[:, 0] * PIECE + torch.minimum(place[:, 0], last)).tolist()
+    return tokens
 
 
-def nucleus(probabilities: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
-    """Probabilities and ids of one row's nucleus, best first, not renormalised.
+def _draw_best(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
+    """Inverse CDF over the tokens that each row keeps, the best first."""
+    kept = [Kept.of(draw.params) for draw in draws]
+    masses, ids = best_tokens(_tempered(logits, draws), kept)
+    cumulative = masses.double().cumsum(1)
+    place = torch.searchsorted(cumulative, _target(cumulative[:, -1:], draws), right=True)
+    tokens: list[int] = ids.gather(1, place)[:, 0].tolist()
+    return tokens
 
-    A token is kept while the mass of the better ones is < `top_p`; the best one always.
-    Source: arXiv:1904.09751, metaseq's sequence generator.
-    """
-    # Sorting a whole vocabulary takes as long as a small model; its best part nearly always
-    # holds the nucleus.
-    masses, ids = probabilities.topk(min(NUCLEUS_GUESS, len(probabilities)))
-    if masses.double().sum() < top_p:
-        masses, ids = probabilities.sort(descending=True, stable=True)
-    preceding = masses.double().cumsum(0) - masses
-    kept = max(1, int((preceding < top_p).sum()))
-    return masses[:kept], ids[:kept]
+
+def _target(totals: Tensor, draws: Sequence[Draw]) -> Tensor:
+    """Where each row's draw falls in its mass: (n, 1) fp64, below `totals`."""
+    numbers = [[draw.number] for draw in draws]
+    products = totals * torch.tensor(numbers, dtype=torch.float64, device=totals.device)
+    # A product can round up to the total, which lies beyond the last token.
+    return torch.minimum(products, torch.nextafter(totals, torch.zeros_like(totals)))
+
+
+def _tempered(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
+    """softmax(logits / temperature), row by row: (n, V) fp32."""
+    temperatures = torch.tensor([[draw.params.temperature] for draw in draws], dtype=torch.float64)
+    # Below fp32's least normal number the best token is all that is left, as it is at it.
+    least = torch.finfo(torch.float32).tiny
+    divisors = temperatures.clamp(min=least).float().to(logits.device)
+    return (logits - logits.amax(1, keepdim=True)).div_(divisors).softmax(1)

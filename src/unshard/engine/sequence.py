@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 
 from unshard.architectures.opt import EOS_TOKEN_ID
+from unshard.engine.block_table import BlockTable
 from unshard.engine.detokenizer import Detokenizer
 from unshard.engine.request import FinishReason, GenerationOutput, GenerationRequest, ScoredToken
 from unshard.engine.sampler import Draw
@@ -14,17 +16,36 @@ from unshard.engine.stops import StopMatcher
 class Sequence:
     """State of one request; `token_ids` are the prompt's and the generated ones."""
 
-    __slots__ = ("_draw_seed", "_stops", "_text", "num_cached", "request", "token_ids")
+    __slots__ = (
+        "_draw_seed",
+        "_prompt_scores",
+        "_stops",
+        "_text",
+        "arrival",
+        "num_cached",
+        "request",
+        "table",
+        "token_ids",
+    )
 
-    def __init__(self, request: GenerationRequest) -> None:
+    def __init__(self, request: GenerationRequest, table: BlockTable, arrival: int) -> None:
+        """`table` is its own and empty; `arrival` is larger than those of earlier requests."""
         self.request = request
+        self.table = table
+        self.arrival = arrival
         self.token_ids = list(request.prompt_ids)
         self.num_cached = 0
         """How many of the tokens have their keys and values in the cache."""
+        self._prompt_scores: list[ScoredToken] | None = [] if request.params.score_prompt else None
+        """Those known up to now; None when nobody asked, or once they were told."""
         seed = request.params.seed
         self._draw_seed = secrets.randbits(64) if seed is None else seed
         self._text = Detokenizer()
         self._stops = StopMatcher(request.params.stop)
+
+    @property
+    def num_uncached(self) -> int:
+        return len(self.token_ids) - self.num_cached
 
     @property
     def wants_tokens(self) -> bool:
@@ -35,49 +56,54 @@ class Sequence:
     @property
     def draw(self) -> Draw:
         """What decides the next token."""
-        request = self.request
-        return Draw(request.params, self._draw_seed, request.choice, len(self.token_ids))
+        request, position = self.request, len(self.token_ids)
+        generated = self.token_ids[len(request.prompt_ids) :] if request.params.penalizes else ()
+        return Draw(request.params, self._draw_seed, request.choice, position, generated)
 
-    def append(
-        self,
-        token: ScoredToken,
-        data: bytes,
-        prompt_tokens: tuple[ScoredToken, ...] | None,
-    ) -> GenerationOutput:
+    @property
+    def wants_prompt_scores(self) -> bool:
+        return self._prompt_scores is not None
+
+    def score_prompt(self, tokens: Iterable[ScoredToken]) -> None:
+        """Take the scores of the next tokens of the prompt, if they are wanted."""
+        if self._prompt_scores is not None:
+            self._prompt_scores.extend(tokens)
+
+    def restart(self) -> None:
+        """Give all blocks back; what was in them has to be computed again."""
+        self.table.clear()
+        self.num_cached = 0
+        if self._prompt_scores is not None:
+            self._prompt_scores.clear()
+
+    def append(self, token: ScoredToken, data: bytes) -> GenerationOutput:
         """Take the next token, whose text is `data`; say what is new."""
         self.token_ids.append(token.token_id)
         if token.token_id == EOS_TOKEN_ID:
-            return self._end("", (token,), prompt_tokens, "stop")
+            return self._end("", (token,), "stop")
         text = self._stops.push(self._text.push(data))
         if self._stops.matched:
-            return self._output(text, (token,), prompt_tokens, "stop")
+            return self._output(text, (token,), "stop")
         if not self.wants_tokens:
-            return self._end(text, (token,), prompt_tokens, "length")
-        return self._output(text, (token,), prompt_tokens, None)
+            return self._end(text, (token,), "length")
+        return self._output(text, (token,), None)
 
-    def end_without_tokens(self, prompt_tokens: tuple[ScoredToken, ...] | None) -> GenerationOutput:
+    def end_without_tokens(self) -> GenerationOutput:
         """The only output of a request for no token at all."""
-        return self._output("", (), prompt_tokens, "length")
+        return self._output("", (), "length")
 
     def _end(
-        self,
-        text: str,
-        tokens: tuple[ScoredToken, ...],
-        prompt_tokens: tuple[ScoredToken, ...] | None,
-        reason: FinishReason,
+        self, text: str, tokens: tuple[ScoredToken, ...], reason: FinishReason
     ) -> GenerationOutput:
         """The last output: what was held back is text after all, unless it ends in a stop."""
         text += self._stops.push(self._text.finish())
         if self._stops.matched:
-            return self._output(text, tokens, prompt_tokens, "stop")
-        return self._output(text + self._stops.finish(), tokens, prompt_tokens, reason)
+            return self._output(text, tokens, "stop")
+        return self._output(text + self._stops.finish(), tokens, reason)
 
     def _output(
-        self,
-        text: str,
-        tokens: tuple[ScoredToken, ...],
-        prompt_tokens: tuple[ScoredToken, ...] | None,
-        reason: FinishReason | None,
+        self, text: str, tokens: tuple[ScoredToken, ...], reason: FinishReason | None
     ) -> GenerationOutput:
-        request_id = self.request.request_id
-        return GenerationOutput(request_id, text, tokens, prompt_tokens, reason)
+        scores, self._prompt_scores = self._prompt_scores, None
+        prompt_tokens = None if scores is None else tuple(scores)
+        return GenerationOutput(self.request.request_id, text, tokens, prompt_tokens, reason)

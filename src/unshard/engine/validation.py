@@ -52,9 +52,32 @@ def _validate_params(params: SamplingParams, vocab_size: int) -> None:
         )
     if not 0 <= params.top_p <= 1:
         raise RequestError(f"top_p is {params.top_p}, not within 0 and 1", param="top_p")
+    if params.top_k < 0:
+        raise RequestError(f"top_k is {params.top_k}, below 0", param="top_k")
+    if not 0 <= params.min_p <= 1:
+        raise RequestError(f"min_p is {params.min_p}, not within 0 and 1", param="min_p")
+    _validate_logit_changes(params, vocab_size)
     if params.logprobs is not None and not 0 <= params.logprobs <= vocab_size:
         raise RequestError(
             f"logprobs is {params.logprobs}, not within 0 and {vocab_size}", param="logprobs"
         )
     if "" in params.stop:
         raise RequestError("a stop string is empty", param="stop")
+
+
+def _validate_logit_changes(params: SamplingParams, vocab_size: int) -> None:
+    penalties = {
+        "presence_penalty": params.presence_penalty,
+        "frequency_penalty": params.frequency_penalty,
+    }
+    for name, penalty in penalties.items():
+        if not math.isfinite(penalty):
+            raise RequestError(f"{name} is {penalty}, not a finite number", param=name)
+    for token_id, bias in params.logit_bias:
+        if not 0 <= token_id < vocab_size:
+            raise RequestError(
+                f"logit_bias names token id {token_id}, outside the vocabulary of {vocab_size}",
+                param="logit_bias",
+            )
+        if not math.isfinite(bias):
+            raise RequestError(f"logit_bias is {bias}, not a finite number", param="logit_bias")

@@ -116,6 +116,9 @@ def sampling_params(body: CompletionRequest) -> SamplingParams:
         seed=body.seed,
         logprobs=body.logprobs,
         score_prompt=bool(body.echo) and body.logprobs is not None,
+        presence_penalty=body.presence_penalty or 0.0,
+        frequency_penalty=body.frequency_penalty or 0.0,
+        logit_bias=tuple((int(key), bias) for key, bias in (body.logit_bias or {}).items()),
     )
 
 

@@ -26,6 +26,8 @@ MAX_CHOICES = 16
 MAX_STOP_STRINGS = 16
 MAX_LOGPROBS = 20
 MAX_SEED = 2**63 - 1
+MAX_ID_DIGITS = 9
+MAX_BIAS = 100
 
 PromptForm = str | list[int] | list[str] | list[list[int]]
 
@@ -69,6 +71,16 @@ def _valid_stop(stop: str | list[str] | None) -> str | list[str] | None:
     return stop
 
 
+def _valid_bias(biases: dict[str, float] | None) -> dict[str, float] | None:
+    """JSON's keys are strings: these spell token ids, and the engine says whether they exist."""
+    for key, bias in (biases or {}).items():
+        if not (key.isascii() and key.isdecimal() and len(key) <= MAX_ID_DIGITS):
+            raise PydanticCustomError("not_an_id", "its keys must be token ids")
+        if abs(bias) > MAX_BIAS:
+            raise PydanticCustomError("too_large", f"its values must be within {MAX_BIAS} of 0")
+    return biases
+
+
 def _only(neutral: object) -> AfterValidator:
     """A field of OpenAI's that may be sent, but only with the value that has no effect."""
 
@@ -90,6 +102,7 @@ Stop = Annotated[
     _in_one_error("must be a string or a list of strings"),
     AfterValidator(_valid_stop),
 ]
+Penalty = Annotated[float, Field(ge=-2, le=2)] | None
 
 
 class _Incoming(BaseModel):
@@ -121,9 +134,9 @@ class CompletionRequest(_Incoming):
     seed: Annotated[int, Field(ge=-MAX_SEED - 1, le=MAX_SEED)] | None = None
     user: str | None = None
     suffix: Annotated[str | None, _only("")] = None
-    presence_penalty: Annotated[float | None, _only(0)] = None
-    frequency_penalty: Annotated[float | None, _only(0)] = None
-    logit_bias: Annotated[dict[str, float] | None, _only({})] = None
+    presence_penalty: Penalty = None
+    frequency_penalty: Penalty = None
+    logit_bias: Annotated[dict[str, float] | None, AfterValidator(_valid_bias)] = None
 
     @field_validator("max_tokens")
     @classmethod
