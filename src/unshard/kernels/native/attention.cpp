@@ -1,0 +1,334 @@
+// Causal attention over a cache of blocks, accumulated in fp32; compiled once for each level.
+//
+// A task is one head of one sequence: it writes the keys and values of its new tokens and then
+// reads only what belongs to it, so tasks need not wait for each other. One query (decoding) reads
+// the cache as it lies. Many queries share transposed pieces of it, so that a piece is converted
+// once and multiplied as a matrix.
+#include "job.h"
+#include "vectors.h"
+
+namespace {
+
+constexpr int64_t CHUNK = 256, PIECE = 64, GROUP = 64, FEW = 4;
+
+const float NEVER = -__builtin_inff();
+
+// exp(x) for x <= 0, relative error below 2e-7; 0 below -87.
+inline Floats exp_of(Floats x) {
+  const Floats lowest = all(-87.0f);
+  const Floats clamped = x < lowest ? lowest : x;  // a NaN stays one
+  const Floats shifted = clamped * 1.44269504088896341f + 12582912.0f;
+  const Floats n = shifted - 12582912.0f;
+  const Floats r = (clamped - n * 0.693145751953125f) - n * 1.42860682030941723e-6f;
+  Floats p = all(1.9875691500e-4f);
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  const Floats power = bits_of<Floats>((bits_of<Ints>(shifted) - 0x4b400000 + 127) << 23);
+  const Floats result = p * power;
+  return x < lowest ? Floats{} : result;
+}
+
+template <int D>
+inline Floats pair_sums(Floats a, Floats b) {
+  Ints first, second;
+  for (int lane = 0; lane < LANES; lane++) {
+    first[lane] = lane & D ? LANES + lane : lane;
+    second[lane] = lane & D ? LANES + (lane ^ D) : lane ^ D;
+  }
+#if defined(__clang__)
+  Floats x, y;
+  for (int lane = 0; lane < LANES; lane++) {
+    x[lane] = lane & D ? b[lane] : a[lane];
+    y[lane] = lane & D ? b[lane ^ D] : a[lane ^ D];
+  }
+  return x + y;
+#else
+  return __builtin_shuffle(a, b, first) + __builtin_shuffle(a, b, second);
+#endif
+}
+
+// Lane i of the result is the sum of rows[i].
+inline Floats sums_of(Floats (&rows)[LANES]) {
+  for (int i = 0; i < LANES / 2; i++) rows[i] = pair_sums<1>(rows[2 * i], rows[2 * i + 1]);
+  for (int i = 0; i < LANES / 4; i++) rows[i] = pair_sums<2>(rows[2 * i], rows[2 * i + 1]);
+#if LANES >= 8
+  for (int i = 0; i < LANES / 8; i++) rows[i] = pair_sums<4>(rows[2 * i], rows[2 * i + 1]);
+#endif
+#if LANES >= 16
+  rows[0] = pair_sums<8>(rows[0], rows[1]);
+#endif
+  return rows[0];
+}
+
+// One head of one sequence in the cache. HEAD_DIM 0 is any multiple of 16.
+template <class Cache, int HEAD_DIM>
+struct Head {
+  Cache* cache;
+  const int32_t* blocks;
+  int64_t heads, head, dim;
+
+  int64_t head_dim() const { return HEAD_DIM ? HEAD_DIM : dim; }
+  int64_t vectors() const { return head_dim() / LANES; }
+
+  Cache* keys(int64_t block) const {
+    return cache + (2 * (int64_t)blocks[block] * heads + head) * BLOCK_ROWS * head_dim();
+  }
+  Cache* values(int64_t block) const { return keys(block) + heads * BLOCK_ROWS * head_dim(); }
+};
+
+template <class Cache, int HEAD_DIM, class Row>
+void append(const Head<Cache, HEAD_DIM>& head, const Row* kvq, int64_t first, int64_t count) {
+  const int64_t dim = head.head_dim(), width = head.heads * dim;
+  for (int64_t i = 0; i < count; i++) {
+    const int64_t position = first + i, row = position % BLOCK_ROWS * dim;
+    const Row* from = kvq + i * 3 * width + head.head * dim;
+    Cache* key = head.keys(position / BLOCK_ROWS) + row;
+    Cache* value = head.values(position / BLOCK_ROWS) + row;
+    for (int64_t d = 0; d < dim; d += LANES) {
+      store(key + d, load(from + d));
+      store(value + d, load(from + width + d));
+    }
+  }
+}
+
+// What softmax needs of the positions so far: the largest score and the sum of exp(score - it).
+struct Softmax {
+  float peak = NEVER, total = 0;
+
+  // Scores become weights; returns what earlier sums have to be multiplied with.
+  float add(float* scores, int64_t count) {
+    Floats top = all(NEVER);
+    for (int64_t i = 0; i < count; i += LANES) {
+      const Floats v = load(scores + i);
+      top = v > top ? v : top;
+    }
+    const float highest = largest(top), next = highest > peak ? highest : peak;
+    const float factor = peak == NEVER ? 0 : exp_of(all(peak - next))[0];
+    Floats added{};
+    for (int64_t i = 0; i < count; i += LANES) {
+      const Floats weight = exp_of(load(scores + i) - next);
+      store(scores + i, weight);
+      added += weight;
+    }
+    total = total * factor + sum(added);
+    peak = next;
+    return factor;
+  }
+};
+
+template <class Cache>
+inline void fetch(const Cache* row, int64_t dim) {
+  for (int64_t d = 0; d < dim; d += 64 / (int64_t)sizeof(Cache)) __builtin_prefetch(row + d);
+}
+
+// One query over positions [0, length), from the cache as it lies.
+template <class Cache, int HEAD_DIM>
+void attend_one(const Head<Cache, HEAD_DIM>& head, const float* query, int64_t length,
+                float* out) {
+  constexpr int64_t MOST = (HEAD_DIM ? HEAD_DIM : MAX_HEAD_DIM) / LANES;
+  const int64_t dim = head.head_dim(), vectors = head.vectors();
+  Floats q[MOST], even[MOST], odd[MOST];
+  for (int64_t d = 0; d < vectors; d++) {
+    q[d] = load(query + d * LANES);
+    even[d] = odd[d] = Floats{};
+  }
+  float scores[CHUNK];
+  Softmax softmax;
+  for (int64_t start = 0; start < length; start += CHUNK) {
+    const int64_t count = length - start < CHUNK ? length - start : CHUNK;
+    for (int64_t p = 0; p < count; p += BLOCK_ROWS) {
+      const int64_t block = (start + p) / BLOCK_ROWS;
+      const Cache* keys = head.keys(block);
+      const Cache* next = head.keys(p + BLOCK_ROWS < count ? block + 1 : block);
+      for (int half = 0; half < BLOCK_ROWS; half += LANES) {
+        Floats rows[LANES];
+        for (int j = 0; j < LANES; j++) {
+          fetch(next + (half + j) * dim, dim);
+          rows[j] = Floats{};
+          for (int64_t d = 0; d < vectors; d++)
+            rows[j] += q[d] * load(keys + (half + j) * dim + d * LANES);
+        }
+        store(scores + p + half, sums_of(rows));
+      }
+    }
+    const int64_t padded = (count + BLOCK_ROWS - 1) / BLOCK_ROWS * BLOCK_ROWS;
+    for (int64_t p = count; p < padded; p++) scores[p] = NEVER;
+    const float factor = softmax.add(scores, padded);
+    for (int64_t d = 0; d < vectors; d++) even[d] *= factor, odd[d] *= factor;
+    for (int64_t p = 0; p < count; p += BLOCK_ROWS) {
+      const int64_t block = (start + p) / BLOCK_ROWS;
+      const Cache* values = head.values(block);
+      const Cache* next = head.values(p + BLOCK_ROWS < count ? block + 1 : block);
+      const int64_t rows = count - p < BLOCK_ROWS ? count - p : BLOCK_ROWS;
+      for (int64_t j = 0; j < rows; j += 2) {
+        // The rows beyond the last hold anything, NaN too: they are not read.
+        const int64_t other = j + 1 < rows ? j + 1 : j;
+        const float one = scores[p + j], two = j + 1 < rows ? scores[p + j + 1] : 0;
+        fetch(next + j * dim, 2 * dim);
+        for (int64_t d = 0; d < vectors; d++) {
+          even[d] += one * load(values + j * dim + d * LANES);
+          odd[d] += two * load(values + other * dim + d * LANES);
+        }
+      }
+    }
+  }
+  for (int64_t d = 0; d < vectors; d++)
+    store(out + d * LANES, (even[d] + odd[d]) / softmax.total);
+}
+
+// Scores of QUERIES queries at the PIECE positions of `keys`, (head_dim, PIECE).
+template <int QUERIES>
+void score(const float* queries, const float* keys, int64_t dim, float* scores) {
+  for (int64_t start = 0; start < PIECE; start += 4 * LANES) {
+    Floats found[QUERIES][4] = {};
+    for (int64_t d = 0; d < dim; d++) {
+      for (int v = 0; v < 4; v++) {
+        const Floats key = load(keys + d * PIECE + start + v * LANES);
+        for (int i = 0; i < QUERIES; i++) found[i][v] += queries[i * dim + d] * key;
+      }
+    }
+    for (int i = 0; i < QUERIES; i++)
+      for (int v = 0; v < 4; v++) store(scores + i * PIECE + start + v * LANES, found[i][v]);
+  }
+}
+
+// out = out * factor + weights @ values, over `count` positions; VECTORS vectors of each row.
+template <int QUERIES, int VECTORS>
+void gather(const float* weights, const float* factors, const float* values, int64_t count,
+            int64_t dim, float* out) {
+  Floats total[QUERIES][VECTORS];
+  for (int i = 0; i < QUERIES; i++)
+    for (int v = 0; v < VECTORS; v++) total[i][v] = load(out + i * dim + v * LANES) * factors[i];
+  for (int64_t p = 0; p < count; p++) {
+    for (int v = 0; v < VECTORS; v++) {
+      const Floats value = load(values + p * dim + v * LANES);
+      for (int i = 0; i < QUERIES; i++) total[i][v] += weights[i * PIECE + p] * value;
+    }
+  }
+  for (int i = 0; i < QUERIES; i++)
+    for (int v = 0; v < VECTORS; v++) store(out + i * dim + v * LANES, total[i][v]);
+}
+
+template <int QUERIES>
+void gather(const float* weights, const float* factors, const float* values, int64_t count,
+            int64_t dim, float* out) {
+  int64_t d = 0;
+  for (; d + 4 * LANES <= dim; d += 4 * LANES)
+    gather<QUERIES, 4>(weights, factors, values + d, count, dim, out + d);
+  for (; d < dim; d += LANES)
+    gather<QUERIES, 1>(weights, factors, values + d, count, dim, out + d);
+}
+
+// Positions [start, start + count) of the cache in fp32: keys transposed, (head_dim, PIECE), with
+// zeros beyond `count`; values (PIECE, head_dim).
+template <class Cache, int HEAD_DIM>
+void unpack(const Head<Cache, HEAD_DIM>& head, int64_t start, int64_t count, float* keys,
+            float* values) {
+  const int64_t dim = head.head_dim();
+  if (count < PIECE) memset(keys, 0, sizeof(float) * dim * PIECE);
+  for (int64_t p = 0; p < count; p++) {
+    const int64_t block = (start + p) / BLOCK_ROWS, row = (start + p) % BLOCK_ROWS * dim;
+    for (int64_t d = 0; d < dim; d += LANES) {
+      const Floats key = load(head.keys(block) + row + d);
+      for (int lane = 0; lane < LANES; lane++) keys[(d + lane) * PIECE + p] = key[lane];
+      store(values + p * dim + d, load(head.values(block) + row + d));
+    }
+  }
+}
+
+// `count` <= GROUP queries at positions first, first + 1, …; out (count, head_dim).
+template <class Cache, int HEAD_DIM>
+void attend_group(const Head<Cache, HEAD_DIM>& head, const float* queries, int64_t first,
+                  int64_t count, float* out) {
+  const int64_t dim = head.head_dim();
+  alignas(64) float keys[MAX_HEAD_DIM * PIECE], values[PIECE * MAX_HEAD_DIM];
+  alignas(64) float scores[GROUP * PIECE];
+  float factors[GROUP];
+  Softmax softmax[GROUP];
+  memset(out, 0, sizeof(float) * count * dim);
+  for (int64_t start = 0; start < first + count; start += PIECE) {
+    const int64_t left = first + count - start, here = left < PIECE ? left : PIECE;
+    unpack(head, start, here, keys, values);
+    // Queries before this piece see nothing of it.
+    const int64_t from = start > first ? start - first : 0;
+    int64_t i = from;
+    for (; i + 4 <= count; i += 4) score<4>(queries + i * dim, keys, dim, scores + i * PIECE);
+    for (; i < count; i++) score<1>(queries + i * dim, keys, dim, scores + i * PIECE);
+    for (i = from; i < count; i++) {
+      const int64_t seen = first + i + 1 - start;
+      for (int64_t p = seen; p < PIECE; p++) scores[i * PIECE + p] = NEVER;
+      factors[i] = softmax[i].add(scores + i * PIECE, PIECE);
+    }
+    i = from;
+    for (; i + 4 <= count; i += 4)
+      gather<4>(scores + i * PIECE, factors + i, values, here, dim, out + i * dim);
+    for (; i < count; i++)
+      gather<1>(scores + i * PIECE, factors + i, values, here, dim, out + i * dim);
+  }
+  for (int64_t i = 0; i < count; i++)
+    for (int64_t d = 0; d < dim; d += LANES)
+      store(out + i * dim + d, load(out + i * dim + d) / softmax[i].total);
+}
+
+template <class Cache, int HEAD_DIM, class Row>
+void attend(const AttentionJob& job, int64_t sequence, int64_t number) {
+  const Head<Cache, HEAD_DIM> head{(Cache*)job.cache,
+                                   job.block_tables + sequence * job.max_blocks, job.heads, number,
+                                   job.head_dim};
+  const int64_t dim = head.head_dim(), width = job.heads * dim;
+  const int64_t row = job.query_starts[sequence];
+  const int64_t count = job.query_starts[sequence + 1] - row;
+  const int64_t first = job.context_lengths[sequence] - count;
+  const Row* kvq = (const Row*)job.kvq + row * 3 * width;
+  append(head, kvq, first, count);
+  alignas(64) float queries[GROUP * MAX_HEAD_DIM], out[GROUP * MAX_HEAD_DIM];
+  const float scale = 1 / __builtin_sqrtf((float)dim);
+  for (int64_t start = 0; start < count; start += GROUP) {
+    const int64_t here = count - start < GROUP ? count - start : GROUP;
+    for (int64_t i = 0; i < here; i++)
+      for (int64_t d = 0; d < dim; d += LANES)
+        store(queries + i * dim + d,
+              load(kvq + (start + i) * 3 * width + 2 * width + number * dim + d) * scale);
+    if (here < FEW)
+      for (int64_t i = 0; i < here; i++)
+        attend_one(head, queries + i * dim, first + start + i + 1, out + i * dim);
+    else
+      attend_group(head, queries, first + start, here, out);
+    Row* to = (Row*)job.out + (row + start) * width + number * dim;
+    for (int64_t i = 0; i < here; i++)
+      for (int64_t d = 0; d < dim; d += LANES) store(to + i * width + d, load(out + i * dim + d));
+  }
+}
+
+template <class Cache, int HEAD_DIM>
+void attend(const AttentionJob& job, int64_t sequence, int64_t head) {
+  if (job.kvq_is_bf16)
+    attend<Cache, HEAD_DIM, bf16>(job, sequence, head);
+  else
+    attend<Cache, HEAD_DIM, float>(job, sequence, head);
+}
+
+template <class Cache>
+void attend(const AttentionJob& job, int64_t sequence, int64_t head) {
+  if (job.head_dim == 64) return attend<Cache, 64>(job, sequence, head);
+  if (job.head_dim == 80) return attend<Cache, 80>(job, sequence, head);
+  if (job.head_dim == 128) return attend<Cache, 128>(job, sequence, head);
+  attend<Cache, 0>(job, sequence, head);
+}
+
+}  // namespace
+
+#define JOINED(name, level) name##_##level
+#define NAMED(name, level) JOINED(name, level)
+
+extern "C" void NAMED(attend, LEVEL)(const AttentionJob* job, int64_t task) {
+  const int64_t sequence = task / job->heads, head = task % job->heads;
+  if (job->cache_is_bf16)
+    attend<bf16>(*job, sequence, head);
+  else
+    attend<float>(*job, sequence, head);
+}
