@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from unshard.dtypes import BFLOAT16, FLOAT16, FLOAT32, INT8
+from unshard.dtypes import BFLOAT16, FLOAT16, FLOAT32, INT8, INT32
 from unshard.engine.load import load_engine
 from unshard.engine.request import GenerationRequest, SamplingParams
 from unshard.errors import UsageError
@@ -54,7 +54,7 @@ def test_bf16_scores_near_fp32(checkpoint, golden, run):
     ids = tuple(golden[-1]["prompt_ids"] + golden[-1]["greedy_ids"])
     request = GenerationRequest("a", ids, SamplingParams(0, score_prompt=True))
     sums = []
-    for dtype in (FLOAT32, BFLOAT16):
+    for dtype in (FLOAT32, BFLOAT16, INT8):
         (output,) = run(load(checkpoint, dtype=dtype), [request])["a"]
         sums.append(math.fsum(token.logprob for token in output.prompt_tokens[1:]) / len(ids))
     assert sums[1] == pytest.approx(sums[0], abs=0.02)
@@ -65,7 +65,7 @@ def test_bf16_scores_near_fp32(checkpoint, golden, run):
     ("changes", "message"),
     [
         ({"dtype": FLOAT16}, "fp16 does not compute on a CPU"),
-        ({"dtype": INT8}, "int8"),
+        ({"dtype": INT32}, "int32"),
         ({"device": "abacus"}, "unknown device 'abacus'"),
         ({"device": "cuda:99"}, "no device 'cuda:99'"),
         ({"device": "meta"}, "does not run on device 'meta'"),

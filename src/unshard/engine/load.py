@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from unshard.dtypes import BFLOAT16, FLOAT16, FLOAT32, DType
+from unshard.dtypes import BFLOAT16, FLOAT16, FLOAT32, INT8, DType
 from unshard.engine.engine import Engine
 from unshard.engine.runner import Runner
 from unshard.engine.tokenizer import Tokenizer
@@ -20,6 +20,7 @@ _TORCH_DTYPES = {
     FLOAT32: torch.float32,
     BFLOAT16: torch.bfloat16,
     FLOAT16: torch.float16,
+    INT8: torch.float32,  # of what is not rounded to 8 bits
 }
 
 
@@ -58,7 +59,7 @@ def load_engine(
         )
     model = OPTModel(config, torch_dtype, torch_device)
     fill_tensors(checkpoint.index, model.weight_targets(), progress)
-    model.finalize()
+    model.finalize(int8=dtype is INT8)
     return Engine(Runner(model, max_batch), tokenizer)
 
 

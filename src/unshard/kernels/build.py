@@ -19,7 +19,7 @@ _SOURCES = Path(__file__).with_name("native")
 _BUILT = Path(__file__).with_name("built")
 
 _FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fwrapv", "-fno-math-errno", "-fvisibility=hidden")
-_LEVELS = {"portable": ()}
+_LEVELS: dict[str, tuple[str, ...]] = {"portable": ()}
 if platform.machine() in {"x86_64", "AMD64"}:
     _LEVELS |= {
         "avx2": ("-mavx2", "-mfma"),
@@ -76,8 +76,8 @@ def _compile(compiler: list[str], folder: Path) -> Path:
         [*compiler, *flags, "-c", str(_SOURCES / source), "-o", target]
         for (source, flags), target in zip(units, objects, strict=True)
     ]
-    with ThreadPoolExecutor(os.process_cpu_count() if hasattr(os, "process_cpu_count") else 2) as e:
-        list(e.map(_run, commands))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(_run, commands))
     library = folder / "kernels.so"
     _run([*compiler, "-shared", "-o", str(library), *objects])
     return library

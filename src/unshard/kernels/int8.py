@@ -26,13 +26,12 @@ def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rounded_to_int8(weight: Tensor) -> Tensor:
-    """`weight` with the values that its 8-bit form has, in its own dtype: the path without kernels."""
+    """The values of `weight`'s 8-bit form, in its own dtype: the path without kernels."""
     rounded = torch.empty_like(weight)
-    for some, target in zip(
-        weight.split(_ROWS_AT_ONCE), rounded.split(_ROWS_AT_ONCE), strict=True
-    ):
-        numbers, scales = quantize(some)
-        target.copy_(numbers * scales[:, None])
+    for first in range(0, weight.shape[0], _ROWS_AT_ONCE):
+        rows = slice(first, first + _ROWS_AT_ONCE)
+        numbers, scales = quantize(weight[rows])
+        rounded[rows] = numbers * scales[:, None]
     return rounded
 
 
@@ -91,7 +90,7 @@ def pack(weight: Tensor, bias: Tensor | None) -> Int8Weight:
 
 
 def linear(
-    library: Library, x: Tensor, weight: Int8Weight, *, relu: bool = False, wide: bool = True
+    library: Library, weight: Int8Weight, x: Tensor, *, relu: bool = False, wide: bool = True
 ) -> Tensor:
     """x Wᵀ + b, then max(0, ·) if `relu`; (T, in) fp32 or bf16 -> (T, out) in the same dtype.
 

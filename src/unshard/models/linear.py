@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from unshard.kernels import int8
+from unshard.kernels.library import Library, kernels
+
 
 class Linear:
     """y = x Wᵀ + b, W of shape (out, in) in `weight` until `pack`.
@@ -13,15 +16,16 @@ class Linear:
     On a CPU oneDNN multiplies from weights that it laid out itself, about twice as fast as
     from row-major ones for few rows (`F.linear` is memory-bound at half the bandwidth there).
     `pack` replaces the row-major weight, so a weight is never held twice for longer than its
-    own packing.
+    own packing. `quantize` rounds it to 8 bits, which the native kernels multiply.
     """
 
-    __slots__ = ("_on_onednn", "bias", "weight")
+    __slots__ = ("_int8", "_on_onednn", "bias", "weight")
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         self.weight = weight
         self.bias = bias
         self._on_onednn = False
+        self._int8: tuple[Library, int8.Int8Weight] | None = None
 
     @classmethod
     def empty(
@@ -43,6 +47,20 @@ class Linear:
         if self._on_onednn:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, None)  # noqa: SLF001
 
+    def quantize(self) -> None:
+        """Round the weight to 8 bits, each output channel by its own scale, and pack it.
+
+        Without native kernels the rounded values are multiplied in the weight's own dtype: the
+        same up to rounding, with nothing saved.
+        """
+        library = kernels()
+        if library is None or not int8.fits(self.weight):
+            self.weight = int8.rounded_to_int8(self.weight)
+            self.pack()
+            return
+        self._int8 = library, int8.pack(self.weight, self.bias)
+        self.weight = self.weight.new_empty(0)
+
     def use_onednn(self) -> None:
         """Multiply with oneDNN from the row-major weight, which stays readable: for the output
         projection that is also the embedding table. Faster than `F.linear`, slower than packed."""
@@ -50,10 +68,14 @@ class Linear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(T, in) -> (T, out)."""
+        if self._int8 is not None:
+            return int8.linear(*self._int8, x)
         return self._apply(x, "none") if self._on_onednn else F.linear(x, self.weight, self.bias)
 
     def relu(self, x: Tensor) -> Tensor:
         """max(0, self(x)): (T, in) -> (T, out)."""
+        if self._int8 is not None:
+            return int8.linear(*self._int8, x, relu=True)
         if self._on_onednn:
             return self._apply(x, "relu")
         return F.linear(x, self.weight, self.bias).relu_()

@@ -132,21 +132,26 @@ class OPTModel:
                 targets[f"decoder.layers.{number}.{name}"] = tensor
         return targets
 
-    def finalize(self) -> None:
-        """Give the filled weights the layout that computes fastest, one by one. Idempotent."""
+    def finalize(self, *, int8: bool = False) -> None:
+        """Give the filled weights the layout that computes fastest, one by one. Idempotent.
+
+        `int8` rounds every matrix to 8 bits first; embeddings, norms and biases stay as they are.
+        """
         if self._finalized:
             return
         self._finalized = True
-        for layer in self._layers:
-            for linear in layer.linears():
-                linear.pack()
+        linears = [linear for layer in self._layers for linear in layer.linears()]
         if self._project_in is not None and self._project_out is not None:
-            self._project_in.pack()
-            self._project_out.pack()
-        if self.config.tied_embeddings:
-            self._output.use_onednn()
+            linears += self._project_in, self._project_out
+        if int8 or not self.config.tied_embeddings:
+            linears.append(self._output)
         else:
-            self._output.pack()
+            self._output.use_onednn()
+        for linear in linears:
+            if int8:
+                linear.quantize()
+            else:
+                linear.pack()
 
     def hidden_states(self, token_ids: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         """Last hidden states of a step's tokens, normalised (pre-norm) and projected (350M).
