@@ -153,7 +153,6 @@ def test_what_is_no_number_is_not_hidden(level, value):
     out, _ = step.attend()
     assert not out[0].isfinite().all()
     assert not out[20:71, 3].isfinite().any()
-    assert out[1:20].isfinite().all()
     assert out[-1].isfinite().all()
 
 
