@@ -24,6 +24,7 @@ class _Job(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("sequences", "max_blocks", "heads", "head_dim")),
         ("kvq_is_bf16", ctypes.c_int32),
         ("cache_is_bf16", ctypes.c_int32),
+        ("task_heads", ctypes.c_int64),  # left to the library
     )
 
 

@@ -1,15 +1,15 @@
 // Causal attention over a cache of blocks, accumulated in fp32; compiled once for each level.
 //
-// A task is one head of one sequence: it writes the keys and values of its new tokens and then
+// A task is some heads of one sequence: it writes the keys and values of its new tokens and then
 // reads only what belongs to it, so tasks need not wait for each other. One query (decoding) reads
-// the cache as it lies. Many queries share transposed pieces of it, so that a piece is converted
-// once and multiplied as a matrix.
+// the cache as it lies. Many queries of one head share transposed pieces of it, so that a piece is
+// converted once and multiplied as a matrix.
 #include "job.h"
 #include "vectors.h"
 
 namespace {
 
-constexpr int64_t CHUNK = 256, PIECE = 64, GROUP = 64, FEW = 4;
+constexpr int64_t CHUNK = 128, PIECE = 64, GROUP = 64;
 
 const float NEVER = -__builtin_inff();
 
@@ -120,64 +120,95 @@ struct Softmax {
   }
 };
 
+// What lies one head further in memory, or what is read next.
 template <class Cache>
 inline void fetch(const Cache* row, int64_t dim) {
   for (int64_t d = 0; d < dim; d += 64 / (int64_t)sizeof(Cache)) __builtin_prefetch(row + d);
 }
 
-// One query over positions [0, length), from the cache as it lies.
+// Scores of one query at the positions of one block.
 template <class Cache, int HEAD_DIM>
-void attend_one(const Head<Cache, HEAD_DIM>& head, const float* query, int64_t length,
-                float* out) {
+inline void score_block(const float* query, const Cache* keys, const Cache* next, int64_t dim,
+                        float* scores) {
   constexpr int64_t MOST = (HEAD_DIM ? HEAD_DIM : MAX_HEAD_DIM) / LANES;
-  const int64_t dim = head.head_dim(), vectors = head.vectors();
-  Floats q[MOST], even[MOST], odd[MOST];
-  for (int64_t d = 0; d < vectors; d++) {
-    q[d] = load(query + d * LANES);
-    even[d] = odd[d] = Floats{};
+  const int64_t vectors = (HEAD_DIM ? HEAD_DIM : dim) / LANES;
+  Floats q[MOST];
+  for (int64_t d = 0; d < vectors; d++) q[d] = load(query + d * LANES);
+  for (int64_t start = 0; start < BLOCK_ROWS; start += LANES) {
+    Floats rows[LANES];
+    for (int64_t j = 0; j < LANES; j++) {
+      const int64_t row = (start + j) * vectors * LANES;
+      fetch(next + row, vectors * LANES);
+      rows[j] = Floats{};
+      for (int64_t d = 0; d < vectors; d++) rows[j] += q[d] * load(keys + row + d * LANES);
+    }
+    store(scores + start, sums_of(rows));
   }
-  float scores[CHUNK];
-  Softmax softmax;
+}
+
+// out += weights @ values over the first `count` rows of one block: the others hold anything.
+template <class Cache, int HEAD_DIM>
+inline void gather_block(const float* weights, const Cache* values, const Cache* next,
+                         int64_t count, int64_t dim, float* out) {
+  constexpr int64_t MOST = (HEAD_DIM ? HEAD_DIM : MAX_HEAD_DIM) / LANES;
+  const int64_t vectors = (HEAD_DIM ? HEAD_DIM : dim) / LANES, width = vectors * LANES;
+  Floats even[MOST], odd[MOST];
+  for (int64_t d = 0; d < vectors; d++) even[d] = load(out + d * LANES), odd[d] = Floats{};
+  int64_t row = 0;
+  for (; row + 2 <= count; row += 2) {
+    fetch(next + row * width, 2 * width);
+    for (int64_t d = 0; d < vectors; d++) {
+      even[d] += weights[row] * load(values + row * width + d * LANES);
+      odd[d] += weights[row + 1] * load(values + (row + 1) * width + d * LANES);
+    }
+  }
+  if (row < count)
+    for (int64_t d = 0; d < vectors; d++)
+      even[d] += weights[row] * load(values + row * width + d * LANES);
+  for (int64_t d = 0; d < vectors; d++) store(out + d * LANES, even[d] + odd[d]);
+}
+
+// One query of each of `heads` heads over positions [0, length), block by block as they lie in the
+// cache; queries and out are (heads, head_dim).
+template <class Cache, int HEAD_DIM>
+void attend_one(const Head<Cache, HEAD_DIM>& first, int64_t heads, const float* queries,
+                int64_t length, float* out) {
+  const int64_t dim = first.head_dim(), step = BLOCK_ROWS * dim;
+  float scores[MAX_TASK_HEADS][CHUNK];
+  Softmax softmax[MAX_TASK_HEADS];
+  memset(out, 0, sizeof(float) * heads * dim);
   for (int64_t start = 0; start < length; start += CHUNK) {
     const int64_t count = length - start < CHUNK ? length - start : CHUNK;
     for (int64_t p = 0; p < count; p += BLOCK_ROWS) {
       const int64_t block = (start + p) / BLOCK_ROWS;
-      const Cache* keys = head.keys(block);
-      const Cache* next = head.keys(p + BLOCK_ROWS < count ? block + 1 : block);
-      for (int half = 0; half < BLOCK_ROWS; half += LANES) {
-        Floats rows[LANES];
-        for (int j = 0; j < LANES; j++) {
-          fetch(next + (half + j) * dim, dim);
-          rows[j] = Floats{};
-          for (int64_t d = 0; d < vectors; d++)
-            rows[j] += q[d] * load(keys + (half + j) * dim + d * LANES);
-        }
-        store(scores + p + half, sums_of(rows));
-      }
+      const Cache* keys = first.keys(block);
+      const Cache* after = p + BLOCK_ROWS < count ? first.keys(block + 1) : keys;
+      for (int64_t h = 0; h < heads; h++)
+        score_block<Cache, HEAD_DIM>(queries + h * dim, keys + h * step,
+                                     h + 1 < heads ? keys + (h + 1) * step : after, dim,
+                                     scores[h] + p);
     }
     const int64_t padded = (count + BLOCK_ROWS - 1) / BLOCK_ROWS * BLOCK_ROWS;
-    for (int64_t p = count; p < padded; p++) scores[p] = NEVER;
-    const float factor = softmax.add(scores, padded);
-    for (int64_t d = 0; d < vectors; d++) even[d] *= factor, odd[d] *= factor;
+    for (int64_t h = 0; h < heads; h++) {
+      for (int64_t p = count; p < padded; p++) scores[h][p] = NEVER;
+      const float factor = softmax[h].add(scores[h], padded);
+      for (int64_t d = 0; d < dim; d += LANES)
+        store(out + h * dim + d, load(out + h * dim + d) * factor);
+    }
     for (int64_t p = 0; p < count; p += BLOCK_ROWS) {
       const int64_t block = (start + p) / BLOCK_ROWS;
-      const Cache* values = head.values(block);
-      const Cache* next = head.values(p + BLOCK_ROWS < count ? block + 1 : block);
-      const int64_t rows = count - p < BLOCK_ROWS ? count - p : BLOCK_ROWS;
-      for (int64_t j = 0; j < rows; j += 2) {
-        // The rows beyond the last hold anything, NaN too: they are not read.
-        const int64_t other = j + 1 < rows ? j + 1 : j;
-        const float one = scores[p + j], two = j + 1 < rows ? scores[p + j + 1] : 0;
-        fetch(next + j * dim, 2 * dim);
-        for (int64_t d = 0; d < vectors; d++) {
-          even[d] += one * load(values + j * dim + d * LANES);
-          odd[d] += two * load(values + other * dim + d * LANES);
-        }
-      }
+      const Cache* values = first.values(block);
+      const Cache* after = p + BLOCK_ROWS < count ? first.values(block + 1) : values;
+      for (int64_t h = 0; h < heads; h++)
+        gather_block<Cache, HEAD_DIM>(scores[h] + p, values + h * step,
+                                      h + 1 < heads ? values + (h + 1) * step : after,
+                                      count - p < BLOCK_ROWS ? count - p : BLOCK_ROWS, dim,
+                                      out + h * dim);
     }
   }
-  for (int64_t d = 0; d < vectors; d++)
-    store(out + d * LANES, (even[d] + odd[d]) / softmax.total);
+  for (int64_t h = 0; h < heads; h++)
+    for (int64_t d = 0; d < dim; d += LANES)
+      store(out + h * dim + d, load(out + h * dim + d) / softmax[h].total);
 }
 
 // Scores of QUERIES queries at the PIECE positions of `keys`, (head_dim, PIECE).
@@ -274,50 +305,77 @@ void attend_group(const Head<Cache, HEAD_DIM>& head, const float* queries, int64
       store(out + i * dim + d, load(out + i * dim + d) / softmax[i].total);
 }
 
+// The rows of one sequence in a job: row i has query first + i.
+template <class Row>
+struct Rows {
+  const Row* kvq;
+  Row* out;
+  int64_t first, count, width;
+
+  Rows(const AttentionJob& job, int64_t sequence) : width(job.heads * job.head_dim) {
+    const int64_t row = job.query_starts[sequence];
+    count = job.query_starts[sequence + 1] - row;
+    first = job.context_lengths[sequence] - count;
+    kvq = (const Row*)job.kvq + row * 3 * width;
+    out = (Row*)job.out + row * width;
+  }
+
+  // `size` values of the queries of row i from column `from` on, scaled.
+  void read_query(int64_t i, int64_t from, int64_t size, float scale, float* to) const {
+    const Row* query = kvq + i * 3 * width + 2 * width + from;
+    for (int64_t d = 0; d < size; d += LANES) store(to + d, load(query + d) * scale);
+  }
+  void write(int64_t i, int64_t from, int64_t size, const float* values) const {
+    for (int64_t d = 0; d < size; d += LANES) store(out + i * width + from + d, load(values + d));
+  }
+};
+
 template <class Cache, int HEAD_DIM, class Row>
-void attend(const AttentionJob& job, int64_t sequence, int64_t number) {
-  const Head<Cache, HEAD_DIM> head{(Cache*)job.cache,
-                                   job.block_tables + sequence * job.max_blocks, job.heads, number,
-                                   job.head_dim};
-  const int64_t dim = head.head_dim(), width = job.heads * dim;
-  const int64_t row = job.query_starts[sequence];
-  const int64_t count = job.query_starts[sequence + 1] - row;
-  const int64_t first = job.context_lengths[sequence] - count;
-  const Row* kvq = (const Row*)job.kvq + row * 3 * width;
-  append(head, kvq, first, count);
-  alignas(64) float queries[GROUP * MAX_HEAD_DIM], out[GROUP * MAX_HEAD_DIM];
+void attend(const AttentionJob& job, int64_t sequence, int64_t first_head, int64_t num_heads) {
+  const Rows<Row> rows(job, sequence);
+  Head<Cache, HEAD_DIM> head{(Cache*)job.cache, job.block_tables + sequence * job.max_blocks,
+                             job.heads, first_head, job.head_dim};
+  for (int64_t h = 0; h < num_heads; h++) {
+    append(head, rows.kvq, rows.first, rows.count);
+    head.head++;
+  }
+  head.head = first_head;
+  const int64_t dim = head.head_dim();
   const float scale = 1 / __builtin_sqrtf((float)dim);
-  for (int64_t start = 0; start < count; start += GROUP) {
-    const int64_t here = count - start < GROUP ? count - start : GROUP;
-    for (int64_t i = 0; i < here; i++)
-      for (int64_t d = 0; d < dim; d += LANES)
-        store(queries + i * dim + d,
-              load(kvq + (start + i) * 3 * width + 2 * width + number * dim + d) * scale);
-    if (here < FEW)
-      for (int64_t i = 0; i < here; i++)
-        attend_one(head, queries + i * dim, first + start + i + 1, out + i * dim);
-    else
-      attend_group(head, queries, first + start, here, out);
-    Row* to = (Row*)job.out + (row + start) * width + number * dim;
-    for (int64_t i = 0; i < here; i++)
-      for (int64_t d = 0; d < dim; d += LANES) store(to + i * width + d, load(out + i * dim + d));
+  alignas(64) float queries[GROUP * MAX_HEAD_DIM], out[GROUP * MAX_HEAD_DIM];
+  static_assert(MAX_TASK_HEADS <= GROUP, "the heads of a task fit as well");
+  if (rows.count < FEW_QUERIES) {
+    const int64_t from = first_head * dim, size = num_heads * dim;
+    for (int64_t i = 0; i < rows.count; i++) {
+      rows.read_query(i, from, size, scale, queries);
+      attend_one(head, num_heads, queries, rows.first + i + 1, out);
+      rows.write(i, from, size, out);
+    }
+    return;
+  }
+  for (int64_t start = 0; start < rows.count; start += GROUP) {
+    const int64_t count = rows.count - start < GROUP ? rows.count - start : GROUP;
+    for (int64_t i = 0; i < count; i++)
+      rows.read_query(start + i, first_head * dim, dim, scale, queries + i * dim);
+    attend_group(head, queries, rows.first + start, count, out);
+    for (int64_t i = 0; i < count; i++) rows.write(start + i, first_head * dim, dim, out + i * dim);
   }
 }
 
 template <class Cache, int HEAD_DIM>
-void attend(const AttentionJob& job, int64_t sequence, int64_t head) {
+void attend(const AttentionJob& job, int64_t sequence, int64_t first_head, int64_t num_heads) {
   if (job.kvq_is_bf16)
-    attend<Cache, HEAD_DIM, bf16>(job, sequence, head);
+    attend<Cache, HEAD_DIM, bf16>(job, sequence, first_head, num_heads);
   else
-    attend<Cache, HEAD_DIM, float>(job, sequence, head);
+    attend<Cache, HEAD_DIM, float>(job, sequence, first_head, num_heads);
 }
 
 template <class Cache>
-void attend(const AttentionJob& job, int64_t sequence, int64_t head) {
-  if (job.head_dim == 64) return attend<Cache, 64>(job, sequence, head);
-  if (job.head_dim == 80) return attend<Cache, 80>(job, sequence, head);
-  if (job.head_dim == 128) return attend<Cache, 128>(job, sequence, head);
-  attend<Cache, 0>(job, sequence, head);
+void attend(const AttentionJob& job, int64_t sequence, int64_t first_head, int64_t num_heads) {
+  if (job.head_dim == 64) return attend<Cache, 64>(job, sequence, first_head, num_heads);
+  if (job.head_dim == 80) return attend<Cache, 80>(job, sequence, first_head, num_heads);
+  if (job.head_dim == 128) return attend<Cache, 128>(job, sequence, first_head, num_heads);
+  attend<Cache, 0>(job, sequence, first_head, num_heads);
 }
 
 }  // namespace
@@ -325,10 +383,10 @@ void attend(const AttentionJob& job, int64_t sequence, int64_t head) {
 #define JOINED(name, level) name##_##level
 #define NAMED(name, level) JOINED(name, level)
 
-extern "C" void NAMED(attend, LEVEL)(const AttentionJob* job, int64_t task) {
-  const int64_t sequence = task / job->heads, head = task % job->heads;
+extern "C" void NAMED(attend, LEVEL)(const AttentionJob* job, int64_t sequence, int64_t first_head,
+                                     int64_t num_heads) {
   if (job->cache_is_bf16)
-    attend<bf16>(*job, sequence, head);
+    attend<bf16>(*job, sequence, first_head, num_heads);
   else
-    attend<float>(*job, sequence, head);
+    attend<float>(*job, sequence, first_head, num_heads);
 }

@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-constexpr int64_t BLOCK_ROWS = 16, MAX_HEAD_DIM = 256;
+constexpr int64_t BLOCK_ROWS = 16, MAX_HEAD_DIM = 256, MAX_TASK_HEADS = 16;
 
 // Attention of a step's new tokens over the block cache of one layer; see attention.py.
 struct AttentionJob {
@@ -16,7 +16,12 @@ struct AttentionJob {
   const int32_t* context_lengths;  // (sequences,), the new tokens counted in
   int64_t sequences, max_blocks, heads, head_dim;
   int32_t kvq_is_bf16, cache_is_bf16;
+  // How many heads of a sequence with few queries are one task. Side by side they lie in the
+  // cache side by side too, and long runs are what a processor fetches ahead.
+  int64_t task_heads;
 };
+
+constexpr int64_t FEW_QUERIES = 4;
 
 constexpr int64_t OUTPUTS = 64;
 
@@ -43,7 +48,8 @@ struct LinearJob {
 
 struct Level {
   const char* name;
-  void (*attend)(const AttentionJob*, int64_t task);         // tasks: sequences * heads
+  void (*attend)(const AttentionJob*, int64_t sequence, int64_t first_head,
+                 int64_t num_heads);
   void (*quantize_row)(const LinearJob*, int64_t row);       // tasks: rows
   void (*multiply_outputs)(const LinearJob*, int64_t block);  // tasks: out / OUTPUTS
 };

@@ -10,9 +10,9 @@
 
 extern "C" {
 
-#define DECLARE(level)                                       \
-  void attend_##level(const AttentionJob*, int64_t);         \
-  void quantize_row_##level(const LinearJob*, int64_t);      \
+#define DECLARE(level)                                                        \
+  void attend_##level(const AttentionJob*, int64_t, int64_t, int64_t);        \
+  void quantize_row_##level(const LinearJob*, int64_t);                       \
   void multiply_outputs_##level(const LinearJob*, int64_t);
 #define LEVEL_NAMED(level) {#level, attend_##level, quantize_row_##level, multiply_outputs_##level}
 
@@ -74,6 +74,35 @@ void run(void (*work)(const Job*, int64_t), const Job& job, int64_t count, int64
     take<Job>(&tasks);
 }
 
+// Attention cut into tasks: a sequence with many queries has one for each head.
+struct Attention {
+  AttentionJob job;
+  const Level* level;
+
+  int64_t heads_of(int64_t sequence) const {
+    const int64_t queries = job.query_starts[sequence + 1] - job.query_starts[sequence];
+    return queries < FEW_QUERIES ? job.task_heads : 1;
+  }
+  int64_t tasks_of(int64_t sequence) const {
+    const int64_t heads = heads_of(sequence);
+    return (job.heads + heads - 1) / heads;
+  }
+  int64_t tasks() const {
+    int64_t count = 0;
+    for (int64_t sequence = 0; sequence < job.sequences; sequence++) count += tasks_of(sequence);
+    return count;
+  }
+};
+
+void attend(const Attention* attention, int64_t task) {
+  int64_t sequence = 0;
+  for (int64_t count; task >= (count = attention->tasks_of(sequence)); sequence++) task -= count;
+  const AttentionJob& job = attention->job;
+  const int64_t heads = attention->heads_of(sequence), first = task * heads;
+  attention->level->attend(&job, sequence, first,
+                           job.heads - first < heads ? job.heads - first : heads);
+}
+
 // Memory of a thread, kept for its next call.
 struct Scratch {
   void* memory = nullptr;
@@ -106,7 +135,12 @@ EXPORTED const char* unshard_level(int number) {
 }
 
 EXPORTED void unshard_attention(int level, int64_t threads, const AttentionJob* job) {
-  run(LEVELS[level].attend, *job, job->sequences * job->heads, threads);
+  Attention attention{*job, &LEVELS[level]};
+  // Several tasks for each thread, so that none waits long for the last.
+  int64_t heads = job->heads * job->sequences / (4 * threads);
+  heads = heads < 1 ? 1 : heads < job->heads ? heads : job->heads;
+  attention.job.task_heads = heads < MAX_TASK_HEADS ? heads : MAX_TASK_HEADS;
+  run(attend, attention, attention.tasks(), threads);
 }
 
 // Returns 0, or 1 where there is no memory for the rows' bytes.
