@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unshard.kernels.library import Library
+from unshard.kernels.pages import use_large_pages
 
 _OUTPUTS = 64  # side by side in the packed weight; `OUTPUTS` of native/job.h
 _MOST_INPUTS = 65536  # beyond, 32-bit sums could overflow
@@ -69,7 +70,8 @@ def pack(weight: Tensor, bias: Tensor | None) -> Int8Weight:
     """Quantise `weight` (out, in), some rows at a time, into the kernel's layout."""
     out_features, in_features = weight.shape
     groups, steps = -(-out_features // _OUTPUTS), -(-in_features // 4)
-    packed = torch.full((groups, steps, _OUTPUTS, 4), 128, dtype=torch.uint8)
+    packed = torch.empty(groups, steps, _OUTPUTS, 4, dtype=torch.uint8)
+    use_large_pages(packed)
     scales, padded_bias = torch.zeros(2, groups * _OUTPUTS)
     for first in range(0, out_features, _ROWS_AT_ONCE):
         numbers, row_scales = quantize(weight[first : first + _ROWS_AT_ONCE])
