@@ -21,12 +21,14 @@ _BUILT = Path(__file__).with_name("built")
 _FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fwrapv", "-fno-math-errno", "-fvisibility=hidden")
 _LEVELS: dict[str, tuple[str, ...]] = {"portable": ()}
 if platform.machine() in {"x86_64", "AMD64"}:
+    _AVX512 = tuple(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni"))
     _LEVELS |= {
         "avx2": ("-mavx2", "-mfma"),
-        "avx512": tuple(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni")),
+        "avx512": _AVX512,
+        "avx512bf16": (*_AVX512, "-mavx512bf16"),
     }
 # Integer sums are rounded once, at the end: without contraction that is the same at every level.
-_CONTRACTION = {"attention": "fast", "linear": "off"}
+_CONTRACTION = {"attention": "fast", "dense": "fast", "linear": "off"}
 
 
 def library_path() -> Path:

@@ -20,12 +20,13 @@ SWITCH = "UNSHARD_KERNELS"
 class Library:
     """The compiled kernels at one level."""
 
-    __slots__ = ("attention", "level", "linear", "number")
+    __slots__ = ("attention", "dense", "level", "linear", "number")
 
     def __init__(self, handle: ctypes.CDLL, number: int, level: str) -> None:
         self.number = number
         self.level = level
         self.attention = handle.unshard_attention
+        self.dense = handle.unshard_dense
         self.linear = handle.unshard_linear
 
 
@@ -80,6 +81,8 @@ def _open(path: Path) -> ctypes.CDLL:
     handle.unshard_attention.restype = None
     handle.unshard_linear.argtypes = [i32, i64, pointer, pointer, pointer, i64, i32, i32, i32]
     handle.unshard_linear.restype = i32
+    handle.unshard_dense.argtypes = [i32, i64, *[pointer] * 4, *[i64] * 3, i32, i32]
+    handle.unshard_dense.restype = None
     handle.unshard_use_threads.argtypes = [pointer]
     handle.unshard_use_threads.restype = None
     handle.unshard_use_threads(_torch_threads())

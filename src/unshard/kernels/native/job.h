@@ -46,10 +46,21 @@ struct LinearJob {
   int32_t* sums;      // (rows * planes_per_row,), of each plane
 };
 
+// y = x Wᵀ + b with the weight as it is in files: (out, in), fp32 or bf16 like x.
+struct DenseJob {
+  const void* weight;
+  const void* bias;  // (out,) in the same dtype, or null
+  const void* x;     // (rows, in)
+  void* y;           // (rows, out)
+  int64_t rows, in, out;
+  int32_t is_bf16, relu;
+};
+
 struct Level {
   const char* name;
   void (*attend)(const AttentionJob*, int64_t sequence, int64_t first_head,
                  int64_t num_heads);
   void (*quantize_row)(const LinearJob*, int64_t row);       // tasks: rows
   void (*multiply_outputs)(const LinearJob*, int64_t block);  // tasks: out / OUTPUTS
+  void (*multiply_dense)(const DenseJob*, int64_t block);    // tasks: out / OUTPUTS
 };

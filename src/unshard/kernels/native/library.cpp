@@ -13,28 +13,33 @@ extern "C" {
 #define DECLARE(level)                                                        \
   void attend_##level(const AttentionJob*, int64_t, int64_t, int64_t);        \
   void quantize_row_##level(const LinearJob*, int64_t);                       \
-  void multiply_outputs_##level(const LinearJob*, int64_t);
-#define LEVEL_NAMED(level) {#level, attend_##level, quantize_row_##level, multiply_outputs_##level}
+  void multiply_outputs_##level(const LinearJob*, int64_t);                   \
+  void multiply_dense_##level(const DenseJob*, int64_t);
+#define LEVEL_NAMED(level)                                                           \
+  {#level, attend_##level, quantize_row_##level, multiply_outputs_##level, multiply_dense_##level}
 
 DECLARE(portable)
 #if defined(__x86_64__)
 DECLARE(avx2)
 DECLARE(avx512)
+DECLARE(avx512bf16)
 #endif
 }
 
 namespace {
 
 #if defined(__x86_64__)
-const Level LEVELS[] = {LEVEL_NAMED(avx512), LEVEL_NAMED(avx2), LEVEL_NAMED(portable)};
+const Level LEVELS[] = {LEVEL_NAMED(avx512bf16), LEVEL_NAMED(avx512), LEVEL_NAMED(avx2),
+                        LEVEL_NAMED(portable)};
 
 bool runs_here(int level) {
   __builtin_cpu_init();
-  if (level == 0)
+  if (level == 0 && !__builtin_cpu_supports("avx512bf16")) return false;
+  if (level <= 1)
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512vnni");
-  return level == 2 || (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"));
+  return level == 3 || (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"));
 }
 #else
 const Level LEVELS[] = {LEVEL_NAMED(portable)};
@@ -169,4 +174,11 @@ EXPORTED int unshard_linear(int level, int64_t threads, const Int8Weight* weight
     run(LEVELS[level].multiply_outputs, job, (weight->out + OUTPUTS - 1) / OUTPUTS, threads);
   }
   return 0;
+}
+
+EXPORTED void unshard_dense(int level, int64_t threads, const void* weight, const void* bias,
+                            const void* x, void* y, int64_t rows, int64_t in, int64_t out,
+                            int is_bf16, int relu) {
+  const DenseJob job{weight, bias, x, y, rows, in, out, is_bf16, relu};
+  run(LEVELS[level].multiply_dense, job, (out + OUTPUTS - 1) / OUTPUTS, threads);
 }

@@ -68,4 +68,36 @@ inline float sum(Floats v) {
   return total;
 }
 
+template <int D>
+inline Floats pair_sums(Floats a, Floats b) {
+  Ints first, second;
+  for (int lane = 0; lane < LANES; lane++) {
+    first[lane] = lane & D ? LANES + lane : lane;
+    second[lane] = lane & D ? LANES + (lane ^ D) : lane ^ D;
+  }
+#if defined(__clang__)
+  Floats x, y;
+  for (int lane = 0; lane < LANES; lane++) {
+    x[lane] = lane & D ? b[lane] : a[lane];
+    y[lane] = lane & D ? b[lane ^ D] : a[lane ^ D];
+  }
+  return x + y;
+#else
+  return __builtin_shuffle(a, b, first) + __builtin_shuffle(a, b, second);
+#endif
+}
+
+// Lane i of the result is the sum of rows[i].
+inline Floats sums_of(Floats (&rows)[LANES]) {
+  for (int i = 0; i < LANES / 2; i++) rows[i] = pair_sums<1>(rows[2 * i], rows[2 * i + 1]);
+  for (int i = 0; i < LANES / 4; i++) rows[i] = pair_sums<2>(rows[2 * i], rows[2 * i + 1]);
+#if LANES >= 8
+  for (int i = 0; i < LANES / 8; i++) rows[i] = pair_sums<4>(rows[2 * i], rows[2 * i + 1]);
+#endif
+#if LANES >= 16
+  rows[0] = pair_sums<8>(rows[0], rows[1]);
+#endif
+  return rows[0];
+}
+
 }  // namespace
