@@ -46,7 +46,7 @@ inline float single(bf16 value) { return bits_of<float>((uint32_t)value << 16); 
 
 // ROWS rows of x times LANES / ROWS rows of the weight, all sums in registers.
 template <class T, int ROWS>
-void tile(const DenseJob& job, const T* x, const T* weight, int64_t first, T* y) {
+void tile(const DenseJob& job, const T* x, const T* weight, Floats bias, int64_t first, T* y) {
   typedef Dot<T> D;
   constexpr int64_t OUTS = LANES / ROWS;
   const int64_t in = job.in, whole = in / D::WIDTH * D::WIDTH;
@@ -71,45 +71,38 @@ void tile(const DenseJob& job, const T* x, const T* weight, int64_t first, T* y)
       for (int64_t r = 0; r < ROWS; r++)
         D::add(total[r * OUTS + o], read_some(w[o] + whole, in - whole),
                read_some(x + r * in + whole, in - whole));
-  float sums[LANES];
-  store(sums, sums_of(total));
-  for (int64_t r = 0; r < ROWS; r++) {
-    T results[LANES];
-    float values[LANES] = {};
-    for (int64_t o = 0; o < OUTS && o <= last; o++) {
-      const float bias = job.bias ? single(((const T*)job.bias)[first + o]) : 0;
-      const float value = sums[r * OUTS + o] + bias;
-      values[o] = job.relu && value < 0 ? 0 : value;
-    }
-    store(results, load(values));
-    memcpy(y + r * job.out, results, sizeof(T) * (OUTS <= last ? OUTS : last + 1));
+  Floats result = sums_of(total) + bias;
+  if (job.relu) result = result < 0 ? Floats{} : result;
+  T results[LANES];
+  store(results, result);
+  for (int64_t r = 0; r < ROWS; r++)
+    memcpy(y + r * job.out, results + r * OUTS, sizeof(T) * (OUTS <= last ? OUTS : last + 1));
+}
+
+// Tiles of ROWS rows, as many as there are from `row` on, for outputs [start, end).
+template <class T, int ROWS>
+int64_t multiply_rows(const DenseJob& job, int64_t row, int64_t start, int64_t end) {
+  constexpr int64_t OUTS = LANES / ROWS;
+  const int64_t whole = row + (job.rows - row) / ROWS * ROWS;
+  for (int64_t first = start; row < whole && first < end; first += OUTS) {
+    Floats bias{};
+    for (int64_t i = 0; job.bias && i < LANES; i++)
+      if (first + i % OUTS < job.out) bias[i] = single(((const T*)job.bias)[first + i % OUTS]);
+    for (int64_t r = row; r < whole; r += ROWS)
+      tile<T, ROWS>(job, (const T*)job.x + r * job.in, (const T*)job.weight + first * job.in, bias,
+                    first, (T*)job.y + r * job.out + first);
   }
+  return whole;
 }
 
 template <class T>
 void multiply(const DenseJob& job, int64_t block) {
-  const T* x = (const T*)job.x;
   const int64_t start = block * OUTPUTS, left = job.out - start;
   const int64_t end = start + (left < OUTPUTS ? left : OUTPUTS);
   // Four rows use each vector of the weight four times, and leave registers for four outputs.
-  const int64_t fours = job.rows / 4 * 4;
-  constexpr int64_t GROUP = LANES > 4 ? LANES / 4 : 1;
-  for (int64_t first = start; fours && first < end; first += GROUP)
-    for (int64_t row = 0; row < fours; row += 4)
-      tile<T, 4>(job, x + row * job.in, (const T*)job.weight + first * job.in, first,
-                 (T*)job.y + row * job.out + first);
-  for (int64_t row = fours; row < job.rows;) {
-    const bool two = job.rows - row >= 2;
-    for (int64_t first = start; first < end; first += two ? LANES / 2 : LANES) {
-      const T* weight = (const T*)job.weight + first * job.in;
-      T* y = (T*)job.y + row * job.out + first;
-      if (two)
-        tile<T, 2>(job, x + row * job.in, weight, first, y);
-      else
-        tile<T, 1>(job, x + row * job.in, weight, first, y);
-    }
-    row += two ? 2 : 1;
-  }
+  int64_t row = multiply_rows<T, 4>(job, 0, start, end);
+  row = multiply_rows<T, 2>(job, row, start, end);
+  multiply_rows<T, 1>(job, row, start, end);
 }
 
 }  // namespace
