@@ -68,8 +68,6 @@ def attention_case(
 
 def linear_case(out_features: int, in_features: int, rows: int) -> Case:
     """As many layers as leave the caches, so that each weight comes from memory."""
-    library = kernels()
-    assert library is not None
     copies = max(1, 60_000_000 // (out_features * in_features))
     weights = [torch.randn(out_features, in_features) for _ in range(copies)]
     packed = [int8.pack(weight, None) for weight in weights]
@@ -84,7 +82,7 @@ def linear_case(out_features: int, in_features: int, rows: int) -> Case:
         return lambda: [multiply(x, w, None, "none", [], "") for w in weights]
 
     def ours(*, wide: bool) -> Work:
-        return lambda: [int8.linear(library, weight, x, wide=wide) for weight in packed]
+        return lambda: [int8.linear(weight, x, wide=wide) for weight in packed]
 
     return Case(
         f"linear {in_features} to {out_features}, {rows} rows",
@@ -150,7 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--runs", type=int, default=9)
-    parser.add_argument("--level", choices=["avx512", "avx2", "portable"])
+    parser.add_argument("--level", choices=["avx512bf16", "avx512", "avx2", "portable"])
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.level:

@@ -8,7 +8,7 @@ from unshard.kernels.library import SWITCH, kernels, levels
 NOT_COMPILED = "the kernels are not compiled here: make kernels"
 
 
-@pytest.fixture(params=["avx512", "avx2", "portable"])
+@pytest.fixture(params=["avx512bf16", "avx512", "avx2", "portable"])
 def level(request, monkeypatch):
     """The kernels at one level."""
     here = levels()

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unshard.kernels import int8
-from unshard.kernels.library import SWITCH, kernels, levels
+from unshard.kernels.library import SWITCH, levels
 
 DTYPES = [torch.float32, torch.bfloat16]
 
@@ -53,7 +53,7 @@ def test_it_is_the_layer_of_the_rounded_values(level, shape, wide, relu, dtype):
     count, out_features, in_features = shape
     weight, bias = layer(out_features, in_features)
     x = rows(count, in_features, dtype)
-    y = int8.linear(level, int8.pack(weight, bias), x, relu=relu, wide=wide)
+    y = int8.linear(int8.pack(weight, bias), x, relu=relu, wide=wide)
     expected = exact(x, weight, bias, 32639 if wide else 127)
     if relu:
         expected = expected.relu()
@@ -71,7 +71,7 @@ def test_every_level_gives_the_same_bits(compiled, monkeypatch, dtype, wide):
     packed, x, found = int8.pack(weight, bias), rows(7, 130, dtype), []
     for name in levels():
         monkeypatch.setenv(SWITCH, name)
-        found.append(int8.linear(kernels(), packed, x, wide=wide))
+        found.append(int8.linear(packed, x, wide=wide))
     assert all(torch.equal(found[0], each) for each in found)
 
 
@@ -79,19 +79,19 @@ def test_every_level_gives_the_same_bits(compiled, monkeypatch, dtype, wide):
 def test_a_row_does_not_notice_the_others(level, wide):
     weight, bias = layer(130, 70)
     packed, x = int8.pack(weight, bias), rows(300, 70)
-    together = int8.linear(level, packed, x, wide=wide)
+    together = int8.linear(packed, x, wide=wide)
     for number in (0, 1, 5, 191, 192, 255, 256, 299):
-        alone = int8.linear(level, packed, x[number : number + 1], wide=wide)
+        alone = int8.linear(packed, x[number : number + 1], wide=wide)
         assert torch.equal(alone[0], together[number])
 
 
 def test_threads_change_nothing(level):
     weight, bias = layer(400, 96)
     packed, x = int8.pack(weight, bias), rows(300, 96)
-    alone = int8.linear(level, packed, x)
+    alone = int8.linear(packed, x)
     torch.set_num_threads(3)
     try:
-        assert torch.equal(int8.linear(level, packed, x), alone)
+        assert torch.equal(int8.linear(packed, x), alone)
     finally:
         torch.set_num_threads(1)
 
@@ -100,7 +100,7 @@ def test_16_bit_rows_are_as_good_as_bf16(compiled):
     weight, bias = layer(256, 512)
     x = rows(16, 512)
     x[:, 7] *= 100
-    y = int8.linear(compiled, int8.pack(weight, bias), x)
+    y = int8.linear(int8.pack(weight, bias), x)
     exactly = x.double() @ int8.rounded_to_int8(weight).double().T + bias.double()
     in_bf16 = x.bfloat16().double() @ int8.rounded_to_int8(weight).double().T + bias.double()
     assert (y - exactly).abs().mean() < (in_bf16 - exactly).abs().mean()
@@ -111,7 +111,7 @@ def test_16_bit_rows_are_as_good_as_bf16(compiled):
 def test_the_largest_sums_do_not_overflow(level, sign, wide):
     width = 65536
     packed = int8.pack(torch.full((1, width), 127.0), None)
-    y = int8.linear(level, packed, torch.full((1, width), sign * 1.0), wide=wide)
+    y = int8.linear(packed, torch.full((1, width), sign * 1.0), wide=wide)
     assert y.item() == pytest.approx(sign * 127 * width, rel=1e-6)
 
 
@@ -126,7 +126,7 @@ def test_what_is_no_number_is_not_hidden(level, value, column):
     weight, bias = layer(70, 66)
     x = rows(4, 66)
     x[2, column] = value
-    y = int8.linear(level, int8.pack(weight, bias), x)
+    y = int8.linear(int8.pack(weight, bias), x)
     assert y[2].isnan().all()
     assert y[[0, 1, 3]].isfinite().all()
 
@@ -134,9 +134,9 @@ def test_what_is_no_number_is_not_hidden(level, value, column):
 def test_rows_and_weights_of_zeros(level):
     weight, bias = layer(70, 66)
     weight[5] = 0
-    y = int8.linear(level, int8.pack(weight, bias), torch.zeros(3, 66))
+    y = int8.linear(int8.pack(weight, bias), torch.zeros(3, 66))
     assert torch.equal(y, bias.expand(3, -1))
-    assert torch.equal(int8.linear(level, int8.pack(weight, bias), rows(1, 66))[:, 5], bias[5:6])
+    assert torch.equal(int8.linear(int8.pack(weight, bias), rows(1, 66))[:, 5], bias[5:6])
 
 
 def test_packing_keeps_every_number():

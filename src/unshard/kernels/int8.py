@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unshard.kernels.library import Library
+from unshard.kernels.library import compiled
 from unshard.kernels.pages import use_large_pages
 
 _OUTPUTS = 64  # side by side in the packed weight; `OUTPUTS` of native/job.h
@@ -91,9 +91,7 @@ def pack(weight: Tensor, bias: Tensor | None) -> Int8Weight:
     return Int8Weight(packed, scales, padded_bias, native, out_features)
 
 
-def linear(
-    library: Library, weight: Int8Weight, x: Tensor, *, relu: bool = False, wide: bool = True
-) -> Tensor:
+def linear(weight: Int8Weight, x: Tensor, *, relu: bool = False, wide: bool = True) -> Tensor:
     """x Wᵀ + b, then max(0, ·) if `relu`; (T, in) fp32 or bf16 -> (T, out) in the same dtype.
 
     Each row of x is rounded to whole numbers of its own scale, 16-bit ones if `wide` and else
@@ -102,6 +100,7 @@ def linear(
     Raises:
         MemoryError: there is none for the rounded rows.
     """
+    library = compiled()
     x = x.contiguous()
     rows = x.shape[0]
     y = x.new_empty(rows, weight.out_features)

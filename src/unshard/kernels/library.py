@@ -39,6 +39,20 @@ def kernels() -> Library | None:
     return _loaded(os.environ.get(SWITCH, ""))
 
 
+def compiled() -> Library:
+    """The compiled kernels, where there are some.
+
+    Raises:
+        UsageError: there are none.
+    """
+    library = kernels()
+    if library is None:
+        raise UsageError(
+            "the native kernels are not compiled", hint="python -m unshard.kernels compiles them"
+        )
+    return library
+
+
 @cache
 def _loaded(wanted: str) -> Library | None:
     path = library_path()

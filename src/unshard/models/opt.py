@@ -15,7 +15,7 @@ from torch import Tensor
 from unshard.architectures.opt import POSITION_OFFSET, OPTConfig
 from unshard.errors import UsageError
 from unshard.models.attention import Attention
-from unshard.models.linear import Linear
+from unshard.models.linear import Linear, empty_weight
 
 LAYER_NORM_EPS = 1e-5
 
@@ -93,7 +93,7 @@ class OPTModel:
         self.dtype = dtype
         self.device = torch.device(device)
         hidden, embedding = config.hidden_size, config.embedding_size
-        self._embed_tokens = self._empty(config.vocab_size, embedding)
+        self._embed_tokens = empty_weight(config.vocab_size, embedding, dtype, self.device)
         self._embed_positions = self._empty(config.max_positions + POSITION_OFFSET, hidden)
         self._layers = [DecoderLayer(config, dtype, self.device) for _ in range(config.num_layers)]
         self._norm = _empty_norm(hidden, dtype, self.device) if config.pre_norm else None
@@ -146,7 +146,7 @@ class OPTModel:
         if int8 or not self.config.tied_embeddings:
             linears.append(self._output)
         else:
-            self._output.use_onednn()
+            self._output.use_row_major()
         for linear in linears:
             if int8:
                 linear.quantize()
