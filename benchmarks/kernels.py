@@ -25,18 +25,20 @@ from torch import Tensor
 from unshard.kernels import int8
 from unshard.kernels.attention import BLOCK_ROWS, paged_attention
 from unshard.kernels.library import SWITCH, kernels
+from unshard.models.linear import Linear, empty_weight
 
 Work = Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Work of ours and of torch; `summed` sums the bytes that a memory-bound kernel has to read."""
+    """Work of ours and of torch. `summed` sums the bytes that the memory-bound ones have to read,
+    `baselines` names what each is compared with."""
 
     name: str
     work: dict[str, Work]
-    summed: Work | None = None
-    baseline: str = "torch"
+    summed: dict[str, Work]
+    baselines: dict[str, str]
 
 
 def attention_case(
@@ -62,39 +64,56 @@ def attention_case(
             "torch": lambda: F.scaled_dot_product_attention(q, k, v, attn_mask=mask),
             "ours": lambda: paged_attention(kvq, cache, tables, starts, lengths, heads),
         },
-        summing([cache]) if queries == 1 else None,
+        {"ours": summing([cache])} if queries == 1 else {},
+        {"torch": "torch", "ours": "torch"},
     )
 
 
 def linear_case(out_features: int, in_features: int, rows: int) -> Case:
-    """As many layers as leave the caches, so that each weight comes from memory."""
+    """As many layers as leave the caches, so that each weight comes from memory. Torch has
+    oneDNN's packed weights; `ours` is what a model does."""
     copies = max(1, 60_000_000 // (out_features * in_features))
-    weights = [torch.randn(out_features, in_features) for _ in range(copies)]
-    packed = [int8.pack(weight, None) for weight in weights]
     onednn = torch.ops.mkldnn
-    halves = [onednn._reorder_linear_weight(w.bfloat16(), None) for w in weights]  # noqa: SLF001
-    singles = [onednn._reorder_linear_weight(w, None) for w in weights]  # noqa: SLF001
-    x = torch.randn(rows, in_features)
-    x_half = x.bfloat16()
+    work: dict[str, Work] = {}
+    summed: dict[str, Work] = {}
 
-    def torch_linear(x: Tensor, weights: list[Tensor]) -> Work:
-        multiply = onednn._linear_pointwise  # noqa: SLF001
-        return lambda: [multiply(x, w, None, "none", [], "") for w in weights]
-
-    def ours(*, wide: bool) -> Work:
-        return lambda: [int8.linear(weight, x, wide=wide) for weight in packed]
-
+    for dtype, name in ((torch.float32, "fp32"), (torch.bfloat16, "bf16")):
+        x = torch.randn(rows, in_features).to(dtype)
+        weights = []
+        for _ in range(copies):
+            weights.append(empty_weight(out_features, in_features, dtype, torch.device("cpu")))
+            weights[-1].normal_()
+        packed = [onednn._reorder_linear_weight(w, None) for w in weights]  # noqa: SLF001
+        linears = [Linear(weight) for weight in weights]
+        for linear in linears:
+            linear.pack()
+        work[f"torch {name}"] = multiplying_packed(packed, x)
+        work[f"ours {name}"] = calling(linears, x)
+        summed[f"ours {name}"] = summing(weights)
+    rounded = [int8.pack(weight, None) for weight in weights]
+    single = torch.randn(rows, in_features)
+    for name, wide in (("int8, 16-bit rows", True), ("int8, 8-bit rows", False)):
+        work[name] = multiplying_rounded(rounded, single, wide=wide)
+        summed[name] = summing([weight.packed for weight in rounded])
     return Case(
         f"linear {in_features} to {out_features}, {rows} rows",
-        {
-            "torch fp32": torch_linear(x, singles),
-            "torch bf16": torch_linear(x_half, halves),
-            "int8, 16-bit rows": ours(wide=True),
-            "int8, 8-bit rows": ours(wide=False),
-        },
-        summing([weight.packed for weight in packed]) if rows == 1 else None,
-        baseline="torch bf16",
+        work,
+        summed if rows == 1 else {},
+        {name: "torch fp32" if "fp32" in name else "torch bf16" for name in work},
     )
+
+
+def multiplying_packed(weights: list[Tensor], x: Tensor) -> Work:
+    multiply = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001
+    return lambda: [multiply(x, weight, None, "none", [], "") for weight in weights]
+
+
+def calling(linears: list[Linear], x: Tensor) -> Work:
+    return lambda: [linear(x) for linear in linears]
+
+
+def multiplying_rounded(weights: list[int8.Int8Weight], x: Tensor, *, wide: bool) -> Work:
+    return lambda: [int8.linear(weight, x, wide=wide) for weight in weights]
 
 
 def summing(tensors: list[Tensor]) -> Work:
@@ -118,7 +137,7 @@ def cases() -> Iterator[Case]:
 
 def measure(case: Case, runs: int, clock: Callable[[], float]) -> list[dict[str, str | float]]:
     """Medians of `runs` interleaved runs after one to warm up."""
-    work = case.work | ({"summed": case.summed} if case.summed else {})
+    work = case.work | {f"summed for {name}": each for name, each in case.summed.items()}
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for number in range(runs + 1):
         for name, each in work.items():
@@ -132,10 +151,10 @@ def measure(case: Case, runs: int, clock: Callable[[], float]) -> list[dict[str,
             "case": case.name,
             "work": name,
             "ms": 1000 * statistics.median(seconds[name]),
-            "ratio": ratio(seconds[case.baseline], seconds[name]),
+            "ratio": ratio(seconds[case.baselines[name]], seconds[name]),
         }
-        if case.summed and not name.startswith("torch"):
-            row["bandwidth"] = ratio(seconds["summed"], seconds[name])
+        if name in case.summed:
+            row["bandwidth"] = ratio(seconds[f"summed for {name}"], seconds[name])
         rows.append(row)
     return rows
 
