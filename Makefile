@@ -4,13 +4,16 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow ray lint bench fuzz demo-model clean
+.PHONY: help demo kernels test slow ray lint bench fuzz demo-model clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 demo: .venv/demo ## The whole way on the bundled model: download to completion (ARGS=--once ends there)
 	$(BIN)/unshard demo $(ARGS)
+
+kernels: .venv/demo ## Compile the native kernels of the engine (needs a C++ compiler)
+	$(BIN)/python -m unshard.kernels
 
 test: .venv/dev ## The unit tests
 	$(BIN)/pytest $(ARGS)

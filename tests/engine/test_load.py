@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from unshard.architectures.opt import OPTConfig
-from unshard.dtypes import BFLOAT16, FLOAT16, FLOAT32, INT8
+from unshard.dtypes import BFLOAT16, FLOAT16, FLOAT32, INT8, INT32
 from unshard.engine import paged_cache
 from unshard.engine.load import load_engine
 from unshard.engine.request import GenerationRequest, SamplingParams
@@ -53,22 +53,22 @@ def test_the_shipped_model_continues_as_its_trainer_did(checkpoint, golden, run)
         assert tokens[0].logprob == pytest.approx(case["first_logprob"], abs=1e-3)
 
 
-def test_bf16_scores_near_fp32(checkpoint, golden, run):
+def test_bf16_and_int8_score_near_fp32(checkpoint, golden, run):
     ids = tuple(golden[-1]["prompt_ids"] + golden[-1]["greedy_ids"])
     request = GenerationRequest("a", ids, SamplingParams(0, score_prompt=True))
     sums = []
-    for dtype in (FLOAT32, BFLOAT16):
+    for dtype in (FLOAT32, BFLOAT16, INT8):
         (output,) = run(load(checkpoint, dtype=dtype), [request])["a"]
         sums.append(math.fsum(token.logprob for token in output.prompt_tokens[1:]) / len(ids))
-    assert sums[1] == pytest.approx(sums[0], abs=0.02)
-    assert sums[1] != sums[0]
+    assert sums[1:] == pytest.approx([sums[0]] * 2, abs=0.02)
+    assert len(set(sums)) == 3
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"dtype": FLOAT16}, "fp16 does not compute on a CPU"),
-        ({"dtype": INT8}, "int8"),
+        ({"dtype": INT32}, "int32"),
         ({"device": "abacus"}, "unknown device 'abacus'"),
         ({"device": "cuda:99"}, "no device 'cuda:99'"),
         ({"device": "meta"}, "does not run on device 'meta'"),

@@ -7,6 +7,7 @@ from transformers import OPTForCausalLM
 
 from unshard.architectures.opt import OPTConfig
 from unshard.errors import UsageError
+from unshard.kernels.library import kernels
 from unshard.models.attention import causal_attention
 from unshard.models.opt import OPTModel
 
@@ -51,12 +52,14 @@ def random_peer(config: OPTConfig) -> OPTForCausalLM:
     return peer
 
 
-def filled(config: OPTConfig, peer: OPTForCausalLM, dtype: torch.dtype) -> OPTModel:
+def filled(
+    config: OPTConfig, peer: OPTForCausalLM, dtype: torch.dtype, *, int8: bool = False
+) -> OPTModel:
     model = OPTModel(config, dtype)
     state = peer.state_dict()
     for name, target in model.weight_targets().items():
         target.copy_(state[hugging_face_name(name)])
-    model.finalize()
+    model.finalize(int8=int8)
     return model
 
 
@@ -101,6 +104,34 @@ def test_bf16_is_near_fp32(config):
     assert ours.dtype == torch.float32
     # bf16 keeps 8 bits: 2**-8 of relative error an operation, over some tens of them.
     assert (ours - exact).std() < 0.05 * exact.std()
+
+
+@pytest.mark.parametrize("config", VARIANTS)
+def test_int8_is_near_fp32(config):
+    peer = random_peer(config)
+    ids = torch.randint(0, config.vocab_size, (2, 32))
+    exact = logits(filled(config, peer, torch.float32), ids)
+    ours = logits(filled(config, peer, torch.float32, int8=True), ids)
+    assert not torch.equal(ours, exact)
+    assert (ours - exact).std() < 0.03 * exact.std()
+
+
+@pytest.mark.parametrize("config", VARIANTS)
+def test_int8_says_the_same_without_kernels(config, monkeypatch):
+    peer = random_peer(config)
+    ids = torch.randint(0, config.vocab_size, (2, 32))
+    native = logits(filled(config, peer, torch.float32, int8=True), ids)
+    monkeypatch.setenv("UNSHARD_KERNELS", "off")
+    plain = logits(filled(config, peer, torch.float32, int8=True), ids)
+    # 16-bit activations are what differs.
+    assert (native - plain).std() < 0.001 * plain.std()
+
+
+@pytest.mark.skipif(kernels() is None, reason="the kernels are not compiled here: make kernels")
+def test_in_int8_a_token_does_not_notice_its_batch():
+    model = filled(PRE_NORM, random_peer(PRE_NORM), torch.float32, int8=True)
+    hidden = torch.randn(9, PRE_NORM.hidden_size)
+    assert torch.equal(model.logits(hidden)[4], model.logits(hidden[4:5])[0])
 
 
 @pytest.mark.parametrize("config", VARIANTS)

@@ -31,7 +31,10 @@ generate = deferred("unshard.cli.generation", "generate")
 @click.option("--stop", multiple=True, help="End before this text. May be given several times.")
 @click.option("-n", "choices", type=click.IntRange(1, 64), default=1, show_default=True)
 @click.option(
-    "--dtype", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True
+    "--dtype",
+    type=click.Choice(["fp32", "bf16", "fp16", "int8"]),
+    default="fp32",
+    show_default=True,
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 def command(

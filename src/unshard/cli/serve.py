@@ -29,7 +29,7 @@ DEFAULT_MAX_BATCH = 8
 )
 @click.option(
     "--dtype",
-    type=click.Choice(["fp32", "bf16", "fp16"]),
+    type=click.Choice(["fp32", "bf16", "fp16", "int8"]),
     default="fp32",
     show_default=True,
     help="What to compute in.",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from unshard.dtypes import BFLOAT16, FLOAT16, FLOAT32, DType
+from unshard.dtypes import BFLOAT16, FLOAT16, FLOAT32, INT8, DType
 from unshard.engine.engine import Engine
 from unshard.engine.paged_cache import PagedCache, default_cache_dtype, num_blocks_for_batch
 from unshard.engine.runner import Runner
@@ -14,6 +14,8 @@ from unshard.engine.tokenizer import Tokenizer
 from unshard.errors import UsageError
 from unshard.execute.model_sink import fill_tensors
 from unshard.index.checkpoint import Checkpoint
+from unshard.kernels.attention import paged_attention, suits
+from unshard.kernels.library import kernels
 from unshard.models.opt import OPTModel
 from unshard.progress import Progress
 
@@ -21,6 +23,7 @@ _TORCH_DTYPES = {
     FLOAT32: torch.float32,
     BFLOAT16: torch.bfloat16,
     FLOAT16: torch.float16,
+    INT8: torch.float32,  # of what is not rounded to 8 bits
 }
 
 
@@ -60,11 +63,18 @@ def load_engine(
         )
     model = OPTModel(config, torch_dtype, torch_device)
     fill_tensors(checkpoint.index, model.weight_targets(), progress)
-    model.finalize()
-    cache_dtype = default_cache_dtype(torch_dtype, torch_device)
-    num_blocks = num_blocks_for_batch(config, max_batch, cache_dtype, torch_device)
-    cache = PagedCache(config, num_blocks, cache_dtype, torch_device)
-    return Engine(Runner(model, cache), tokenizer, max_batch)
+    model.finalize(int8=dtype is INT8)
+    return Engine(_runner(model, max_batch), tokenizer, max_batch)
+
+
+def _runner(model: OPTModel, max_batch: int) -> Runner:
+    """With the native kernels where they are compiled. Theirs is a cache of the model's dtype."""
+    config, dtype, device = model.config, model.dtype, model.device
+    is_native = kernels() is not None and suits(config.head_dim, device)
+    cache_dtype = dtype if is_native else default_cache_dtype(dtype, device)
+    num_blocks = num_blocks_for_batch(config, max_batch, cache_dtype, device)
+    cache = PagedCache(config, num_blocks, cache_dtype, device)
+    return Runner(model, cache, paged_attention if is_native else None)
 
 
 def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:

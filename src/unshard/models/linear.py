@@ -6,22 +6,29 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from unshard.kernels import dense, int8
+from unshard.kernels.library import kernels
+from unshard.kernels.pages import use_large_pages
+
 
 class Linear:
-    """y = x Wᵀ + b, W of shape (out, in) in `weight` until `pack`.
+    """y = x Wᵀ + b, W of shape (out, in) in `weight` until `pack` or `quantize`.
 
-    On a CPU oneDNN multiplies from weights that it laid out itself, about twice as fast as
-    from row-major ones for few rows (`F.linear` is memory-bound at half the bandwidth there).
-    `pack` replaces the row-major weight, so a weight is never held twice for longer than its
-    own packing.
+    With native kernels a weight stays as it was filled, row-major: few rows go to the kernel,
+    many to oneDNN, which then loses some percent by laying the weight out at each call. Without
+    them oneDNN multiplies from weights that it laid out itself, about twice as fast as from
+    row-major ones for few rows; `pack` replaces the weight, so it is never held twice for longer
+    than its own packing. `quantize` rounds it to 8 bits.
     """
 
-    __slots__ = ("_on_onednn", "bias", "weight")
+    __slots__ = ("_int8", "_native_rows", "_on_onednn", "bias", "weight")
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         self.weight = weight
         self.bias = bias
         self._on_onednn = False
+        self._native_rows = 0
+        self._int8: int8.Int8Weight | None = None
 
     @classmethod
     def empty(
@@ -34,35 +41,64 @@ class Linear:
         device: torch.device,
     ) -> Linear:
         """A layer whose weight (out, in) and bias (out,) hold no values yet."""
-        weight = torch.empty(out_features, in_features, dtype=dtype, device=device)
+        weight = empty_weight(out_features, in_features, dtype, device)
         return cls(weight, torch.empty(out_features, dtype=dtype, device=device) if bias else None)
 
     def pack(self) -> None:
-        """Give the weight to oneDNN's own layout; no-op where oneDNN cannot multiply it."""
-        self.use_onednn()
-        if self._on_onednn:
+        """Give the weight the layout that computes fastest; it may no longer be readable."""
+        self.use_row_major()
+        if self._on_onednn and not self._native_rows:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, None)  # noqa: SLF001
 
-    def use_onednn(self) -> None:
-        """Multiply with oneDNN from the row-major weight, which stays readable: for the output
-        projection that is also the embedding table. Faster than `F.linear`, slower than packed."""
+    def use_row_major(self) -> None:
+        """Multiply as fast as the row-major weight allows, which stays readable: for the output
+        projection that is also the embedding table."""
         self._on_onednn = onednn_multiplies(self.weight)
+        self._native_rows = dense.most_rows(self.weight)
+
+    def quantize(self) -> None:
+        """Round the weight to 8 bits, each output channel by its own scale, and pack it.
+
+        Without native kernels the rounded values are multiplied in the weight's own dtype: the
+        same up to rounding, with nothing saved.
+        """
+        if kernels() is None or not int8.fits(self.weight):
+            self.weight = int8.rounded_to_int8(self.weight)
+            self.pack()
+            return
+        self._int8 = int8.pack(self.weight, self.bias)
+        self.weight = self.weight.new_empty(0)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(T, in) -> (T, out)."""
-        return self._apply(x, "none") if self._on_onednn else F.linear(x, self.weight, self.bias)
+        return self._apply(x, relu=False)
 
     def relu(self, x: Tensor) -> Tensor:
         """max(0, self(x)): (T, in) -> (T, out)."""
-        if self._on_onednn:
-            return self._apply(x, "relu")
-        return F.linear(x, self.weight, self.bias).relu_()
+        return self._apply(x, relu=True)
 
-    def _apply(self, x: Tensor, activation: str) -> Tensor:
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(  # noqa: SLF001
-            x, self.weight, self.bias, activation, [], ""
-        )
-        return y
+    def _apply(self, x: Tensor, *, relu: bool) -> Tensor:
+        if self._int8 is not None:
+            return int8.linear(self._int8, x, relu=relu)
+        if x.shape[0] <= self._native_rows:
+            return dense.linear(self.weight, self.bias, x, relu=relu)
+        if self._on_onednn:
+            y: Tensor = torch.ops.mkldnn._linear_pointwise(  # noqa: SLF001
+                x, self.weight, self.bias, "relu" if relu else "none", [], ""
+            )
+            return y
+        y = F.linear(x, self.weight, self.bias)
+        return y.relu_() if relu else y
+
+
+def empty_weight(
+    out_features: int, in_features: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """(out, in) without values, where reading all of it is fastest."""
+    weight = torch.empty(out_features, in_features, dtype=dtype, device=device)
+    if device.type == "cpu":
+        use_large_pages(weight)
+    return weight
 
 
 def onednn_multiplies(weight: Tensor) -> bool:

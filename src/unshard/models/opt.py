@@ -15,7 +15,7 @@ from torch import Tensor
 from unshard.architectures.opt import POSITION_OFFSET, OPTConfig
 from unshard.errors import UsageError
 from unshard.models.attention import Attention
-from unshard.models.linear import Linear
+from unshard.models.linear import Linear, empty_weight
 
 LAYER_NORM_EPS = 1e-5
 
@@ -93,7 +93,7 @@ class OPTModel:
         self.dtype = dtype
         self.device = torch.device(device)
         hidden, embedding = config.hidden_size, config.embedding_size
-        self._embed_tokens = self._empty(config.vocab_size, embedding)
+        self._embed_tokens = empty_weight(config.vocab_size, embedding, dtype, self.device)
         self._embed_positions = self._empty(config.max_positions + POSITION_OFFSET, hidden)
         self._layers = [DecoderLayer(config, dtype, self.device) for _ in range(config.num_layers)]
         self._norm = _empty_norm(hidden, dtype, self.device) if config.pre_norm else None
@@ -132,21 +132,26 @@ class OPTModel:
                 targets[f"decoder.layers.{number}.{name}"] = tensor
         return targets
 
-    def finalize(self) -> None:
-        """Give the filled weights the layout that computes fastest, one by one. Idempotent."""
+    def finalize(self, *, int8: bool = False) -> None:
+        """Give the filled weights the layout that computes fastest, one by one. Idempotent.
+
+        `int8` rounds every matrix to 8 bits first; embeddings, norms and biases stay as they are.
+        """
         if self._finalized:
             return
         self._finalized = True
-        for layer in self._layers:
-            for linear in layer.linears():
-                linear.pack()
+        linears = [linear for layer in self._layers for linear in layer.linears()]
         if self._project_in is not None and self._project_out is not None:
-            self._project_in.pack()
-            self._project_out.pack()
-        if self.config.tied_embeddings:
-            self._output.use_onednn()
+            linears += self._project_in, self._project_out
+        if int8 or not self.config.tied_embeddings:
+            linears.append(self._output)
         else:
-            self._output.pack()
+            self._output.use_row_major()
+        for linear in linears:
+            if int8:
+                linear.quantize()
+            else:
+                linear.pack()
 
     def hidden_states(self, token_ids: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         """Last hidden states of a step's tokens, normalised (pre-norm) and projected (350M).

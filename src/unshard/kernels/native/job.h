@@ -1,0 +1,66 @@
+// What the calls from Python ask for, and what each level offers. Plain C structs: the levels are
+// compiled with different flags and share nothing else.
+#pragma once
+
+#include <stdint.h>
+
+constexpr int64_t BLOCK_ROWS = 16, MAX_HEAD_DIM = 256, MAX_TASK_HEADS = 16;
+
+// Attention of a step's new tokens over the block cache of one layer; see attention.py.
+struct AttentionJob {
+  const void* kvq;              // (T, 3 * heads * head_dim), a row = [K | V | Q]
+  void* cache;                  // (blocks, 2, heads, BLOCK_ROWS, head_dim)
+  void* out;                    // (T, heads * head_dim)
+  const int32_t* block_tables;  // (sequences, max_blocks)
+  const int32_t* query_starts;  // (sequences + 1,)
+  const int32_t* context_lengths;  // (sequences,), the new tokens counted in
+  int64_t sequences, max_blocks, heads, head_dim;
+  int32_t kvq_is_bf16, cache_is_bf16;
+  // How many heads of a sequence with few queries are one task. Side by side they lie in the
+  // cache side by side too, and long runs are what a processor fetches ahead.
+  int64_t task_heads;
+};
+
+constexpr int64_t FEW_QUERIES = 4;
+
+constexpr int64_t OUTPUTS = 64;
+
+// An int8 weight, OUTPUTS rows side by side; see int8.py.
+struct Int8Weight {
+  const uint8_t* packed;  // (out / OUTPUTS, in / 4, OUTPUTS, 4), each value + 128
+  const float* scales;    // (out,), padded to OUTPUTS
+  const float* bias;      // (out,), padded to OUTPUTS
+  int64_t in, out;
+};
+
+struct LinearJob {
+  const Int8Weight* weight;
+  const void* x;  // (rows, in)
+  void* y;        // (rows, out)
+  int64_t rows;
+  int32_t is_bf16, relu;
+  int32_t planes_per_row;  // bytes of an activation: 1 or 2
+  int8_t* planes;          // (rows * planes_per_row, padded_in), the activations' bytes
+  int64_t padded_in;
+  float* row_scales;  // (rows,)
+  int32_t* sums;      // (rows * planes_per_row,), of each plane
+};
+
+// y = x Wᵀ + b with the weight as it is in files: (out, in), fp32 or bf16 like x.
+struct DenseJob {
+  const void* weight;
+  const void* bias;  // (out,) in the same dtype, or null
+  const void* x;     // (rows, in)
+  void* y;           // (rows, out)
+  int64_t rows, in, out;
+  int32_t is_bf16, relu;
+};
+
+struct Level {
+  const char* name;
+  void (*attend)(const AttentionJob*, int64_t sequence, int64_t first_head,
+                 int64_t num_heads);
+  void (*quantize_row)(const LinearJob*, int64_t row);       // tasks: rows
+  void (*multiply_outputs)(const LinearJob*, int64_t block);  // tasks: out / OUTPUTS
+  void (*multiply_dense)(const DenseJob*, int64_t block);    // tasks: out / OUTPUTS
+};

@@ -1,0 +1,103 @@
+// Vectors of the level that this file is compiled for, in GCC's and clang's own vector types:
+// one source, as many lanes as the level's registers have.
+#pragma once
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define LANES 16
+#elif defined(__AVX2__)
+#define LANES 8
+#else
+#define LANES 4
+#endif
+
+// Everything below has internal linkage: the levels are linked into one library, and a function
+// that the linker merged could run with instructions that the processor lacks.
+namespace {
+
+typedef float Floats __attribute__((vector_size(4 * LANES)));
+typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
+typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
+typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
+typedef uint16_t bf16;
+
+template <class To, class From>
+inline To bits_of(From from) {
+  static_assert(sizeof(To) == sizeof(From), "same width");
+  To to;
+  memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+inline Floats all(float value) { return value - Floats{}; }
+
+inline Floats load(const float* from) {
+  Floats v;
+  memcpy(&v, from, sizeof v);
+  return v;
+}
+
+inline Floats load(const bf16* from) {
+  Halves v;
+  memcpy(&v, from, sizeof v);
+  return bits_of<Floats>(__builtin_convertvector(v, Words) << 16);
+}
+
+inline void store(float* to, Floats v) { memcpy(to, &v, sizeof v); }
+
+// Rounds to the nearest, ties to even; a NaN stays one.
+inline void store(bf16* to, Floats v) {
+  const Words bits = bits_of<Words>(v);
+  Words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  rounded = v == v ? rounded : Words{} + 0x7fc0;
+  const Halves halves = __builtin_convertvector(rounded, Halves);
+  memcpy(to, &halves, sizeof halves);
+}
+
+inline float largest(Floats v) {
+  float found = v[0];
+  for (int lane = 1; lane < LANES; lane++) found = v[lane] > found ? v[lane] : found;
+  return found;
+}
+
+inline float sum(Floats v) {
+  float total = 0;
+  for (int lane = 0; lane < LANES; lane++) total += v[lane];
+  return total;
+}
+
+template <int D>
+inline Floats pair_sums(Floats a, Floats b) {
+  Ints first, second;
+  for (int lane = 0; lane < LANES; lane++) {
+    first[lane] = lane & D ? LANES + lane : lane;
+    second[lane] = lane & D ? LANES + (lane ^ D) : lane ^ D;
+  }
+#if defined(__clang__)
+  Floats x, y;
+  for (int lane = 0; lane < LANES; lane++) {
+    x[lane] = lane & D ? b[lane] : a[lane];
+    y[lane] = lane & D ? b[lane ^ D] : a[lane ^ D];
+  }
+  return x + y;
+#else
+  return __builtin_shuffle(a, b, first) + __builtin_shuffle(a, b, second);
+#endif
+}
+
+// Lane i of the result is the sum of rows[i].
+inline Floats sums_of(Floats (&rows)[LANES]) {
+  for (int i = 0; i < LANES / 2; i++) rows[i] = pair_sums<1>(rows[2 * i], rows[2 * i + 1]);
+  for (int i = 0; i < LANES / 4; i++) rows[i] = pair_sums<2>(rows[2 * i], rows[2 * i + 1]);
+#if LANES >= 8
+  for (int i = 0; i < LANES / 8; i++) rows[i] = pair_sums<4>(rows[2 * i], rows[2 * i + 1]);
+#endif
+#if LANES >= 16
+  rows[0] = pair_sums<8>(rows[0], rows[1]);
+#endif
+  return rows[0];
+}
+
+}  // namespace

@@ -1,0 +1,80 @@
+"""Laws of the dense linear: torch's values, and a row's bits whatever the other rows."""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from unshard.kernels import dense
+from unshard.kernels.library import SWITCH
+
+DTYPES = [torch.float32, torch.bfloat16]
+
+shapes = st.tuples(
+    st.integers(1, 9),
+    st.sampled_from([1, 3, 4, 15, 16, 17, 63, 64, 65, 200]),
+    st.sampled_from([1, 3, 7, 8, 15, 16, 17, 31, 32, 33, 64, 70, 768]),
+)
+
+
+def layer(rows, out_features, in_features, dtype, seed=0):
+    """Weight, bias, x; sums about 1."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(out_features, in_features, generator=generator) / in_features**0.5
+    bias = torch.randn(out_features, generator=generator)
+    x = torch.randn(rows, in_features, generator=generator)
+    return weight.to(dtype), bias.to(dtype), x.to(dtype)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(shape=shapes, dtype=st.sampled_from(DTYPES), relu=st.booleans(), has_bias=st.booleans())
+def test_it_says_what_torch_says(level, shape, dtype, relu, has_bias):
+    weight, bias, x = layer(*shape, dtype)
+    y = dense.linear(weight, bias if has_bias else None, x, relu=relu)
+    expected = x.double() @ weight.double().T + (bias.double() if has_bias else 0)
+    if relu:
+        expected = expected.relu()
+    assert y.dtype == dtype
+    assert y.shape == expected.shape
+    # A bf16 result is rounded once, from an fp32 sum.
+    allowed = 2**-8 * expected.abs() + 1e-5 if dtype == torch.bfloat16 else torch.tensor(3e-6)
+    assert ((y - expected).abs() <= allowed).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_row_does_not_notice_the_others(level, dtype):
+    weight, bias, x = layer(23, 130, 70, dtype)
+    together = dense.linear(weight, bias, x)
+    for number in (0, 3, 4, 19, 20, 21, 22):
+        assert torch.equal(dense.linear(weight, bias, x[number : number + 1])[0], together[number])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_threads_change_nothing(level, dtype):
+    weight, bias, x = layer(7, 400, 70, dtype)
+    alone = dense.linear(weight, bias, x)
+    torch.set_num_threads(3)
+    try:
+        assert torch.equal(dense.linear(weight, bias, x), alone)
+    finally:
+        torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_no_number_is_not_hidden(level, dtype, relu):
+    weight, bias, x = layer(5, 70, 66, dtype)
+    x[2, 65] = float("nan")
+    y = dense.linear(weight, bias, x, relu=relu)
+    assert y[2].isnan().all()
+    assert y[[0, 1, 3, 4]].isfinite().all()
+
+
+def test_it_is_for_cpus_and_what_it_computes(level, monkeypatch):
+    assert dense.most_rows(torch.empty(2, 2)) > 0
+    assert dense.most_rows(torch.empty(2, 2, dtype=torch.float16)) == 0
+    assert dense.most_rows(torch.empty(2, 2, device="meta")) == 0
+    monkeypatch.setenv(SWITCH, "off")
+    assert dense.most_rows(torch.empty(2, 2)) == 0

@@ -1,0 +1,158 @@
+"""Laws of the 8-bit linear: exact sums, the same bits at every level and for every batch."""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from unshard.kernels import int8
+from unshard.kernels.library import SWITCH, levels
+
+DTYPES = [torch.float32, torch.bfloat16]
+
+
+def layer(out_features, in_features, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(out_features, in_features, generator=generator)
+    weight *= torch.rand(out_features, 1, generator=generator)
+    return weight, torch.randn(out_features, generator=generator)
+
+
+def rows(count, width, dtype=torch.float32, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(count, width, generator=generator)
+    x[0, 0] = 50  # an outlier, as OPT's activations have them
+    return x.to(dtype)
+
+
+def exact(x, weight, bias, steps):
+    """The layer with rounded rows and weights, in fp64; `steps` of a row's largest value."""
+    x = x.double()
+    scales = x.abs().amax(1, keepdim=True) / steps
+    rounded = (x / scales.clamp_min(1e-30)).round() * scales
+    numbers, weight_scales = int8.quantize(weight)
+    return rounded @ (numbers.double() * weight_scales.double()[:, None]).T + bias.double()
+
+
+def relative_error(y, expected):
+    return ((y.double() - expected).abs().amax() / expected.abs().amax()).item()
+
+
+shapes = st.tuples(
+    st.sampled_from([1, 2, 3, 4, 6, 7, 13, 300]),
+    st.sampled_from([1, 63, 64, 65, 200]),
+    st.sampled_from([1, 3, 4, 15, 16, 17, 66, 768]),
+)
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(shape=shapes, wide=st.booleans(), relu=st.booleans(), dtype=st.sampled_from(DTYPES))
+def test_it_is_the_layer_of_the_rounded_values(level, shape, wide, relu, dtype):
+    count, out_features, in_features = shape
+    weight, bias = layer(out_features, in_features)
+    x = rows(count, in_features, dtype)
+    y = int8.linear(int8.pack(weight, bias), x, relu=relu, wide=wide)
+    expected = exact(x, weight, bias, 32639 if wide else 127)
+    if relu:
+        expected = expected.relu()
+    assert y.dtype == dtype
+    assert y.shape == (count, out_features)
+    # fp32 may round a value at a tie to the other neighbour: one step of one activation.
+    allowed = 2**-8 if dtype == torch.bfloat16 else 2e-5 if wide else 1e-2
+    assert relative_error(y, expected) < allowed or expected.abs().amax() == 0
+
+
+@pytest.mark.parametrize("wide", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_level_gives_the_same_bits(compiled, monkeypatch, dtype, wide):
+    weight, bias = layer(200, 130)
+    packed, x, found = int8.pack(weight, bias), rows(7, 130, dtype), []
+    for name in levels():
+        monkeypatch.setenv(SWITCH, name)
+        found.append(int8.linear(packed, x, wide=wide))
+    assert all(torch.equal(found[0], each) for each in found)
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_a_row_does_not_notice_the_others(level, wide):
+    weight, bias = layer(130, 70)
+    packed, x = int8.pack(weight, bias), rows(300, 70)
+    together = int8.linear(packed, x, wide=wide)
+    for number in (0, 1, 5, 191, 192, 255, 256, 299):
+        alone = int8.linear(packed, x[number : number + 1], wide=wide)
+        assert torch.equal(alone[0], together[number])
+
+
+def test_threads_change_nothing(level):
+    weight, bias = layer(400, 96)
+    packed, x = int8.pack(weight, bias), rows(300, 96)
+    alone = int8.linear(packed, x)
+    torch.set_num_threads(3)
+    try:
+        assert torch.equal(int8.linear(packed, x), alone)
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_16_bit_rows_are_as_good_as_bf16(compiled):
+    weight, bias = layer(256, 512)
+    x = rows(16, 512)
+    x[:, 7] *= 100
+    y = int8.linear(int8.pack(weight, bias), x)
+    exactly = x.double() @ int8.rounded_to_int8(weight).double().T + bias.double()
+    in_bf16 = x.bfloat16().double() @ int8.rounded_to_int8(weight).double().T + bias.double()
+    assert (y - exactly).abs().mean() < (in_bf16 - exactly).abs().mean()
+
+
+@pytest.mark.parametrize("wide", [True, False])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_largest_sums_do_not_overflow(level, sign, wide):
+    width = 65536
+    packed = int8.pack(torch.full((1, width), 127.0), None)
+    y = int8.linear(packed, torch.full((1, width), sign * 1.0), wide=wide)
+    assert y.item() == pytest.approx(sign * 127 * width, rel=1e-6)
+
+
+def test_wider_weights_are_left_to_torch():
+    assert int8.fits(torch.empty(1, 65536))
+    assert not int8.fits(torch.empty(1, 65537))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("column", [0, 64, 65])
+def test_what_is_no_number_is_not_hidden(level, value, column):
+    weight, bias = layer(70, 66)
+    x = rows(4, 66)
+    x[2, column] = value
+    y = int8.linear(int8.pack(weight, bias), x)
+    assert y[2].isnan().all()
+    assert y[[0, 1, 3]].isfinite().all()
+
+
+def test_rows_and_weights_of_zeros(level):
+    weight, bias = layer(70, 66)
+    weight[5] = 0
+    y = int8.linear(int8.pack(weight, bias), torch.zeros(3, 66))
+    assert torch.equal(y, bias.expand(3, -1))
+    assert torch.equal(int8.linear(int8.pack(weight, bias), rows(1, 66))[:, 5], bias[5:6])
+
+
+def test_packing_keeps_every_number():
+    weight, bias = layer(1100, 70)
+    packed = int8.pack(weight, bias)
+    numbers, scales = int8.quantize(weight)
+    unpacked = packed.packed.transpose(1, 2).reshape(-1, 72).int() - 128
+    assert torch.equal(unpacked[:1100, :70], numbers.int())
+    assert not unpacked[1100:].any()
+    assert not unpacked[:, 70:].any()
+    assert torch.equal(packed.scales[:1100], scales)
+    assert torch.equal(packed.bias[:1100], bias)
+    assert numbers.abs().amax(1).eq(127).all()
+
+
+def test_rounding_is_within_half_a_step():
+    weight, _ = layer(2100, 40)
+    steps = weight.abs().amax(1, keepdim=True) / 127
+    assert ((int8.rounded_to_int8(weight) - weight).abs() <= steps * 0.5001).all()
