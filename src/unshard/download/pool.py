@@ -14,7 +14,7 @@ from unshard.download.file import FileDownload, check_same_weights, is_remembere
 from unshard.download.journal import Journal
 from unshard.download.link import Link
 from unshard.download.meter import Meter
-from unshard.download.ramp import FIRST_CONNECTIONS, Ramp
+from unshard.download.ramp import USUAL_CONNECTIONS, Ramp
 from unshard.download.rate import RateLimit
 from unshard.download.retry import RetryBudget, RetryPolicy
 from unshard.download.session import Session
@@ -25,7 +25,7 @@ from unshard.errors import UsageError
 from unshard.manifest import Digest, Manifest, file_name_problem
 from unshard.progress import Progress, Silent
 
-DEFAULT_MAX_CONNECTIONS = FIRST_CONNECTIONS
+DEFAULT_MAX_CONNECTIONS = USUAL_CONNECTIONS
 DEFAULT_STALL_TIMEOUT_S = 60.0
 
 
