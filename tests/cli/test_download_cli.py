@@ -238,7 +238,7 @@ def test_verify_names_every_bad_file_and_ends_with_3(folder):
     (folder / "reshard-model_part-0.pt").write_bytes(b"x")
     (folder / "reshard-model_part-1.pt").unlink()
     (folder / "more.pt").touch()
-    with pytest.raises(IntegrityError, match="1 files differ and 1 are missing, of 3") as e:
+    with pytest.raises(IntegrityError, match="of 3 files, 1 different and 1 missing") as e:
         run(verify_command, folder)
     assert e.value.exit_code == 3
     lines = e.value.stdout.splitlines()

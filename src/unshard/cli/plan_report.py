@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from unshard.cli.printable import printable
-from unshard.cli.quantities import format_bytes
+from unshard.cli.quantities import counted, format_bytes
 from unshard.library.fitting import FORMATS, Fit
 from unshard.library.forecast import Forecast, LinkForecast
 from unshard.library.machines import USABLE
@@ -37,7 +37,7 @@ def report_lines(planned: Planned) -> Iterator[str]:
     yield from (f"note: {printable(note)}" for note in planned.notes)
     if cost := planned.cost:
         yield (
-            f"this plan took {_counted(cost.num_requests, 'request')} and "
+            f"this plan took {counted(cost.num_requests, 'request')} and "
             f"{format_bytes(cost.received_bytes)} from the server"
         )
 
@@ -63,7 +63,7 @@ def _link_facts(link: LinkForecast, planned: Planned) -> Iterator[tuple[str, str
     if link.bytes_per_s and link.elapsed_s is not None:
         how = ""
         if measured := planned.measured:
-            how = f", measured over {_counted(measured.num_connections, 'connection')}"
+            how = f", measured over {counted(measured.num_connections, 'connection')}"
         rate = format_bytes(int(link.bytes_per_s))
         yield "time", f"{format_duration(link.elapsed_s)} at {rate}/s{how}"
     if link.link_end is None or link.link_left_s is None:
@@ -143,10 +143,6 @@ def _short(count: int) -> str:
         if count >= 10 * one:
             return f"{count // one}{unit}"
     return str(count)
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def format_duration(seconds: float) -> str:
