@@ -41,6 +41,7 @@ def test_it_prints_what_a_reshard_prints(
     to = ("--to", "metaseq", "--tp", "1")
     assert stream(store, tmp_path, *to) == 0
     streamed = capsys.readouterr()
+    assert f"no tokenizer beside {tmp_path / 'files'}: " in streamed.err
     assert main(["reshard", str(raw[0]), str(tmp_path / "plain"), *to]) == 0
     plain = capsys.readouterr()
     assert streamed.out == plain.out.replace(str(tmp_path / "plain"), str(tmp_path / "out"))

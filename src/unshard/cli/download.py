@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ import click
 from unshard import releases
 from unshard.cli import display, link_options, release_files, source_url
 from unshard.cli.deferred import deferred
-from unshard.cli.quantities import ByteCount
+from unshard.cli.durations import format_duration
+from unshard.cli.quantities import ByteCount, format_bytes
 from unshard.cli.stderr import events_option
 from unshard.cli.streaming_options import is_wanted, streaming_options
 from unshard.download import DownloadReport, Link, download
@@ -85,12 +85,13 @@ def command(
     --url-command or --url-file it goes on by itself; they also give the first link where URL
     is left away.
     """
+    is_resharded = is_wanted(reshard)
     source = link_options.source(url_command, url_file)
     template, directory = link_options.begin(source, url, directory, _url_and_directory)
     files = release_files.files(template, manifest, parts, shards)
     tokenizer = release_files.tokenizer(template, tuple(files), directory)
     link = Link(template, source)
-    if is_wanted(reshard):
+    if is_resharded:
         rates = {"max_connections": max_connections, "max_rate": max_rate}
         download_and_reshard(link, files, directory, reshard, as_json=as_json, **rates)
         return
@@ -119,23 +120,9 @@ def _url_and_directory(url: str | None, directory: Path | None) -> tuple[str, Pa
     if directory is None and not any(mark in found for mark in ("://", "?")):
         raise UsageError(
             f"{source_url.URL_VARIABLE} is not set, and {url!r} is no URL",
-            hint=_instead_of(url),
+            hint=source_url.instead_of(url),
         )
     return found, directory or Path(url if url in releases.PUBLIC else ".")
-
-
-def _instead_of(name: str) -> str:
-    if name.lower() in releases.BY_LINK_ONLY:
-        return (
-            f"no public URL of {name.lower()} is known: give a link in single quotes, as `-` with "
-            "stdin, or in that variable; one that ends in a `*` also needs --parts or --manifest"
-        )
-    if alike := get_close_matches(name.lower(), releases.PUBLIC, n=1, cutoff=0.9):
-        return f"did you mean {alike[0]}?"
-    return (
-        "give the link in single quotes, as `-` with stdin, or in that variable; or one "
-        f"of {', '.join(releases.PUBLIC)}"
-    )
 
 
 def _summary(report: DownloadReport, tokenizer: tuple[str, ...] | None) -> str:
@@ -146,8 +133,10 @@ def _summary(report: DownloadReport, tokenizer: tuple[str, ...] | None) -> str:
     if not report.fetched:
         return f"{report.directory}: all {len(report.kept)} files are here; {verified}{beside}"
     total = len(report.fetched) + len(report.kept)
-    rate = report.received_bytes / max(report.elapsed_s, 1e-9) / 1e6
+    elapsed_s = report.elapsed_s
+    took = format_duration(elapsed_s) if elapsed_s >= 59.5 else f"{elapsed_s:.1f} s"
+    rate = format_bytes(round(report.received_bytes / max(elapsed_s, 1e-9)))
     return (
         f"{report.directory}: {len(report.fetched)} of {total} files fetched; {verified}{beside} "
-        f"({report.received_bytes} bytes in {report.elapsed_s:.1f} s, {rate:.0f} MB/s)"
+        f"({format_bytes(report.received_bytes)} in {took}, {rate}/s)"
     )

@@ -59,7 +59,7 @@ def download_and_reshard(
         raise UsageError(
             f"{destination}: is the folder of the download", hint="name another one for --reshard"
         )
-    plan_of = _planner(options)
+    plan_of = _planner(options, source.directory)
     left = unfinished(destination)
     if left is not None:
         refuse_other_command(left, str(source.directory), str(destination), reclaim=reclaim)
@@ -82,14 +82,14 @@ def download_and_reshard(
     _print(streamed, recorded_fingerprint(destination), as_json=as_json)
 
 
-def _planner(options: dict[str, Any]) -> Callable[[Checkpoint], CopyPlan]:
+def _planner(options: dict[str, Any], directory: Path) -> Callable[[Checkpoint], CopyPlan]:
     names = ("tp_size", "fsdp_size", "flat", "optimizer", "max_file_bytes")
     layout = {name: options[name] for name in names}
     refuse_others_options(options["target"], layout)
     dtype = BY_NAME[options["dtype"]] if options["dtype"] else None
 
     def plan_of(checkpoint: Checkpoint) -> CopyPlan:
-        mention_missing_tokenizer(checkpoint)
+        mention_missing_tokenizer(checkpoint, directory)  # not beside its stand-ins
         plan = plan_layout(checkpoint, options["target"], dtype, **layout)
         mention_omissions(checkpoint, plan)
         return plan
