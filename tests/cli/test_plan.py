@@ -82,7 +82,7 @@ def test_a_link_that_ends_first_is_told(store, plan):
     assert size > 4 * 3600
     _, out, _ = plan(url, *ALL, "--rate", "1")
     assert f"time    {format_duration(size)} at 1 bytes/s\n" in out
-    assert re.search(r"link +ends in 3 h, .* UTC, before the download: \d bytes/s would do", out)
+    assert re.search(r"link +ends in 3 h, .* UTC, before the download:\n +\d bytes/s would do", out)
     _, out, _ = plan(url, *ALL, "--rate", "1GB")
     assert re.search(r"link +ends in 3 h, .* UTC, after the download\n", out)
     _, out, _ = plan(url, *ALL)
