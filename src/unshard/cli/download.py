@@ -113,6 +113,7 @@ def command(
 def _url_and_directory(url: str | None, directory: Path | None) -> tuple[str, Path]:
     from_environment = source_url.from_environment()
     if from_environment and directory is None and url != "-" and "://" not in (url or ""):
+        _refuse_release(url or ".")
         return from_environment, Path(url or ".")
     if url is None:
         raise UsageError("no URL", hint=source_url.GIVE_IT)
@@ -123,6 +124,18 @@ def _url_and_directory(url: str | None, directory: Path | None) -> tuple[str, Pa
             hint=source_url.instead_of(url),
         )
     return found, directory or Path(url if url in releases.PUBLIC else ".")
+
+
+def _refuse_release(folder: str) -> None:
+    """Beside a link in the environment, a release's name is most likely no folder's."""
+    if (meant := source_url.release_like(folder)) and (
+        folder == meant or not Path(folder).exists()
+    ):
+        link = source_url.URL_VARIABLE
+        raise UsageError(
+            f"{folder}: the release {meant}, or a folder for the link in {link}?",
+            hint=f"`./{folder}` is the folder; for the release, `unset {link}` and give {meant}",
+        )
 
 
 def _summary(report: DownloadReport, tokenizer: tuple[str, ...] | None) -> str:

@@ -28,6 +28,11 @@ def from_argument(argument: str) -> str:
     return public.url if public else argument
 
 
+def release_like(name: str) -> str | None:
+    """The public release that is written so, or nearly so."""
+    return next(iter(get_close_matches(name.lower(), releases.PUBLIC, n=1, cutoff=0.9)), None)
+
+
 def instead_of(name: str) -> str:
     """What to do where `name` was given and is no URL, and none stands in UNSHARD_URL."""
     if name.lower() in releases.BY_LINK_ONLY:
@@ -35,8 +40,8 @@ def instead_of(name: str) -> str:
             f"no public URL of {name.lower()} is known: give a link in single quotes, as `-` with "
             f"stdin, or in {URL_VARIABLE}; one that ends in a `*` also needs --parts or --manifest"
         )
-    if alike := get_close_matches(name.lower(), releases.PUBLIC, n=1, cutoff=0.9):
-        return f"did you mean {alike[0]}?"
+    if alike := release_like(name):
+        return f"did you mean {alike}?"
     return (
         f"give the link in single quotes, as `-` with stdin, or in {URL_VARIABLE}; or one "
         f"of {', '.join(releases.PUBLIC)}"
