@@ -49,10 +49,12 @@ def test_it_prints_what_a_reshard_prints(
     assert fingerprint.startswith("fingerprint ")
     assert fingerprint in streamed.err
     assert "needs about" in streamed.err
+    assert "6 of 6 files fetched; sizes checked, no digests to verify (" in streamed.err
     assert "Signature" not in streamed.err + streamed.out
     assert stream(store, tmp_path, *to, "--json") == 0
     again = json.loads(capsys.readouterr().out)
     assert len(again["download"]["kept"]) == 6
+    assert again["download"]["tokenizer"] is None
     assert "\n".join(again["reshard"]["files"]) + "\n" == streamed.out
     assert f"fingerprint {again['reshard']['fingerprint']}" == fingerprint
 

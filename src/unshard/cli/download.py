@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,11 @@ import click
 from unshard import releases
 from unshard.cli import display, link_options, release_files, source_url
 from unshard.cli.deferred import deferred
-from unshard.cli.durations import format_duration
-from unshard.cli.quantities import ByteCount, format_bytes
+from unshard.cli.download_report import described, summary
+from unshard.cli.quantities import ByteCount
 from unshard.cli.stderr import events_option
 from unshard.cli.streaming_options import is_wanted, streaming_options
-from unshard.download import DownloadReport, Link, download
+from unshard.download import Link, download
 from unshard.download.pool import DEFAULT_MAX_CONNECTIONS
 from unshard.errors import UsageError
 
@@ -93,7 +92,7 @@ def command(
     link = Link(template, source)
     if is_resharded:
         rates = {"max_connections": max_connections, "max_rate": max_rate}
-        download_and_reshard(link, files, directory, reshard, as_json=as_json, **rates)
+        download_and_reshard(link, files, directory, tokenizer, reshard, as_json=as_json, **rates)
         return
     with display.progress() as progress:
         report = download(
@@ -105,9 +104,9 @@ def command(
             progress=progress,
         )
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(report) | {"tokenizer": tokenizer}, indent=2))
+        click.echo(json.dumps(described(report, tokenizer), indent=2))
     else:
-        click.echo(_summary(report, tokenizer))
+        click.echo(summary(report, tokenizer))
 
 
 def _url_and_directory(url: str | None, directory: Path | None) -> tuple[str, Path]:
@@ -136,20 +135,3 @@ def _refuse_release(folder: str) -> None:
             f"{folder}: the release {meant}, or a folder for the link in {link}?",
             hint=f"`./{folder}` is the folder; for the release, `unset {link}` and give {meant}",
         )
-
-
-def _summary(report: DownloadReport, tokenizer: tuple[str, ...] | None) -> str:
-    verified = "all verified" if report.is_verified else "sizes checked, no digests to verify"
-    beside = ""
-    if tokenizer is not None:
-        beside = "; with the tokenizer" if tokenizer else "; no tokenizer beside them"
-    if not report.fetched:
-        return f"{report.directory}: all {len(report.kept)} files are here; {verified}{beside}"
-    total = len(report.fetched) + len(report.kept)
-    elapsed_s = report.elapsed_s
-    took = format_duration(elapsed_s) if elapsed_s >= 59.5 else f"{elapsed_s:.1f} s"
-    rate = format_bytes(round(report.received_bytes / max(elapsed_s, 1e-9)))
-    return (
-        f"{report.directory}: {len(report.fetched)} of {total} files fetched; {verified}{beside} "
-        f"({format_bytes(report.received_bytes)} in {took}, {rate}/s)"
-    )
