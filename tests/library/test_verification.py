@@ -119,7 +119,7 @@ def test_parts_of_another_model_are_not_looked_up(tmp_path, capsys):
         path.rename(tmp_path / "raw" / releases.PART_NAMES[rank])
     assert main(["verify", str(tmp_path / "raw")]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("8 torch files are as they were written, by the CRC-32s in them")
+    assert out.startswith("8 torch files are as they were written, by the CRC-32s stored")
     assert "md5" not in out
 
 

@@ -180,7 +180,7 @@ def _print_self_checks(findings: Findings) -> None:
             _say(f"damaged    {difference.name}  {difference.problem}")
         are = "is as it was" if len(archives.sound) == 1 else "are as they were"
         sound, size = counted(len(archives.sound), "torch file"), format_bytes(archives.num_bytes)
-        _say(f"{sound} {are} written, by the CRC-32s in them ({size});")
+        _say(f"{sound} {are} written, by the CRC-32s stored ({size});")
         _say("  only a manifest tells whether they are the right ones")
     if fingerprint := findings.fingerprint:
         _print_fingerprint(fingerprint)
