@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unshard.engine.engine import Engine
-from unshard.engine.jobs import Job, run_jobs
+from unshard.engine.jobs import J, run_jobs
 from unshard.errors import UnshardError, UsageError
 from unshard.library.answer_lines import AnswerLines, answers_in
 from unshard.library.input_lines import InputLine
@@ -50,18 +50,17 @@ def past_answers(
 def answer_lines(
     engine: Engine,
     lines: Iterator[InputLine],
-    job_of: Callable[[InputLine], Job],
+    job_of: Callable[[InputLine], J],
     answers: AnswerLines,
     progress: Progress,
     *,
     most_requests: int,
-) -> Iterator[dict[str, object]]:
-    """Answers to `lines`, each once it is written."""
+) -> Iterator[J]:
+    """The jobs of `lines` in order, each once its answer is written."""
     jobs = map(job_of, lines)
     for job in run_jobs(engine, jobs, progress, most_requests=most_requests):
-        answer = {"id": job.line.id, **job.answer()}
-        answers.write(answer)
-        yield answer
+        answers.write({"id": job.line.id, **job.answer()})
+        yield job
 
 
 def complain_of(num_failed: int, num_lines: int) -> None:

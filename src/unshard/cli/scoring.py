@@ -83,10 +83,9 @@ def score(
         def job_of(line: InputLine) -> DocumentJob:
             return DocumentJob(line, engine.tokenizer, size, stride)
 
-        for answer in answer_lines(
-            engine, lines, job_of, answers, reporter, most_requests=2 * MAX_BATCH
-        ):
-            tally.add(answer)
+        most = 2 * MAX_BATCH
+        for job in answer_lines(engine, lines, job_of, answers, reporter, most_requests=most):
+            tally.add(job.answer())
         how = {"documents": tally.num_lines, "failed": tally.num_failed}
         found = likelihood_fields(tally.likelihood)
         answers.write({TOTAL: {**how, **found, "window": size, "stride": stride}})

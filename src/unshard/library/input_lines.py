@@ -21,6 +21,8 @@ class InputLine:
     """What the line says, or its number, from 1."""
     where: str
     """File and line, for errors."""
+    number: int
+    """In the file, from 1."""
     num_bytes: int
     """With its end."""
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -90,9 +92,11 @@ class Input:
 
 def _text_line(text: bytes, num_bytes: int, number: int, where: str) -> InputLine:
     try:
-        return InputLine(number, where, num_bytes, {"text": text.decode()})
+        return InputLine(number, where, number, num_bytes, {"text": text.decode()})
     except UnicodeDecodeError:
-        return InputLine(number, where, num_bytes, error=FormatError(where, "is not UTF-8 text"))
+        return InputLine(
+            number, where, number, num_bytes, error=FormatError(where, "is not UTF-8 text")
+        )
 
 
 def _json_line(raw: bytes, number: int, where: str) -> InputLine:
@@ -104,5 +108,5 @@ def _json_line(raw: bytes, number: int, where: str) -> InputLine:
         if isinstance(name, bool) or not isinstance(name, str | int):
             raise FormatError(where, "the field id is neither a string nor an integer")
     except FormatError as error:
-        return InputLine(number, where, len(raw), error=error)
-    return InputLine(name, where, len(raw), fields)
+        return InputLine(number, where, number, len(raw), error=error)
+    return InputLine(name, where, number, len(raw), fields)
