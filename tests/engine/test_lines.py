@@ -16,20 +16,7 @@ from unshard.errors import UnshardError
 from unshard.library.input_lines import InputLine
 from unshard.progress import Silent
 
-WORDS = [
-    "the",
-    "king",
-    "of",
-    "men",
-    "lord",
-    "“speak”",
-    "my",
-    "sön",
-    "whom",
-    "I\tlove,",
-    "and\r\nnot",
-    "ROMEO.\n",
-]
+WORDS = [*"the king of men lord “speak” my sön whom not".split(), "I\tlove,", "and\r\nROMEO.\n"]
 
 
 def line(number, **fields):
