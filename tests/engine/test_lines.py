@@ -16,7 +16,8 @@ from unshard.errors import UnshardError
 from unshard.library.input_lines import InputLine
 from unshard.progress import Silent
 
-WORDS = [*"the king of men lord “speak” my sön whom not".split(), "I\tlove,", "and\r\nROMEO.\n"]
+PHRASE = "the king of men lord “speak” my sön whom I\tlove, and\r\nnot ROMEO.\n"
+WORDS = PHRASE.split(" ")
 
 
 def line(number, **fields):
@@ -109,6 +110,17 @@ def test_only_tokens_that_were_not_scored_get_logits(make_engine, tokenizer, mon
     scores(engine, tokenizer, [text], 10)
     assert sum(rows) == len(tokenizer.encode(text))
     assert max(rows) <= 64
+
+
+def test_short_documents_share_steps(make_engine, tokenizer, monkeypatch):
+    engine, steps = make_engine(64), []
+    run = engine._runner.run
+    monkeypatch.setattr(
+        engine._runner, "run", lambda c: steps.append(sum(x.num_tokens for x in c)) or run(c)
+    )
+    scores(engine, tokenizer, [document(n, 20) for n in range(150)], most_requests=128)
+    assert len(steps) <= 2 + sum(steps) / 2048
+    assert max(steps) <= 2048
 
 
 def test_units_are_those_of_the_text(make_engine, tokenizer):

@@ -17,6 +17,7 @@ from unshard.strict_json import parse_json_object
 
 TOTAL = "total"
 """The only key of the last line, where an output has one; every other line has an `id`."""
+_NO_LOCKS_HERE = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _BEGINNINGS = (b'{"id": ', b'{"total": ')
 
 
@@ -53,8 +54,9 @@ class AnswerLines:
                     break
                 end += len(raw)
                 yield answer
-        self._stream.seek(end)
-        self._stream.truncate()
+        if self._stream.seek(0, os.SEEK_END) != end:  # a device cannot be cut
+            self._stream.seek(end)
+            self._stream.truncate()
 
     def write(self, answer: Mapping[str, object]) -> None:
         """One more line, handed to the system at once: who is killed has lost no line.
@@ -95,6 +97,9 @@ def answers_in(path: Path) -> Iterator[AnswerLines]:
                 f"{path}: another process is writing to this file",
                 hint="wait for it, or choose another file",
             ) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS_HERE:
+                raise
         yield AnswerLines(str(path), file, path)
 
 
