@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
 from unshard.cli.deferred import deferred
 from unshard.cli.stderr import events_option
+from unshard.engine.request import SamplingParams
 from unshard.errors import UsageError
 
 generate = deferred("unshard.cli.generation", "generate")
@@ -82,7 +84,7 @@ def command(
 ) -> None:
     if any(not each for each in stop):
         raise UsageError("--stop is empty", hint="leave it away, or give the text to stop at")
-    sampling = {
+    sampling: dict[str, Any] = {
         "max_tokens": max_tokens,
         "temperature": temperature,
         "top_p": top_p,
@@ -102,7 +104,8 @@ def command(
             "-n does not go with --input",
             hint="give a line for each continuation, with a `seed` of its own",
         )
-    generate_lines(source, lines, output, **sampling, max_batch=max_batch, **machine)
+    params = SamplingParams(**sampling)
+    generate_lines(source, lines, output, params, max_batch=max_batch, **machine)
 
 
 def _text(prompt: str) -> str:

@@ -22,17 +22,14 @@ def generate_lines(
     source: str,
     file: str,
     output: str | None,
+    defaults: SamplingParams,
     *,
-    max_tokens: int,
-    temperature: float,
-    top_p: float,
-    seed: int | None,
-    stop: tuple[str, ...],
     max_batch: int,
     dtype: str,
     device: str,
 ) -> None:
-    """Writes a line about each prompt of `file`, in its order.
+    """Writes a line about each prompt of `file`, in its order, continued as `defaults` say where
+    its line does not.
 
     Raises:
         UnshardError: a prompt could not be continued; the others were.
@@ -42,8 +39,6 @@ def generate_lines(
     given = Input.open(file)
     lines = given.json_lines()
     checkpoint = open_checkpoint(source)
-    # A seed of its own would let a run that goes on continue otherwise than it would have.
-    defaults = SamplingParams(max_tokens, temperature, top_p, stop, seed or 0)
     num_lines = num_failed = past_bytes = 0
     with answers_to(output) as answers, progress() as reporter:
         for line, past in past_answers(answers, lines, "text"):

@@ -77,6 +77,7 @@ def line_params(line: InputLine, defaults: SamplingParams) -> SamplingParams:
             hint=f"the fields are {', '.join(sorted(_FIELDS))}",
         )
     changes: dict[str, Any] = {
+        # None would be another in each run, and a run that goes on would not be as one.
         "seed": (defaults.seed or 0) + line.number - 1,
         **{name: _number(line, said[name], name) for name in _NUMBERS if name in said},
         **{name: _integer(line, said[name], name) for name in _INTEGERS if name in said},

@@ -104,7 +104,7 @@ def _json_line(raw: bytes, number: int, where: str) -> InputLine:
         if len(raw) > MAX_JSON_BYTES:
             raise FormatError(where, f"is longer than {MAX_JSON_BYTES} bytes")
         fields = parse_json_object(where, raw)
-        name = fields.get("id", number)
+        name = number if fields.get("id") is None else fields["id"]
         if isinstance(name, bool) or not isinstance(name, str | int):
             raise FormatError(where, "the field id is neither a string nor an integer")
     except FormatError as error:
