@@ -115,7 +115,8 @@ def test_bytes_that_are_no_text_are_their_lines_error(tmp_path):
 
 
 def test_json_lines_have_ids_and_errors_of_their_own(tmp_path):
-    content = b'{"id": null, "text": "a"}\n\n{"id": "x", "text": "b"}\n[1]\n{"id": 7, "text": 3}\n{"id": true}\n'
+    content = b'{"id": null, "text": "a"}\n\n{"id": "x", "text": "b"}\n'
+    content += b'[1]\n{"id": 7, "text": 3}\n{"id": true}\n'
     a, b, array, number, boolean = lines_of(tmp_path, content, "json_lines")
     assert [each.id for each in (a, b, array, number, boolean)] == [1, "x", 4, 7, 6]
     assert (a.text("text"), b.text("text")) == ("a", "b")
