@@ -185,6 +185,7 @@ def test_help_imports_next_to_nothing() -> None:
     ("command", "package", "extra"),
     [
         ("generate", "torch", "serve"),
+        ("score", "torch", "serve"),
         ("serve", "fastapi", "serve"),
         ("demo", "openai", "demo"),
         ("reshard", "ray", "ray"),
@@ -199,7 +200,9 @@ def test_a_missing_extra_is_named(
         "print(main([sys.argv[1], '--help'])); sys.exit(main(sys.argv[1:]))"
     )
     reshard = [str(raw[0]), str(tmp_path / "out"), "--to", "metaseq", "--executor", "ray"]
-    arguments = {"generate": ["x", "y"], "serve": ["x"], "demo": [], "reshard": reshard}[command]
+    two = ["x", "y"]
+    of_each = {"generate": two, "score": two, "serve": ["x"], "demo": [], "reshard": reshard}
+    arguments = of_each[command]
     done = subprocess.run(
         [sys.executable, "-c", code, command, *arguments],
         capture_output=True, text=True, check=False,

@@ -4,8 +4,6 @@ import random
 
 import pytest
 import torch
-from transformers import OPTConfig as HFConfig
-from transformers import OPTForCausalLM
 
 from unshard.architectures.opt import EOS_TOKEN_ID
 from unshard.engine.request import GenerationRequest, SamplingParams
@@ -33,25 +31,6 @@ def mixed_requests(params_of):
         GenerationRequest(f"r{i}", prompt(length, seed=i), params_of(i))
         for i, length in enumerate(lengths)
     ]
-
-
-@pytest.fixture(scope="session")
-def peer(config, weights):
-    peer = OPTForCausalLM(
-        HFConfig(
-            num_hidden_layers=config.num_layers,
-            hidden_size=config.hidden_size,
-            num_attention_heads=config.num_heads,
-            ffn_dim=config.ffn_dim,
-            vocab_size=config.vocab_size,
-            max_position_embeddings=config.max_positions,
-            word_embed_proj_dim=config.embedding_size,
-        )
-    ).eval()
-    state = peer.state_dict()
-    for name, tensor in weights.items():
-        state["model." + name.replace("r.layer_norm", "r.final_layer_norm")].copy_(tensor)
-    return peer
 
 
 def test_greedy_continues_as_transformers(make_engine, run, peer):

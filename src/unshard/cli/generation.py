@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import click
 
 from unshard.cli.display import progress
+from unshard.cli.stderr import current
 from unshard.dtypes import parse_dtype
 from unshard.engine.engine import Engine
 from unshard.engine.load import load_engine
@@ -58,9 +59,8 @@ def generate(
     started = time.perf_counter()
     count = _print_one(engine, prompt) if choices == 1 else _print_all(engine, prompt, choices)
     elapsed_s = time.perf_counter() - started
-    click.echo(
-        f"{count} tokens in {elapsed_s:.2f} s ({count / elapsed_s:.0f}/s), seed {params.seed}",
-        err=True,
+    current().note(
+        f"{count} tokens in {elapsed_s:.2f} s ({count / elapsed_s:.0f}/s), seed {params.seed}"
     )
 
 

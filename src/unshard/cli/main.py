@@ -41,6 +41,7 @@ COMMANDS: Mapping[str, str] = {
     "fingerprint": "Digest the weights: the same in every layout.",
     "diff": "Compare two checkpoints tensor by tensor.",
     "generate": "Continue a prompt.",
+    "score": "Log-likelihood and perplexity of documents.",
     "serve": "Serve the OpenAI completions API.",
     "demo": "Try the whole way on the bundled model.",
 }

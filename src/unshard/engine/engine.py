@@ -132,11 +132,13 @@ class Engine:
 
     def _prompt_scores(self, chunk: Chunk, hidden: Tensor) -> list[ScoredToken]:
         """Scores of the tokens that the rows of `chunk` predict, the very first with the first."""
-        prompt = chunk.sequence.request.prompt_ids
-        scored = [ScoredToken(prompt[0], None)] if chunk.start == 0 else []
-        num_alternatives = chunk.sequence.request.params.logprobs or 0
+        prompt, params = chunk.sequence.request.prompt_ids, chunk.sequence.request.params
+        scored = [ScoredToken(prompt[0], None)] if chunk.start == params.score_from == 0 else []
+        num_alternatives = params.logprobs or 0
         # Each row predicts the next token; what the last row predicts is not of the prompt.
-        predicted = prompt[chunk.start + 1 : chunk.end + 1]
+        first = max(chunk.start + 1, params.score_from)
+        predicted = prompt[first : chunk.end + 1]
+        hidden = hidden[first - chunk.start - 1 :]
         for start in range(0, len(predicted), SCORED_ROWS):
             ids = predicted[start : start + SCORED_ROWS]
             logits = self._runner.logits(hidden[start : start + len(ids)])

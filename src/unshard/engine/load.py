@@ -33,13 +33,14 @@ def load_engine(
     dtype: DType = FLOAT32,
     device: str = "cpu",
     max_batch: int = 8,
+    cache_sequences: int | None = None,
     progress: Progress | None = None,
 ) -> Engine:
     """An engine with the weights of `checkpoint`, computing in `dtype` on `device`.
 
     At most `max_batch` sequences run at once. Their cache takes a quarter of the memory that is
-    free once the weights are there, or less where `max_batch` sequences need less. What can be
-    wrong without reading a weight is said first.
+    free once the weights are there, or less where `cache_sequences` of full length (`max_batch`)
+    need less. What can be wrong without reading a weight is said first.
 
     Raises:
         UsageError: `dtype` or `device` cannot compute, or the tokenizer is missing or is
@@ -64,15 +65,15 @@ def load_engine(
     model = OPTModel(config, torch_dtype, torch_device)
     fill_tensors(checkpoint.index, model.weight_targets(), progress)
     model.finalize(int8=dtype is INT8)
-    return Engine(_runner(model, max_batch), tokenizer, max_batch)
+    return Engine(_runner(model, cache_sequences or max_batch), tokenizer, max_batch)
 
 
-def _runner(model: OPTModel, max_batch: int) -> Runner:
+def _runner(model: OPTModel, cache_sequences: int) -> Runner:
     """With the native kernels where they are compiled. Theirs is a cache of the model's dtype."""
     config, dtype, device = model.config, model.dtype, model.device
     is_native = kernels() is not None and suits(config.head_dim, device)
     cache_dtype = dtype if is_native else default_cache_dtype(dtype, device)
-    num_blocks = num_blocks_for_batch(config, max_batch, cache_dtype, device)
+    num_blocks = num_blocks_for_batch(config, cache_sequences, cache_dtype, device)
     cache = PagedCache(config, num_blocks, cache_dtype, device)
     return Runner(model, cache, paged_attention if is_native else None)
 

@@ -17,7 +17,8 @@ class SamplingParams:
     `temperature` 0 is greedy. `seed` with the request's `choice` and the token's position
     determines each random draw, so a text does not depend on what else is in the batch.
     `logprobs` is how many alternatives to report per token; None reports no logprobs.
-    `score_prompt` also reports the prompt's own tokens (the API's `echo` with `logprobs`).
+    `score_prompt` also reports the prompt's own tokens (the API's `echo` with `logprobs`), from
+    place `score_from` on.
     `top_k` 0 keeps all tokens; `min_p` is a share of the best token's probability.
     `presence_penalty` is taken once from the logit of each token generated before,
     `frequency_penalty` each time it was; `logit_bias` pairs token ids and what is added.
@@ -35,6 +36,7 @@ class SamplingParams:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: tuple[tuple[int, float], ...] = ()
+    score_from: int = 0
 
     @property
     def penalizes(self) -> bool:
