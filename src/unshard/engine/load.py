@@ -61,9 +61,9 @@ def load_engine(
             f"the model a vocabulary of {config.vocab_size}",
             hint="put the tokenizer files that belong to this checkpoint beside it",
         )
-    model = OPTModel(config, torch_dtype, torch_device)
+    model = OPTModel(config, torch_dtype, torch_device, int8=dtype is INT8)
     fill_tensors(checkpoint.index, model.weight_targets(), progress)
-    model.finalize(int8=dtype is INT8)
+    model.finalize()
     return Engine(_runner(model, max_batch), tokenizer, max_batch)
 
 

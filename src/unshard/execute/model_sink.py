@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 import torch
 
@@ -26,13 +27,23 @@ TORCH_DTYPES: Mapping[DType, torch.dtype] = {
 }
 
 
+class Rows(Protocol):
+    """A target that is given its rows in blocks, of different threads in any order."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def put(self, first: int, rows: torch.Tensor) -> None:
+        """`rows`, valid during the call, are rows `[first, first + len(rows))`."""
+
+
 def fill_tensors(
-    index: TensorIndex, targets: Mapping[str, torch.Tensor], progress: Progress | None = None
+    index: TensorIndex, targets: Mapping[str, torch.Tensor | Rows], progress: Progress | None = None
 ) -> None:
     """Copies logical tensor `name` into `targets[name]`, in any dtype and on any device.
 
     Targets may be views, such as the K rows of a fused weight. Memory beyond the targets is
-    a block per thread.
+    a block per thread; a target of the stored dtype is read in place.
 
     Raises:
         CheckpointError: the checkpoint has no such tensor, or it has another shape.
@@ -49,18 +60,39 @@ def fill_tensors(
     progress.start("load", sum(tensor.num_bytes for tensor in planned.values()))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         fills = [pool.submit(_fill, planned[name], targets[name], progress) for name in targets]
-        for fill in fills:
-            fill.result()
+        try:
+            for fill in fills:
+                fill.result()
+        finally:  # of a failure or Ctrl-C: what has not begun is not waited for
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _fill(planned: PlannedTensor, target: torch.Tensor, progress: Progress) -> None:
-    buffers, row = Buffers(), 0
+def _fill(planned: PlannedTensor, target: torch.Tensor | Rows, progress: Progress) -> None:
     dtype = TORCH_DTYPES.get(planned.dtype)
     if dtype is None:
         raise CheckpointError(f"tensor {planned.name}: cannot compute with {planned.dtype.name}")
+    memory = _memory(target, dtype)
     with Reader() as reader, torch.inference_mode():
-        for block in stream(planned, reader, buffers):
-            rows = torch.frombuffer(block, dtype=dtype).reshape(-1, *planned.shape[1:])
-            target[row : row + len(rows)].copy_(rows)
-            row += len(rows)
+        row = 0
+        for block in stream(planned, reader, Buffers(), into=memory):
+            if memory is None:
+                rows = torch.frombuffer(block, dtype=dtype).reshape(-1, *planned.shape[1:])
+                _put(target, row, rows)
+                row += len(rows)
             progress.advance(len(block))
+
+
+def _memory(target: torch.Tensor | Rows, dtype: torch.dtype) -> memoryview | None:
+    """The target's own memory, where stored bytes can be read into it as they are."""
+    if not isinstance(target, torch.Tensor) or target.dtype != dtype:
+        return None
+    if target.device.type != "cpu" or not target.is_contiguous():
+        return None
+    return target.view(-1).view(torch.uint8).numpy().data
+
+
+def _put(target: torch.Tensor | Rows, row: int, rows: torch.Tensor) -> None:
+    if isinstance(target, torch.Tensor):
+        target[row : row + len(rows)].copy_(rows)
+    else:
+        target.put(row, rows)

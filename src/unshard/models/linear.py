@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
@@ -18,16 +20,18 @@ class Linear:
     many to oneDNN, which then loses some percent by laying the weight out at each call. Without
     them oneDNN multiplies from weights that it laid out itself, about twice as fast as from
     row-major ones for few rows; `pack` replaces the weight, so it is never held twice for longer
-    than its own packing. `quantize` rounds it to 8 bits.
+    than its own packing. `quantize` rounds a filled weight to 8 bits, `quantize_rows` one that is
+    to be filled, as its rows come: its fp32 form is never in memory as a whole.
     """
 
-    __slots__ = ("_int8", "_native_rows", "_on_onednn", "bias", "weight")
+    __slots__ = ("_int8", "_native_rows", "_on_onednn", "_rounds", "bias", "weight")
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         self.weight = weight
         self.bias = bias
         self._on_onednn = False
         self._native_rows = 0
+        self._rounds = False
         self._int8: int8.Int8Weight | None = None
 
     @classmethod
@@ -44,8 +48,19 @@ class Linear:
         weight = empty_weight(out_features, in_features, dtype, device)
         return cls(weight, torch.empty(out_features, dtype=dtype, device=device) if bias else None)
 
+    def weight_targets(self, count: int = 1) -> list[Tensor | RoundedRows]:
+        """What to fill with the weight, cut into `count` equal runs of rows."""
+        if not self._rounds:
+            return list(self.weight.chunk(count))
+        num_rows, in_features = self.weight.shape
+        share = num_rows // count
+        return [RoundedRows(self, at * share, (share, in_features)) for at in range(count)]
+
     def pack(self) -> None:
         """Give the weight the layout that computes fastest; it may no longer be readable."""
+        if self._int8 is not None:
+            int8.set_bias(self._int8, self.bias)
+            return
         self.use_row_major()
         if self._on_onednn and not self._native_rows:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, None)  # noqa: SLF001
@@ -57,17 +72,35 @@ class Linear:
         self._native_rows = dense.most_rows(self.weight)
 
     def quantize(self) -> None:
-        """Round the weight to 8 bits, each output channel by its own scale, and pack it.
+        """Round the filled weight to 8 bits, and pack it: as `quantize_rows` would have."""
+        weight = self.weight
+        self.quantize_rows()
+        if self._int8 is None:
+            self.weight = weight.new_empty(weight.shape)
+        for first, rows in int8.in_blocks(weight):
+            self.put_rounded(first, rows)
+        self.pack()
+
+    def quantize_rows(self) -> None:
+        """Have the rows that are to fill the weight rounded to 8 bits, each output channel by its
+        own scale.
 
         Without native kernels the rounded values are multiplied in the weight's own dtype: the
         same up to rounding, with nothing saved.
         """
-        if kernels() is None or not int8.fits(self.weight):
-            self.weight = int8.rounded_to_int8(self.weight)
-            self.pack()
-            return
-        self._int8 = int8.pack(self.weight, self.bias)
-        self.weight = self.weight.new_empty(0)
+        self._rounds = True
+        if kernels() is not None and int8.fits(self.weight):
+            self._int8 = int8.empty(*self.weight.shape)
+            # Keeps the shape and dtype without memory.
+            self.weight = self.weight.new_empty(1).expand(self.weight.shape)
+
+    def put_rounded(self, first: int, rows: Tensor) -> None:
+        """`rows` (n, in), rounded, become rows `[first, first + n)` of the weight."""
+        rows = rows.to(self.weight.dtype)
+        if self._int8 is None:
+            self.weight[first : first + len(rows)] = int8.rounded_to_int8(rows)
+        else:
+            int8.put(self._int8, first, rows)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(T, in) -> (T, out)."""
@@ -89,6 +122,19 @@ class Linear:
             return y
         y = F.linear(x, self.weight, self.bias)
         return y.relu_() if relu else y
+
+
+@dataclass(frozen=True, slots=True)
+class RoundedRows:
+    """Rows of a weight, from `first` on, that are rounded to 8 bits as they are put."""
+
+    linear: Linear
+    first: int
+    shape: tuple[int, int]
+
+    def put(self, first: int, rows: Tensor) -> None:
+        """`rows` (n, in) in any floating-point dtype become rows `[first, first + n)`."""
+        self.linear.put_rounded(self.first + first, rows)
 
 
 def empty_weight(

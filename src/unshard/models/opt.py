@@ -15,9 +15,12 @@ from torch import Tensor
 from unshard.architectures.opt import POSITION_OFFSET, OPTConfig
 from unshard.errors import UsageError
 from unshard.models.attention import Attention
-from unshard.models.linear import Linear, empty_weight
+from unshard.models.linear import Linear, RoundedRows, empty_weight
 
 LAYER_NORM_EPS = 1e-5
+
+Target = Tensor | RoundedRows
+"""What a stored tensor fills: memory, or rows that are rounded as they come."""
 
 
 class LayerNorm(NamedTuple):
@@ -59,24 +62,25 @@ class DecoderLayer:
     def linears(self) -> tuple[Linear, ...]:
         return self.kvq_proj, self.out_proj, self.fc1, self.fc2
 
-    def weight_targets(self) -> Iterator[tuple[str, Tensor]]:
+    def weight_targets(self) -> Iterator[tuple[str, Target]]:
         """(name within the layer, what to fill)."""
-        kvq = self.kvq_proj
-        for part, tensor in (("weight", kvq.weight), ("bias", kvq.bias)):
-            if tensor is not None:
-                for letter, rows in zip("kvq", tensor.chunk(3), strict=True):
-                    yield f"self_attn.{letter}_proj.{part}", rows
-        named: tuple[tuple[str, Linear | LayerNorm], ...] = (
-            ("self_attn.out_proj", self.out_proj),
+        for names, linear in (
+            (tuple(f"self_attn.{letter}_proj" for letter in "kvq"), self.kvq_proj),
+            (("self_attn.out_proj",), self.out_proj),
+            (("fc1",), self.fc1),
+            (("fc2",), self.fc2),
+        ):
+            for name, rows in zip(names, linear.weight_targets(len(names)), strict=True):
+                yield f"{name}.weight", rows
+            if linear.bias is not None:
+                for name, bias in zip(names, linear.bias.chunk(len(names)), strict=True):
+                    yield f"{name}.bias", bias
+        for name, norm in (
             ("self_attn_layer_norm", self.self_attn_norm),
-            ("fc1", self.fc1),
-            ("fc2", self.fc2),
             ("final_layer_norm", self.ffn_norm),
-        )
-        for name, module in named:
-            yield f"{name}.weight", module.weight
-            if module.bias is not None:
-                yield f"{name}.bias", module.bias
+        ):
+            yield f"{name}.weight", norm.weight
+            yield f"{name}.bias", norm.bias
 
 
 class OPTModel:
@@ -84,10 +88,18 @@ class OPTModel:
 
     Life: construct (weights allocated, not filled), fill `weight_targets()`, `finalize()`.
     All methods that compute are to be called under `torch.inference_mode()`.
+
+    `int8` rounds every matrix to 8 bits as it is filled; embeddings, norms and biases stay in
+    `dtype`.
     """
 
     def __init__(
-        self, config: OPTConfig, dtype: torch.dtype, device: torch.device | str = "cpu"
+        self,
+        config: OPTConfig,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+        *,
+        int8: bool = False,
     ) -> None:
         self.config = config
         self.dtype = dtype
@@ -105,9 +117,13 @@ class OPTModel:
         self._output = Linear(
             self._embed_tokens if tied else self._empty(config.vocab_size, embedding)
         )
+        self._int8 = int8
+        if int8:
+            for linear in self._linears():
+                linear.quantize_rows()
         self._finalized = False
 
-    def weight_targets(self) -> dict[str, Tensor]:
+    def weight_targets(self) -> dict[str, Target]:
         """Canonical tensor name -> the tensor (often a view) that has to be filled with it.
 
         Raises:
@@ -115,7 +131,7 @@ class OPTModel:
         """
         if self._finalized:
             raise UsageError("the model's weights are final and cannot be filled again")
-        targets = {
+        targets: dict[str, Target] = {
             "decoder.embed_tokens.weight": self._embed_tokens,
             "decoder.embed_positions.weight": self._embed_positions,
         }
@@ -123,35 +139,36 @@ class OPTModel:
             targets["decoder.layer_norm.weight"] = self._norm.weight
             targets["decoder.layer_norm.bias"] = self._norm.bias
         if self._project_in is not None and self._project_out is not None:
-            targets["decoder.project_in_dim.weight"] = self._project_in.weight
-            targets["decoder.project_out_dim.weight"] = self._project_out.weight
+            (targets["decoder.project_in_dim.weight"],) = self._project_in.weight_targets()
+            (targets["decoder.project_out_dim.weight"],) = self._project_out.weight_targets()
         if not self.config.tied_embeddings:
-            targets["decoder.output_projection.weight"] = self._output.weight
+            (targets["decoder.output_projection.weight"],) = self._output.weight_targets()
         for number, layer in enumerate(self._layers):
             for name, tensor in layer.weight_targets():
                 targets[f"decoder.layers.{number}.{name}"] = tensor
         return targets
 
-    def finalize(self, *, int8: bool = False) -> None:
-        """Give the filled weights the layout that computes fastest, one by one. Idempotent.
-
-        `int8` rounds every matrix to 8 bits first; embeddings, norms and biases stay as they are.
-        """
+    def finalize(self) -> None:
+        """Give the filled weights the layout that computes fastest, one by one. Idempotent."""
         if self._finalized:
             return
         self._finalized = True
-        linears = [linear for layer in self._layers for linear in layer.linears()]
-        if self._project_in is not None and self._project_out is not None:
-            linears += self._project_in, self._project_out
-        if int8 or not self.config.tied_embeddings:
-            linears.append(self._output)
-        else:
-            self._output.use_row_major()
-        for linear in linears:
-            if int8:
-                linear.quantize()
+        for linear in self._linears():
+            linear.pack()
+        if self.config.tied_embeddings:
+            if self._int8:
+                self._output.quantize()
             else:
-                linear.pack()
+                self._output.use_row_major()
+
+    def _linears(self) -> Iterator[Linear]:
+        """All with a weight of their own."""
+        for layer in self._layers:
+            yield from layer.linears()
+        if self._project_in is not None and self._project_out is not None:
+            yield from (self._project_in, self._project_out)
+        if not self.config.tied_embeddings:
+            yield self._output
 
     def hidden_states(self, token_ids: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         """Last hidden states of a step's tokens, normalised (pre-norm) and projected (350M).
