@@ -14,7 +14,7 @@ from unshard.kernels.pages import use_large_pages
 
 _OUTPUTS = 64  # side by side in the packed weight; `OUTPUTS` of native/job.h
 _MOST_INPUTS = 65536  # beyond, 32-bit sums could overflow
-_ELEMENTS_AT_ONCE = 1 << 20  # bounds the memory for packing
+_ELEMENTS_AT_ONCE = 1 << 18  # bounds the memory for packing
 
 
 def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -23,7 +23,8 @@ def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
     Symmetric, each output channel by its own largest weight.
     """
     rows = weight.float()
-    scales = rows.abs().amax(1) / 127
+    lowest, highest = torch.aminmax(rows, dim=1)
+    scales = torch.maximum(-lowest, highest) / 127
     return (rows / scales.clamp_min(1e-30)[:, None]).round_(), scales
 
 

@@ -20,8 +20,8 @@ class Linear:
     many to oneDNN, which then loses some percent by laying the weight out at each call. Without
     them oneDNN multiplies from weights that it laid out itself, about twice as fast as from
     row-major ones for few rows; `pack` replaces the weight, so it is never held twice for longer
-    than its own packing. `quantize` rounds a filled weight to 8 bits, `quantize_rows` one that is
-    to be filled, as its rows come: its fp32 form is never in memory as a whole.
+    than its own packing. `quantize_rows` has the weight rounded to 8 bits as its rows come, so
+    that it is never in memory as a whole before.
     """
 
     __slots__ = ("_int8", "_native_rows", "_on_onednn", "_rounds", "bias", "weight")
@@ -71,16 +71,6 @@ class Linear:
         self._on_onednn = onednn_multiplies(self.weight)
         self._native_rows = dense.most_rows(self.weight)
 
-    def quantize(self) -> None:
-        """Round the filled weight to 8 bits, and pack it: as `quantize_rows` would have."""
-        weight = self.weight
-        self.quantize_rows()
-        if self._int8 is None:
-            self.weight = weight.new_empty(weight.shape)
-        for first, rows in int8.in_blocks(weight):
-            self.put_rounded(first, rows)
-        self.pack()
-
     def quantize_rows(self) -> None:
         """Have the rows that are to fill the weight rounded to 8 bits, each output channel by its
         own scale.
@@ -89,10 +79,13 @@ class Linear:
         same up to rounding, with nothing saved.
         """
         self._rounds = True
-        if kernels() is not None and int8.fits(self.weight):
-            self._int8 = int8.empty(*self.weight.shape)
-            # Keeps the shape and dtype without memory.
-            self.weight = self.weight.new_empty(1).expand(self.weight.shape)
+        weight = self.weight
+        out_features, in_features = weight.shape
+        if kernels() is not None and int8.fits(weight):
+            self._int8 = int8.empty(out_features, in_features)
+            self.weight = weight.new_empty(1).expand_as(weight)  # no memory, but shape and dtype
+        else:  # in memory of its own: an embedding table stays exact
+            self.weight = empty_weight(out_features, in_features, weight.dtype, weight.device)
 
     def put_rounded(self, first: int, rows: Tensor) -> None:
         """`rows` (n, in), rounded, become rows `[first, first + n)` of the weight."""
@@ -130,10 +123,14 @@ class RoundedRows:
 
     linear: Linear
     first: int
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
+    exact: Tensor | None = None
+    """Takes the rows as they are, too: the embedding table that is also this weight."""
 
     def put(self, first: int, rows: Tensor) -> None:
         """`rows` (n, in) in any floating-point dtype become rows `[first, first + n)`."""
+        if self.exact is not None:
+            self.exact[first : first + len(rows)] = rows
         self.linear.put_rounded(self.first + first, rows)
 
 

@@ -117,7 +117,6 @@ class OPTModel:
         self._output = Linear(
             self._embed_tokens if tied else self._empty(config.vocab_size, embedding)
         )
-        self._int8 = int8
         if int8:
             for linear in self._linears():
                 linear.quantize_rows()
@@ -143,6 +142,10 @@ class OPTModel:
             (targets["decoder.project_out_dim.weight"],) = self._project_out.weight_targets()
         if not self.config.tied_embeddings:
             (targets["decoder.output_projection.weight"],) = self._output.weight_targets()
+        elif self._output.weight is not self._embed_tokens:
+            targets["decoder.embed_tokens.weight"] = RoundedRows(
+                self._output, 0, self._embed_tokens.shape, exact=self._embed_tokens
+            )
         for number, layer in enumerate(self._layers):
             for name, tensor in layer.weight_targets():
                 targets[f"decoder.layers.{number}.{name}"] = tensor
@@ -154,21 +157,17 @@ class OPTModel:
             return
         self._finalized = True
         for linear in self._linears():
-            linear.pack()
-        if self.config.tied_embeddings:
-            if self._int8:
-                self._output.quantize()
+            if linear.weight is self._embed_tokens:
+                linear.use_row_major()
             else:
-                self._output.use_row_major()
+                linear.pack()
 
     def _linears(self) -> Iterator[Linear]:
-        """All with a weight of their own."""
         for layer in self._layers:
             yield from layer.linears()
         if self._project_in is not None and self._project_out is not None:
             yield from (self._project_in, self._project_out)
-        if not self.config.tied_embeddings:
-            yield self._output
+        yield self._output
 
     def hidden_states(self, token_ids: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         """Last hidden states of a step's tokens, normalised (pre-norm) and projected (350M).
