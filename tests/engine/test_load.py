@@ -96,10 +96,10 @@ def test_a_tokenizer_of_a_larger_model_is_refused(checkpoint, tmp_path):
 def test_the_cache_takes_a_quarter_of_the_free_memory(monkeypatch, free_blocks, wanted):
     config = OPTConfig(2, 64, 4, 128, 1000, 2040, 64)
     cpu = torch.device("cpu")
-    monkeypatch.setattr(paged_cache, "_free_bytes", lambda _: free_blocks * 2 * 2 * 64 * 16 * 4)
+    monkeypatch.setattr(paged_cache, "free_bytes", lambda _: free_blocks * 2 * 2 * 64 * 16 * 4)
     assert paged_cache.num_blocks_for_batch(config, 5, torch.float32, cpu) == wanted
     monkeypatch.undo()
-    assert paged_cache._free_bytes(cpu) > 1 << 20
+    assert paged_cache.free_bytes(cpu) > 1 << 20
 
 
 def test_an_activation_that_is_not_computed_is_refused(checkpoint):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +25,7 @@ class Linear:
     that it is never in memory as a whole before.
     """
 
-    __slots__ = ("_int8", "_native_rows", "_on_onednn", "_rounds", "bias", "weight")
+    __slots__ = ("_int8", "_native_rows", "_on_onednn", "_rounds", "bias", "stays", "weight")
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         self.weight = weight
@@ -32,6 +33,8 @@ class Linear:
         self._on_onednn = False
         self._native_rows = 0
         self._rounds = False
+        self.stays = False
+        """Whether the weight is to stay where it is: the embedding table, or part of a file."""
         self._int8: int8.Int8Weight | None = None
 
     @classmethod
@@ -51,25 +54,25 @@ class Linear:
     def weight_targets(self, count: int = 1) -> list[Tensor | RoundedRows]:
         """What to fill with the weight, cut into `count` equal runs of rows."""
         if not self._rounds:
-            return list(self.weight.chunk(count))
+            return list(self.weight.chunk(count)) if count > 1 else [self.weight]
         num_rows, in_features = self.weight.shape
         share = num_rows // count
         return [RoundedRows(self, at * share, (share, in_features)) for at in range(count)]
 
     def pack(self) -> None:
-        """Give the weight the layout that computes fastest; it may no longer be readable."""
+        """Give the weight the layout that computes fastest, in which it may no longer be
+        readable, unless it `stays`."""
         if self._int8 is not None:
             int8.set_bias(self._int8, self.bias)
             return
-        self.use_row_major()
-        if self._on_onednn and not self._native_rows:
-            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, None)  # noqa: SLF001
-
-    def use_row_major(self) -> None:
-        """Multiply as fast as the row-major weight allows, which stays readable: for the output
-        projection that is also the embedding table."""
         self._on_onednn = onednn_multiplies(self.weight)
         self._native_rows = dense.most_rows(self.weight)
+        if self._on_onednn and not self._native_rows and not self.stays:
+            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, None)  # noqa: SLF001
+
+    def stay_in(self, weight: Tensor) -> None:
+        """Multiply from `weight` (out, in), which is filled, and where it lies."""
+        self.weight, self.stays = weight, True
 
     def quantize_rows(self) -> None:
         """Have the rows that are to fill the weight rounded to 8 bits, each output channel by its
@@ -115,6 +118,27 @@ class Linear:
             return y
         y = F.linear(x, self.weight, self.bias)
         return y.relu_() if relu else y
+
+
+class SideBySide:
+    """Linears of one input as one layer, their outputs side by side: for weights that do not lie
+    so. `bias` is that of the whole."""
+
+    __slots__ = ("bias", "linears")
+
+    def __init__(self, weights: Sequence[Tensor], bias: Tensor) -> None:
+        self.bias = bias
+        self.linears = tuple(map(Linear, weights, bias.chunk(len(weights))))
+        for linear in self.linears:
+            linear.stays = True
+
+    def weight_targets(self) -> list[Tensor | RoundedRows]:
+        """What to fill with the weight of each."""
+        return [target for linear in self.linears for target in linear.weight_targets()]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(T, in) -> (T, out)."""
+        return torch.cat([linear(x) for linear in self.linears], 1)
 
 
 @dataclass(frozen=True, slots=True)

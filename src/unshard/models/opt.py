@@ -6,7 +6,7 @@ decode step is some hundred small kernels, and a module call costs as much as th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from unshard.architectures.opt import POSITION_OFFSET, OPTConfig
 from unshard.errors import UsageError
 from unshard.models.attention import Attention
-from unshard.models.linear import Linear, RoundedRows, empty_weight
+from unshard.models.linear import Linear, RoundedRows, SideBySide, empty_weight
 
 LAYER_NORM_EPS = 1e-5
 
@@ -41,7 +41,9 @@ class DecoderLayer:
     def __init__(self, config: OPTConfig, dtype: torch.dtype, device: torch.device) -> None:
         hidden, ffn = config.hidden_size, config.ffn_dim
         self._pre_norm = config.pre_norm
-        self.kvq_proj = Linear.empty(hidden, 3 * hidden, bias=True, dtype=dtype, device=device)
+        self.kvq_proj: Linear | SideBySide = Linear.empty(
+            hidden, 3 * hidden, bias=True, dtype=dtype, device=device
+        )
         self.out_proj = Linear.empty(hidden, hidden, bias=True, dtype=dtype, device=device)
         self.fc1 = Linear.empty(hidden, ffn, bias=True, dtype=dtype, device=device)
         self.fc2 = Linear.empty(ffn, hidden, bias=True, dtype=dtype, device=device)
@@ -60,7 +62,20 @@ class DecoderLayer:
         return self.ffn_norm(x)
 
     def linears(self) -> tuple[Linear, ...]:
-        return self.kvq_proj, self.out_proj, self.fc1, self.fc2
+        kvq = self.kvq_proj
+        first = kvq.linears if isinstance(kvq, SideBySide) else (kvq,)
+        return *first, self.out_proj, self.fc1, self.fc2
+
+    def map_weights(self, mapped: Mapping[str, Tensor]) -> None:
+        """As of `OPTModel`; by name within the layer."""
+        kvq = [mapped.get(f"self_attn.{letter}_proj.weight") for letter in "kvq"]
+        weights = [weight for weight in kvq if weight is not None]
+        if len(weights) == len(kvq) and self.kvq_proj.bias is not None:
+            self.kvq_proj = SideBySide(weights, self.kvq_proj.bias)
+        others = {"self_attn.out_proj": self.out_proj, "fc1": self.fc1, "fc2": self.fc2}
+        for name, linear in others.items():
+            if (weight := mapped.get(f"{name}.weight")) is not None:
+                linear.stay_in(weight)
 
     def weight_targets(self) -> Iterator[tuple[str, Target]]:
         """(name within the layer, what to fill)."""
@@ -70,8 +85,12 @@ class DecoderLayer:
             (("fc1",), self.fc1),
             (("fc2",), self.fc2),
         ):
-            for name, rows in zip(names, linear.weight_targets(len(names)), strict=True):
-                yield f"{name}.weight", rows
+            if isinstance(linear, SideBySide):
+                weights = linear.weight_targets()
+            else:
+                weights = linear.weight_targets(len(names))
+            for name, weight in zip(names, weights, strict=True):
+                yield f"{name}.weight", weight
             if linear.bias is not None:
                 for name, bias in zip(names, linear.bias.chunk(len(names)), strict=True):
                     yield f"{name}.bias", bias
@@ -117,10 +136,37 @@ class OPTModel:
         self._output = Linear(
             self._embed_tokens if tied else self._empty(config.vocab_size, embedding)
         )
+        self._output.stays = tied
         if int8:
             for linear in self._linears():
                 linear.quantize_rows()
         self._finalized = False
+
+    def map_weights(self, mapped: Mapping[str, Tensor]) -> None:
+        """Use these filled matrices, by canonical name, where they lie, in place of memory to
+        fill: parts of files that may be larger than the memory. They have the model's dtype.
+
+        What is used so is its own target of `weight_targets`. Without `int8` only.
+        """
+        tokens, positions = "decoder.embed_tokens.weight", "decoder.embed_positions.weight"
+        self._embed_positions = mapped.get(positions, self._embed_positions)
+        linears = {
+            "decoder.project_in_dim.weight": self._project_in,
+            "decoder.project_out_dim.weight": self._project_out,
+            "decoder.output_projection.weight": self._output,
+        }
+        if tokens in mapped:
+            self._embed_tokens = mapped[tokens]
+            if self.config.tied_embeddings:
+                self._output.stay_in(mapped[tokens])
+        for name, linear in linears.items():
+            if linear is not None and name in mapped:
+                linear.stay_in(mapped[name])
+        for number, layer in enumerate(self._layers):
+            prefix = f"decoder.layers.{number}."
+            layer.map_weights(
+                {n.removeprefix(prefix): t for n, t in mapped.items() if n.startswith(prefix)}
+            )
 
     def weight_targets(self) -> dict[str, Target]:
         """Canonical tensor name -> the tensor (often a view) that has to be filled with it.
@@ -157,10 +203,7 @@ class OPTModel:
             return
         self._finalized = True
         for linear in self._linears():
-            if linear.weight is self._embed_tokens:
-                linear.use_row_major()
-            else:
-                linear.pack()
+            linear.pack()
 
     def _linears(self) -> Iterator[Linear]:
         for layer in self._layers:
