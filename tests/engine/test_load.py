@@ -2,6 +2,7 @@
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -100,6 +101,18 @@ def test_the_cache_takes_a_quarter_of_the_free_memory(monkeypatch, free_blocks, 
     assert paged_cache.num_blocks_for_batch(config, 5, torch.float32, cpu) == wanted
     monkeypatch.undo()
     assert paged_cache.free_bytes(cpu) > 1 << 20
+
+
+def test_loading_leaves_torch_its_threads(checkpoint):
+    """Those of the engine's own thread too, which begins later."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        load(checkpoint)
+        with ThreadPoolExecutor(1) as later:
+            assert later.submit(torch.get_num_threads).result() == torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_an_activation_that_is_not_computed_is_refused(checkpoint):
