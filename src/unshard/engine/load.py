@@ -9,6 +9,7 @@ import torch
 from unshard.dtypes import BFLOAT16, FLOAT16, FLOAT32, INT8, DType
 from unshard.engine.engine import Engine
 from unshard.engine.paged_cache import PagedCache, default_cache_dtype, num_blocks_for_batch
+from unshard.engine.room import map_what_does_not_fit
 from unshard.engine.runner import Runner
 from unshard.engine.tokenizer import Tokenizer
 from unshard.errors import UsageError
@@ -17,7 +18,7 @@ from unshard.index.checkpoint import Checkpoint
 from unshard.kernels.attention import paged_attention, suits
 from unshard.kernels.library import kernels
 from unshard.models.opt import OPTModel
-from unshard.progress import Progress
+from unshard.progress import Progress, Silent
 
 _TORCH_DTYPES = {
     FLOAT32: torch.float32,
@@ -44,7 +45,7 @@ def load_engine(
 
     Raises:
         UsageError: `dtype` or `device` cannot compute, or the tokenizer is missing or is
-            another model's.
+            another model's, or the weights exceed the memory and cannot stay in the files.
         FormatError: a tokenizer file or a weight file is damaged.
     """
     torch_dtype, torch_device = _torch_dtype(dtype), _torch_device(device)
@@ -62,9 +63,16 @@ def load_engine(
             f"the model a vocabulary of {config.vocab_size}",
             hint="put the tokenizer files that belong to this checkpoint beside it",
         )
-    model = OPTModel(config, torch_dtype, torch_device)
-    fill_tensors(checkpoint.index, model.weight_targets(), progress)
-    model.finalize(int8=dtype is INT8)
+    model = OPTModel(config, torch_dtype, torch_device, int8=dtype is INT8)
+    progress = progress or Silent()
+    mapped = map_what_does_not_fit(checkpoint, model, progress)
+    targets = {
+        name: target
+        for name, target in model.weight_targets().items()
+        if target is not mapped.get(name)
+    }
+    fill_tensors(checkpoint.index, targets, progress)
+    model.finalize()
     return Engine(_runner(model, cache_sequences or max_batch), tokenizer, max_batch)
 
 
