@@ -249,8 +249,13 @@ def test_an_answer_that_ends_before_the_length_it_tells_is_a_failure(tmp_path):
     link = PresignedTemplate.parse(f"http://127.0.0.1:{server.server_port}/w/a.pt")
     try:
         with pytest.raises(TransferError, match="given up after 3 attempts: the answer ended"):
-            download(link, ["a.pt"], tmp_path, retry=RetryPolicy(attempts=3, first_delay_s=0))
+            download(
+                link,
+                ["a.pt"],
+                tmp_path,
+                max_connections=1,
+                retry=RetryPolicy(attempts=3, first_delay_s=0),
+            )
     finally:
         server.stop()
-    assert asked[0] is None
-    assert set(asked[1:]) == {"bytes=100-"}
+    assert asked == [None, "bytes=100-", "bytes=100-"]
