@@ -260,6 +260,7 @@ class Transfer:
                     if not share.num_bytes or num_bytes < len(chunk):
                         return
                     self._assembly.sync_now_and_then()
+                raise InterruptedTransferError("the answer ended before the length that it tells")
             finally:
                 self._session.budget.earn(connection.num_bytes)
 

@@ -217,9 +217,9 @@ class _Wire:
 
 def _shut_down(sock: socket.socket) -> None:
     # The plain socket's method even for TLS: SSLSocket's would first take away the state
-    # that another thread is reading with.
+    # that another thread is reading with. TLS inside the TLS to a proxy is no socket at all.
     with contextlib.suppress(OSError):  # it is closed or was never connected
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        socket.socket.shutdown(getattr(sock, "socket", sock), socket.SHUT_RDWR)
 
 
 class _SignedHTTPConnection(HTTPConnection):
