@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unshard.engine.history import History
 from unshard.engine.request import SamplingParams
 from unshard.engine.sampler import Draw, sample, uniform
 from unshard.engine.scoring import score_tokens
@@ -13,6 +14,14 @@ from unshard.engine.truncation import Kept, best_tokens
 from unshard.errors import UnshardError
 
 LOGITS = np.array([0.3, 2.0, -1.0, 1.2, 0.9, -3.0, 1.9, 0.0], dtype=np.float32)
+
+
+def said(params, generated, prompt_ids=(2,)):
+    """The history of a text that said `generated`."""
+    history = History(params, prompt_ids)
+    for token_id in generated:
+        history.add(token_id)
+    return history
 
 
 def oracle(logits, temperature, top_p):
@@ -87,11 +96,11 @@ def test_bias_and_penalties_move_the_best_token():
         SamplingParams(temperature=0, presence_penalty=-4.0),
         SamplingParams(temperature=0),
     ]
-    draws = [Draw(each, 0, 0, 4, generated=(1, 1, 7)) for each in params]
+    draws = [Draw(each, 0, 0, 4, said(each, (1, 1, 7))) for each in params]
     before = logits.clone()
     assert sample(logits, draws) == [5, 6, 1, 1, 1]
     assert torch.equal(logits, before)
-    often = Draw(params[2], 0, 0, 4, generated=(1, 1, 1))
+    often = Draw(params[2], 0, 0, 4, said(params[2], (1, 1, 1)))
     assert sample(logits[:1], [often]) == [6]
 
 
@@ -99,21 +108,21 @@ def test_rows_do_not_depend_on_their_neighbours():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(40, 50, generator=generator) * 3
     rng = np.random.default_rng(0)
-    draws = [
-        Draw(
-            SamplingParams(
-                temperature=float(rng.choice([0.0, 0.3, 1.0])),
-                top_p=float(rng.choice([0.0, 0.5, 0.95, 1.0])),
-                top_k=int(rng.choice([0, 0, 5])),
-                min_p=float(rng.choice([0.0, 0.0, 0.1])),
-                frequency_penalty=float(rng.choice([0.0, 0.5])),
-            ),
-            seed=int(rng.integers(5)),
-            choice=row % 2,
-            position=row,
-            generated=range(row),
+    params = [
+        SamplingParams(
+            temperature=float(rng.choice([0.0, 0.3, 1.0])),
+            top_p=float(rng.choice([0.0, 0.5, 0.95, 1.0])),
+            top_k=int(rng.choice([0, 0, 5])),
+            min_p=float(rng.choice([0.0, 0.0, 0.1])),
+            frequency_penalty=float(rng.choice([0.0, 0.5])),
+            repetition_penalty=float(rng.choice([1.0, 1.3])),
+            min_tokens=int(rng.choice([0, 20])),
         )
-        for row in range(40)
+        for _ in range(40)
+    ]
+    draws = [
+        Draw(each, int(rng.integers(5)), row % 2, row, said(each, range(row)))
+        for row, each in enumerate(params)
     ]
     together = sample(logits, draws)
     assert together == [sample(logits[i : i + 1], [d])[0] for i, d in enumerate(draws)]

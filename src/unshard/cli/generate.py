@@ -7,6 +7,7 @@ import sys
 import click
 
 from unshard.cli.deferred import deferred
+from unshard.engine.request import SamplingParams
 from unshard.errors import UsageError
 
 generate = deferred("unshard.cli.generation", "generate")
@@ -27,6 +28,24 @@ generate = deferred("unshard.cli.generation", "generate")
     help="0 is greedy: the best token each time.",
 )
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True)
+@click.option(
+    "--top-k", type=click.IntRange(0), default=0, help="Only the k best tokens; 0 is all."
+)
+@click.option(
+    "--min-p",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    help="Only tokens with at least this share of the best one's probability.",
+)
+@click.option(
+    "--repetition-penalty",
+    type=click.FloatRange(0.01, 2),
+    default=1.0,
+    help="Above 1: tokens of the prompt and the text become less likely.",
+)
+@click.option(
+    "--min-tokens", type=click.IntRange(0), default=0, help="None of the first so many ends it."
+)
 @click.option("--seed", type=int, help="Same seed, same text.  [default: a new one each time]")
 @click.option("--stop", multiple=True, help="End before this text. May be given several times.")
 @click.option("-n", "choices", type=click.IntRange(1, 64), default=1, show_default=True)
@@ -43,6 +62,10 @@ def command(
     max_tokens: int,
     temperature: float,
     top_p: float,
+    top_k: int,
+    min_p: float,
+    repetition_penalty: float,
+    min_tokens: int,
     seed: int | None,
     stop: tuple[str, ...],
     choices: int,
@@ -59,11 +82,17 @@ def command(
     generate(
         source,
         text,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        seed=seed,
-        stop=stop,
+        SamplingParams(
+            max_tokens,
+            temperature,
+            top_p,
+            stop,
+            seed,
+            top_k=top_k,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            min_tokens=min_tokens,
+        ),
         choices=choices,
         dtype=dtype,
         device=device,

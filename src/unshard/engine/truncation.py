@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from unshard.engine.request import SamplingParams
-
 BEST_GUESSES = (512, 4096)
 """How many of the best tokens are looked at first, and if it takes more, then. Sorting a whole
 vocabulary takes as long as a small model; its best part nearly always holds all that are kept."""
@@ -27,10 +25,6 @@ class Kept:
     mass. Source: arXiv:1904.09751, metaseq's sequence generator."""
     min_p: float
     """A token is kept with at least this share of the best one's probability."""
-
-    @classmethod
-    def of(cls, params: SamplingParams) -> Kept:
-        return cls(params.top_k, params.top_p, params.min_p)
 
     @property
     def is_fewer(self) -> bool:
@@ -69,7 +63,7 @@ def best_tokens(probabilities: Tensor, kept: Sequence[Kept]) -> tuple[Tensor, Te
 
 def _num_kept(masses: Tensor, kept: Sequence[Kept], size: int) -> Tensor:
     """How many of the first `masses` (n, m), the best first, each row keeps: (n,)."""
-    rules = [(rule.top_k or size, rule.top_p, rule.min_p) for rule in kept]
+    rules = [(min(rule.top_k or size, size), rule.top_p, rule.min_p) for rule in kept]
     columns = torch.tensor(rules, dtype=torch.float64, device=masses.device).T[..., None]
     top_k, top_p, min_p = columns.unbind()
     among = torch.arange(masses.shape[1], device=masses.device) < top_k
