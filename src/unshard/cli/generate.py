@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import click
 
@@ -55,6 +54,24 @@ DEFAULT_MAX_BATCH = 32
 )
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True)
 @click.option(
+    "--top-k", type=click.IntRange(0), default=0, help="Only the k best tokens; 0 is all."
+)
+@click.option(
+    "--min-p",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    help="Only tokens with at least this share of the best one's probability.",
+)
+@click.option(
+    "--repetition-penalty",
+    type=click.FloatRange(0.01, 2),
+    default=1.0,
+    help="Above 1: tokens of the prompt and the text become less likely.",
+)
+@click.option(
+    "--min-tokens", type=click.IntRange(0), default=0, help="None of the first so many ends it."
+)
+@click.option(
     "--seed", type=int, help="Same seed, same text.  [default: a new one each time; 0 with --input]"
 )
 @click.option("--stop", multiple=True, help="End before this text. May be given several times.")
@@ -76,6 +93,10 @@ def command(
     max_tokens: int,
     temperature: float,
     top_p: float,
+    top_k: int,
+    min_p: float,
+    repetition_penalty: float,
+    min_tokens: int,
     seed: int | None,
     stop: tuple[str, ...],
     choices: int,
@@ -84,18 +105,22 @@ def command(
 ) -> None:
     if any(not each for each in stop):
         raise UsageError("--stop is empty", hint="leave it away, or give the text to stop at")
-    sampling: dict[str, Any] = {
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "top_p": top_p,
-        "seed": seed,
-        "stop": stop,
-    }
+    params = SamplingParams(
+        max_tokens,
+        temperature,
+        top_p,
+        stop,
+        seed,
+        top_k=top_k,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        min_tokens=min_tokens,
+    )
     machine = {"dtype": dtype, "device": device}
     if prompt is not None and lines is None:
         if output is not None:
             raise UsageError("--output goes with --input", hint="redirect stdout: > PATH")
-        generate(source, _text(prompt), **sampling, choices=choices, **machine)
+        generate(source, _text(prompt), params, choices=choices, **machine)
         return
     if prompt is not None or lines is None:
         raise UsageError("it takes either PROMPT or --input")
@@ -104,7 +129,6 @@ def command(
             "-n does not go with --input",
             hint="give a line for each continuation, with a `seed` of its own",
         )
-    params = SamplingParams(**sampling)
     generate_lines(source, lines, output, params, max_batch=max_batch, **machine)
 
 

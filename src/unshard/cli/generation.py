@@ -6,6 +6,7 @@ import secrets
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import click
 
@@ -21,20 +22,18 @@ from unshard.index.build import open_checkpoint
 def generate(
     source: str,
     prompt: str,
+    params: SamplingParams,
     *,
-    max_tokens: int,
-    temperature: float,
-    top_p: float,
-    seed: int | None,
-    stop: tuple[str, ...],
     choices: int,
     dtype: str,
     device: str,
 ) -> None:
-    """Prints `choices` continuations of `prompt`; a single one as it is written.
+    """Prints `choices` continuations of `prompt`; a single one as it is written. Without a seed
+    `params` get one, which is told.
 
     Raises:
-        RequestError: the prompt and its continuation do not fit the context.
+        RequestError: the prompt and its continuation do not fit the context, or `params` ask
+            for what cannot be.
         UsageError, FormatError, CheckpointError: as from opening and loading `source`.
     """
     checkpoint = open_checkpoint(source)
@@ -46,13 +45,8 @@ def generate(
             max_batch=choices,
             progress=reporter,
         )
-    params = SamplingParams(
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        stop=stop,
-        seed=secrets.randbits(32) if seed is None else seed,
-    )
+    if params.seed is None:
+        params = replace(params, seed=secrets.randbits(32))
     prompt_ids = engine.tokenizer.prompt_ids(prompt)
     for choice in range(choices):
         engine.add(GenerationRequest(str(choice), prompt_ids, params, choice))

@@ -13,8 +13,15 @@ from unshard.engine.tokenizer import Tokenizer
 from unshard.errors import FormatError
 from unshard.library.input_lines import InputLine
 
-_NUMBERS = ("temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty")
-_INTEGERS = ("max_tokens", "top_k", "seed")
+_NUMBERS = (
+    "temperature",
+    "top_p",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+)
+_INTEGERS = ("max_tokens", "min_tokens", "top_k", "seed")
 _FIELDS = {"id", "prompt", "stop", *_NUMBERS, *_INTEGERS}
 
 
