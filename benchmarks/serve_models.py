@@ -60,8 +60,8 @@ def write(shape: str, dtype: str, folder: Path) -> None:
 def convert_to_ctranslate2(model: Path, dtype: str, folder: Path) -> None:
     """As its converter does, which also wants a tokenizer: here a token's name is its number."""
     from ctranslate2.converters.transformers import (  # noqa: PLC0415
-        TransformersConverter,
         _MODEL_LOADERS,
+        TransformersConverter,
     )
 
     loader = type(_MODEL_LOADERS["OPTConfig"])

@@ -92,12 +92,20 @@ def by_ctranslate2(model: str, dtype: str, threads: int) -> Generate:
     vocabulary = json.loads(Path(model, "vocabulary.json").read_text())
 
     def generate(prompts: list[list[int]], counts: list[int]) -> list[int]:
+        generated = [0] * len(prompts)
+
+        def is_enough(token: Any) -> bool:
+            generated[token.batch_id] += 1
+            return generated[token.batch_id] >= counts[token.batch_id]
+
+        # The steps in which a longer prompt is still read count as its output's.
+        most = max(counts) + max(map(len, prompts)) - min(map(len, prompts))
         results = generator.generate_batch(
             [[vocabulary[token_id] for token_id in prompt] for prompt in prompts],
-            max_length=max(counts),
-            min_length=max(counts),
+            max_length=most,
+            min_length=most,
             include_prompt_in_result=False,
-            callback=lambda token: token.step + 1 >= counts[token.batch_id],
+            callback=is_enough,
         )
         return [len(result.sequences_ids[0]) for result in results]
 
