@@ -170,7 +170,7 @@ def test_shapes_that_the_kernel_lacks_go_to_torch(level):
     assert same_bits(step.attend()[0], step.attend(torch_paged_attention)[0])
 
 
-def test_without_kernels_it_is_torch(monkeypatch):
-    monkeypatch.setenv("UNSHARD_KERNELS", "off")
+def test_without_kernels_it_is_torch(switch):
+    switch("off")
     step = Step.of([(20, 1), (30, 20)], 64)
     assert same_bits(step.attend()[0], step.attend(torch_paged_attention)[0])
