@@ -233,6 +233,8 @@ def measure(
                 figures = run(contestant, models[name], dtype, cases, arguments.threads, number)
                 runs[name].append(figures)
             except RuntimeError as error:
+                if name.startswith(OURS):
+                    raise
                 failed.add(name)
                 print(f"left out: {name}, {shape} {dtype}: {error}")
     runs = {name: each for name, each in runs.items() if name not in failed and each}
@@ -327,7 +329,7 @@ def report(
         for name, found in runs.items()
     }
     for name, figures in medians.items():
-        print(f"| {name} | {' | '.join(f'{figures[column]:.3g}' for column in columns)} |")
+        print(f"| {name} | {' | '.join(f'{figures[column]:.4g}' for column in columns)} |")
     found = {"figures": medians, "ceilings": {"all": limit}}
     for name in (OURS, f"{OURS} torch-only"):
         best = {column: ratio_to_best(name, column, runs) for column in columns}
