@@ -172,7 +172,7 @@ def test_what_the_kernel_lacks_is_refused(level):
         Step.of([(20, 1)], 24).attend()
 
 
-def test_without_kernels_it_says_how_to_have_them(monkeypatch):
-    monkeypatch.setenv("UNSHARD_KERNELS", "off")
+def test_without_kernels_it_says_how_to_have_them(switch):
+    switch("off")
     with pytest.raises(UsageError, match="not compiled"):
         Step.of([(20, 1), (30, 20)], 64).attend()

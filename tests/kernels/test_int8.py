@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unshard.kernels import int8
-from unshard.kernels.library import SWITCH, levels
+from unshard.kernels.library import levels
 
 DTYPES = [torch.float32, torch.bfloat16]
 
@@ -68,11 +68,11 @@ def test_it_is_the_layer_of_the_rounded_values(level, shape, wide, relu, dtype):
 
 @pytest.mark.parametrize("wide", [True, False])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_level_gives_the_same_bits(compiled, monkeypatch, dtype, wide):
+def test_every_level_gives_the_same_bits(compiled, switch, dtype, wide):
     weight, bias = layer(200, 130)
     packed, x, found = int8.pack(weight, bias), rows(7, 130, dtype), []
     for name in levels():
-        monkeypatch.setenv(SWITCH, name)
+        switch(name)
         found.append(int8.linear(packed, x, wide=wide))
     assert all(torch.equal(found[0], each) for each in found)
 
