@@ -239,6 +239,7 @@ def test_an_answer_that_ends_before_the_length_it_tells_is_a_failure(tmp_path):
     def decide(request):
         asked.append(request.range)
         headers = {"Content-Length": "5000", "Transfer-Encoding": "chunked", "ETag": '"e"'}
+        headers["Connection"] = "close"
         if request.range:
             headers["Content-Range"] = "bytes 100-4999/5000"
             headers["Content-Length"] = "4900"
