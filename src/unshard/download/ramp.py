@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable
 
-FIRST_CONNECTIONS = 8
+FIRST_CONNECTIONS = 4
 """More of them from the beginning would only wait for the processor where the line is fast."""
 USUAL_CONNECTIONS = 32
 """Most servers bear so many, and waiting for answers costs nothing: no more is proved by rates."""
