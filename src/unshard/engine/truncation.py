@@ -11,9 +11,11 @@ from torch.nn.functional import pad
 
 GROUP = 32
 """Neighbouring tokens of which the best tells where the best of all begin. Sorting a whole
-vocabulary takes as long as a small model; so does looking for its best part by comparison."""
+vocabulary takes as long as a small model, comparing it with one mass next to nothing."""
 LIKELY = 128
-"""Of so many tokens at least, the best, a nucleus is looked for first."""
+"""Among so many of the best tokens, or a few more, a nucleus is looked for first."""
+NUCLEUS_STEPS = 8
+"""How often that is tried with a quarter of the mass before."""
 SURELY_BELOW_1 = 1 - 1e-4
 """A nucleus so large may need any token: its rest is of the size of rounding errors."""
 
@@ -51,11 +53,12 @@ def best_tokens(probabilities: Tensor, kept: Sequence[Kept]) -> tuple[Tensor, Te
     all_are_kept = (counts >= (masses > 0).sum(1)) & (likely > sure)[:, 0]
     rows: list[int] = all_are_kept.nonzero()[:, 0].tolist()
     if rows:
-        more, more_ids = _at_least(probabilities[rows], sure[rows])
+        wide, rules = probabilities[rows], [kept[row] for row in rows]
+        more, more_ids = _at_least(wide, _least_of_nucleus(wide, rules, likely[rows], sure[rows]))
         wider = max(0, more.shape[1] - masses.shape[1])
         masses, ids = pad(masses, (0, wider)), pad(ids, (0, wider))
         masses[rows, : more.shape[1]], ids[rows, : more.shape[1]] = more, more_ids
-        counts[rows] = _num_kept(more, [kept[row] for row in rows], size)
+        counts[rows] = _num_kept(more, rules, size)
     most = int(counts.max())
     beyond = torch.arange(most, device=masses.device) >= counts[:, None]
     return masses[:, :most].masked_fill(beyond, 0), ids[:, :most]
@@ -89,6 +92,27 @@ def _least_masses(probabilities: Tensor, kept: Sequence[Kept]) -> tuple[Tensor, 
     # Rounded to fp32 it must not be above a mass that it is equal to.
     rounded = 1 - 1e-6
     return (likely * rounded).float(), (sure * rounded).float()
+
+
+def _least_of_nucleus(
+    probabilities: Tensor, kept: Sequence[Kept], likely: Tensor, sure: Tensor
+) -> Tensor:
+    """A mass between `likely` and `sure` (n, 1) from which on there is all of each row's nucleus:
+    adding up what is above a few masses takes less than sorting what is above `sure`."""
+    shares = torch.tensor(
+        [[rule.top_p] for rule in kept], dtype=torch.float64, device=likely.device
+    )
+    least = likely
+    for _ in range(NUCLEUS_STEPS):
+        above = torch.where(probabilities >= least, probabilities, 0).sum(
+            1, keepdim=True, dtype=torch.float64
+        )
+        # Sums of the same masses in another order differ by less.
+        is_short = above < shares + 1e-6
+        if not is_short.any():
+            return least
+        least = torch.where(is_short, torch.maximum(least / 4, sure), least)
+    return torch.where(is_short, sure, least)
 
 
 def _at_least(probabilities: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
