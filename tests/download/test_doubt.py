@@ -9,7 +9,7 @@ import pytest
 
 from unshard.download import CommandSource, Link, PresignedTemplate, RetryPolicy, download
 from unshard.download.doubt import Doubt
-from unshard.download.transport import InterruptedTransferError
+from unshard.download.response import InterruptedTransferError
 from unshard.errors import LinkRefusedError, TransferError
 from unshard.testing.object_store import Fault
 

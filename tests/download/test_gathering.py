@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unshard.download.gathering import GATHER_BYTES, gathered
-from unshard.download.transport import InterruptedTransferError
+from unshard.download.response import InterruptedTransferError
 
 PIECES = st.lists(st.integers(1, GATHER_BYTES + 9).map(lambda n: bytes([n % 256]) * n), max_size=9)
 

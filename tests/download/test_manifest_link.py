@@ -127,7 +127,7 @@ def test_a_redirect_to_nowhere_is_told(serve, address):
 
 def test_a_redirect_never_leaves_tls(monkeypatch):
     from unshard.download import manifest
-    from unshard.download.transport import Response
+    from unshard.download.response import Response
 
     link = PresignedTemplate.parse("https://host.example/a.csv")
     answer = Response(302, {"Location": "http://host.example/a.csv"}, iter(()))

@@ -14,7 +14,8 @@ import threading
 import pytest
 
 from unshard.download import PresignedTemplate, RetryPolicy, download
-from unshard.download.transport import InterruptedTransferError, Transport
+from unshard.download.response import InterruptedTransferError
+from unshard.download.transport import Transport
 from unshard.errors import TransferError
 from unshard.testing.object_server import Answer, ObjectServer
 from unshard.testing.object_store import Fault

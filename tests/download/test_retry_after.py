@@ -8,7 +8,7 @@ from email.utils import format_datetime
 import pytest
 
 from unshard.download.content import refusal
-from unshard.download.transport import InterruptedTransferError, Response
+from unshard.download.response import InterruptedTransferError, Response
 from unshard.download.url import PresignedTemplate
 
 TEMPLATE = PresignedTemplate.parse("https://host/folder/a.pt")

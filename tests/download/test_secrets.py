@@ -11,7 +11,8 @@ import pytest
 import urllib3
 
 from unshard.download import PresignedTemplate, RetryPolicy, download
-from unshard.download.transport import InterruptedTransferError, Transport
+from unshard.download.response import InterruptedTransferError
+from unshard.download.transport import Transport
 from unshard.errors import LinkRefusedError, TransferError, UnshardError
 from unshard.testing.object_store import Fault
 

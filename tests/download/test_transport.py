@@ -10,7 +10,8 @@ import pytest
 from urllib3.util.ssltransport import SSLTransport
 
 from unshard.download import PresignedTemplate
-from unshard.download.transport import InterruptedTransferError, Transport
+from unshard.download.response import InterruptedTransferError
+from unshard.download.transport import Transport
 from unshard.testing.object_server import ObjectServer
 from unshard.testing.object_store import Fault
 

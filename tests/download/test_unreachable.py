@@ -3,7 +3,7 @@
 import pytest
 
 from unshard.download import PresignedTemplate, RetryPolicy, download
-from unshard.download.transport import UnreachableError
+from unshard.download.response import UnreachableError
 from unshard.testing import FakeObjectStore
 
 

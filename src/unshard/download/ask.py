@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from functools import partial
 
 from unshard.download.content import link_refusal, refusal
+from unshard.download.response import InterruptedTransferError, Response
 from unshard.download.session import Session
-from unshard.download.transport import InterruptedTransferError, Response
 from unshard.download.url import PresignedTemplate
 from unshard.errors import LinkRefusedError
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from unshard.download.transport import InterruptedTransferError, Response
+from unshard.download.response import InterruptedTransferError, Response
 from unshard.download.url import PresignedTemplate
 from unshard.errors import LinkRefusedError, TransferError, UnshardError
 

@@ -11,9 +11,9 @@ from typing import Self
 
 from unshard.download.file import FileDownload
 from unshard.download.ramp import Ramp
+from unshard.download.response import UnreachableError
 from unshard.download.retry import BudgetSpentError
 from unshard.download.session import Session
-from unshard.download.transport import UnreachableError
 from unshard.errors import TransferError, UnshardError
 
 _LOOK_AGAIN_S = 0.1

@@ -14,7 +14,7 @@ def gathered(
 ) -> Iterator[bytes]:
     """The same bytes in chunks of `GATHER_BYTES` or more, or of what `GATHER_S` seconds brought.
 
-    Each chunk costs a write, a hash call and a line to the meter, whatever its size. What had
+    Each chunk costs a write and a call of the meter, whatever its size. What had
     come when `pieces` raises is handed over before the error is.
     """
     waiting: list[bytes] = []

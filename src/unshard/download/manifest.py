@@ -7,8 +7,9 @@ from collections.abc import Callable
 from urllib.parse import urljoin
 
 from unshard.download.content import check_kind, refusal
-from unshard.download.retry import RetryPolicy
-from unshard.download.transport import InterruptedTransferError, Response, Transport
+from unshard.download.response import Response
+from unshard.download.retry import RetryPolicy, ask_again
+from unshard.download.transport import Transport
 from unshard.download.url import PresignedTemplate
 from unshard.errors import TransferError, UsageError
 from unshard.manifest import MAX_MANIFEST_BYTES, Manifest, decode_manifest
@@ -33,18 +34,10 @@ def fetch_manifest(
         TransferError, LinkRefusedError: the server does not give it.
         FormatError: as `read_manifest`, also for one of more than `MAX_MANIFEST_BYTES`.
     """
-    link, failures = PresignedTemplate.parse(address), 0
+    link = PresignedTemplate.parse(address)
     with Transport(max_connections=1, stall_timeout_s=_STALL_TIMEOUT_S) as transport:
-        while True:
-            try:
-                return decode_manifest(_content(transport, link), str(link))
-            except InterruptedTransferError as error:
-                failures += 1
-                if failures >= retry.attempts:
-                    raise TransferError(
-                        f"{link}: given up after {failures} attempts: {error.message}"
-                    ) from None
-                sleep(retry.delay_s(failures, error.retry_after_s))
+        content = ask_again(lambda: _content(transport, link), str(link), retry, sleep)
+    return decode_manifest(content, str(link))
 
 
 def _content(transport: Transport, link: PresignedTemplate) -> bytes:

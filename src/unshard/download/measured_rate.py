@@ -9,7 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from unshard.download.content import check_headers, refusal
-from unshard.download.transport import InterruptedTransferError, Transport
+from unshard.download.response import InterruptedTransferError
+from unshard.download.transport import Transport
 from unshard.download.url import PresignedTemplate
 from unshard.errors import TransferError
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Self
 
 from unshard.download.content import check_headers, content_range, refusal
-from unshard.download.retry import RetryPolicy
-from unshard.download.transport import InterruptedTransferError, Response, Transport
+from unshard.download.response import InterruptedTransferError, Response
+from unshard.download.retry import RetryPolicy, ask_again
+from unshard.download.transport import Transport
 from unshard.download.url import PresignedTemplate
 from unshard.errors import TransferError
 
@@ -62,19 +63,13 @@ class Pieces:
             TransferError: the server does not give the file.
             CancelledError: `stop` was called.
         """
-        failures = 0
-        while True:
-            try:
-                return self._ask(name, start, length)
-            except InterruptedTransferError as error:
-                failures += 1
-                if failures >= self._retry.attempts:
-                    raise TransferError(
-                        f"{name}: given up after {failures} attempts: {error.message}",
-                        hint="run the same command again",
-                    ) from error
-                if self._stopped.wait(self._retry.delay_s(failures, error.retry_after_s)):
-                    raise CancelledError from error
+        return ask_again(
+            lambda: self._ask(name, start, length),
+            name,
+            self._retry,
+            self._sleep,
+            hint="run the same command again",
+        )
 
     def stop(self) -> None:
         """End all reads at once, from another thread."""
@@ -87,6 +82,10 @@ class Pieces:
 
     def __exit__(self, *exception: object) -> None:
         self._transport.__exit__(*exception)
+
+    def _sleep(self, seconds: float) -> None:
+        if self._stopped.wait(seconds):
+            raise CancelledError
 
     def _ask(self, name: str, start: int, length: int) -> Piece:
         headers = {"Range": f"bytes={start}-{start + length - 1}"}

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
+from unshard.download.response import InterruptedTransferError
 from unshard.errors import TransferError
+
+T = TypeVar("T")
 
 BYTES_TO_EARN = 2**20
 """So many good bytes make up for one failure."""
@@ -36,6 +41,33 @@ class RetryPolicy:
             return min(retry_after_s, 10 * self.longest_delay_s)
         delay = min(self.first_delay_s * 2.0 ** (failures - 1), self.longest_delay_s)
         return delay * random.uniform(0.5, 1)  # noqa: S311 - spreads load, guards nothing
+
+
+def ask_again(
+    ask: Callable[[], T],
+    name: str,
+    retry: RetryPolicy,
+    sleep: Callable[[float], None],
+    *,
+    hint: str | None = None,
+) -> T:
+    """What `ask` returns, once it does; `name` is what it asks for, all or nothing.
+
+    Raises:
+        TransferError: it failed `retry.attempts` times.
+        Exception: what else `ask` or `sleep` raises.
+    """
+    failures = 0
+    while True:
+        try:
+            return ask()
+        except InterruptedTransferError as error:
+            failures += 1
+            if failures >= retry.attempts:
+                raise TransferError(
+                    f"{name}: given up after {failures} attempts: {error.message}", hint=hint
+                ) from None
+            sleep(retry.delay_s(failures, error.retry_after_s))
 
 
 class BudgetSpentError(TransferError):

@@ -19,9 +19,9 @@ from unshard.download.content import (
     strong_etag,
 )
 from unshard.download.partway import Begun
+from unshard.download.response import InterruptedTransferError, Response, UnreachableError
 from unshard.download.session import Session
 from unshard.download.shares import Share
-from unshard.download.transport import InterruptedTransferError, Response, UnreachableError
 from unshard.errors import LinkRefusedError, TransferError
 
 FIRST_CONTACT_ATTEMPTS = 3

@@ -23,6 +23,7 @@ from urllib3 import exceptions as http_errors
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from unshard.download.gathering import gathered
+from unshard.download.response import InterruptedTransferError, Response
 from unshard.download.url import PresignedTemplate
 from unshard.errors import TransferError
 
@@ -33,39 +34,6 @@ RECORD_BYTES = 2**14
 SMALL_REST_BYTES = 4096
 """An error document that nobody wants is read away: that is less than a handshake."""
 CONNECT_TIMEOUT_S = 15.0
-
-
-class InterruptedTransferError(TransferError):
-    """The network or the server failed in a way that another attempt may mend.
-
-    Stays inside `unshard.download`; `retry_after_s` is the wait that the server asked for.
-    """
-
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
-
-
-class UnreachableError(TransferError):
-    """Nothing ever answered at the host: no file will do better than another."""
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """An answer whose body has not been read: `chunks` yields it as it arrives.
-
-    Header names compare without case. `chunks` raises `InterruptedTransferError` when the
-    body ends before its Content-Length.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    chunks: Iterator[bytes]
-
-    @property
-    def content_length(self) -> int | None:
-        value = self.headers.get("Content-Length", "")
-        return int(value) if value.isascii() and value.isdigit() else None
 
 
 class Transport:
