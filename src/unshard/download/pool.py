@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,10 +82,7 @@ def download(
     link = link if isinstance(link, Link) else Link(link)
     digests = _digests(files)
     link.expect(digests, same_folder=not isinstance(files, Manifest))
-    if max_connections < 1:
-        raise UsageError(f"max_connections: {max_connections} would bring nothing")
-    if max_rate is not None and max_rate < 1:
-        raise UsageError(f"max_rate: {max_rate} bytes per second would never end")
+    _refuse_idle(max_connections, max_rate)
     rate = RateLimit(max_rate) if max_rate else None
     with disk_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
@@ -100,24 +97,13 @@ def download(
         rest = {n: d for n, d in digests.items() if not is_remembered(journal, directory / n, d)}
         num_whole = len(digests) - len(rest)
         meter = Meter(progress, len(rest), directory, lambda: link.final_end, num_whole=num_whole)
-        session = Session(
-            link,
-            directory,
-            transport,
-            journal,
-            meter,
-            retry,
-            RetryBudget(retry),
-            Space(directory),
-            rate,
-        )
-        pending = [FileDownload(session, name, digest) for name, digest in rest.items()]
+        budget, space = RetryBudget(retry), Space(directory)
+        session = Session(link, directory, transport, journal, meter, retry, budget, space, rate)
         on_file = on_file or _ignore
         for name in digests:
             if name not in rest:
                 on_file(name)
-        tally = Tally(meter, len(digests), len(pending))
-        _fetch(session, pending, tally, max_connections, on_file)
+        tally = _fetch(session, rest, num_whole, max_connections, on_file)
     return DownloadReport(
         str(directory),
         tuple(name for name in digests if name in tally.fetched),
@@ -126,6 +112,13 @@ def download(
         time.monotonic() - started,
         isinstance(files, Manifest),
     )
+
+
+def _refuse_idle(max_connections: int, max_rate: int | None) -> None:
+    if max_connections < 1:
+        raise UsageError(f"max_connections: {max_connections} would bring nothing")
+    if max_rate is not None and max_rate < 1:
+        raise UsageError(f"max_rate: {max_rate} bytes per second would never end")
 
 
 def _digests(files: Manifest | Iterable[str]) -> dict[str, Digest | None]:
@@ -141,12 +134,14 @@ def _digests(files: Manifest | Iterable[str]) -> dict[str, Digest | None]:
 
 def _fetch(
     session: Session,
-    files: Sequence[FileDownload],
-    tally: Tally,
+    digests: Mapping[str, Digest | None],
+    num_whole: int,
     max_connections: int,
     on_file: Callable[[str], None],
-) -> None:
-    """Have `files` fetched and checked."""
+) -> Tally:
+    """Have the files of `digests` fetched and checked, beside `num_whole` that are there."""
+    files = [FileDownload(session, name, digest) for name, digest in digests.items()]
+    tally = Tally(session.meter, num_whole + len(files), len(files))
     most = min(max_connections, session.rate.connections if session.rate else max_connections)
     try:
         with Crew(session, Ramp(most)) as crew:
@@ -155,6 +150,7 @@ def _fetch(
         session.meter.note("stopped; run the same command again: it continues from here")
         raise
     tally.raise_failures()
+    return tally
 
 
 def _ignore(_name: str) -> None:
