@@ -8,6 +8,7 @@ best logits are nearer to each other than `TIE`.
 import random
 
 import pytest
+from tests.engine.paged_by_torch import paged_attention
 
 from unshard.engine import scheduler
 from unshard.engine.request import (
@@ -16,7 +17,6 @@ from unshard.engine.request import (
     SamplingParams,
     SourcePenalties,
 )
-from unshard.engine.torch_attention import paged_attention
 from unshard.errors import UnshardError
 
 TIE = 1e-3

@@ -4,9 +4,10 @@ import random
 
 import pytest
 import torch
+from tests.engine.paged_by_torch import paged_attention
 
 from unshard.engine.step import StepLayout
-from unshard.engine.torch_attention import TorchAttention, paged_attention
+from unshard.engine.torch_attention import TorchAttention
 
 HEADS, HEAD_DIM, LAYERS = 3, 8, 2
 WIDTH = HEADS * HEAD_DIM

@@ -13,7 +13,7 @@ from unshard.engine.step import StepLayout
 
 
 class PagedKernel(Protocol):
-    """Computes what `torch_attention.paged_attention` does, its arguments in this order."""
+    """Computes what `kernels.attention.paged_attention` does, its arguments in this order."""
 
     def __call__(
         self,
