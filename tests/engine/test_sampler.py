@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from unshard.engine.history import History
@@ -51,6 +51,7 @@ def test_frequencies_are_the_oracles(temperature, top_p):
     assert (np.abs(found - wanted) <= 4 * np.sqrt(wanted * (1 - wanted) / num_draws) + 1e-9).all()
 
 
+@example([0.0, 0.0, 1.0, 1.0], 3, 0.5, 1.0, (1, 1))
 @given(
     st.lists(st.floats(-8, 8, width=32), min_size=1, max_size=12),
     st.integers(0, 13),

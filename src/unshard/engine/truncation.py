@@ -87,7 +87,9 @@ def _least_masses(probabilities: Tensor, kept: Sequence[Kept]) -> tuple[Tensor, 
     tail = torch.where(is_nucleus & (top_p < SURELY_BELOW_1), (1 - top_p) / (2 * size), 0.0)
     by_rank = torch.where(top_k < size, at_rank, tail)
     best = probabilities.amax(1, keepdim=True).double()
-    sure = torch.maximum(by_rank, min_p * best)
+    # `top_p` is of the mass of all `top_k`, also of those that are too small for `min_p`.
+    is_share = (top_k < size) & (top_p < 1)
+    sure = torch.where(is_share, by_rank, torch.maximum(by_rank, min_p * best))
     likely = torch.where(is_nucleus, torch.maximum(sure, at_rank), sure)
     # Rounded to fp32 it must not be above a mass that it is equal to.
     rounded = 1 - 1e-6
