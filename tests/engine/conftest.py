@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.one_thread import one_thread  # noqa: F401 - a fixture
 
 import unshard
 from unshard.architectures.opt import OPTConfig
@@ -18,15 +19,6 @@ from unshard.engine.tokenizer import Tokenizer
 from unshard.models.opt import OPTModel
 
 DEMO_MODEL = Path(unshard.__file__).parent / "demo_model"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread():
-    # Matrices this small gain nothing from threads, and lose much where cores are shared.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

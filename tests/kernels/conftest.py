@@ -1,9 +1,11 @@
 """Every level that this processor runs; nothing to test where the kernels are not compiled."""
 
 import pytest
-import torch
+from tests.one_thread import one_thread
 
 from unshard.kernels.library import SWITCH, kernels, levels
+
+__all__ = ["compiled", "level", "one_thread", "switch"]
 
 NOT_COMPILED = "the kernels are not compiled here: make kernels"
 
@@ -42,12 +44,3 @@ def compiled():
     if library is None:
         pytest.skip(NOT_COMPILED)
     return library
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread():
-    """Small matrices: one thread is enough, and keeps its pace where cores are shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

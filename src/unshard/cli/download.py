@@ -32,12 +32,8 @@ download_and_reshard = deferred("unshard.cli.streaming", "download_and_reshard")
     metavar="FILE|URL",
     help="Names the files and what they must hash to: Meta's CSV, md5sum's or BSD's lines, JSON.",
 )
-@click.option("--parts", type=click.IntRange(min=1), help="Number of files of a URL with a `*`.")
-@click.option(
-    "--shards",
-    type=click.IntRange(min=1),
-    help="Number of files of each part, of a URL with {part} and {shard}.",
-)
+@release_files.parts_option
+@release_files.shards_option
 @click.option(
     "--max-connections",
     type=click.IntRange(min=1, max=64),

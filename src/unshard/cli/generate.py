@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from unshard.cli.compute_options import device_option, dtype_option
 from unshard.cli.deferred import deferred
 from unshard.cli.stderr import events_option
 from unshard.engine.request import SamplingParams
@@ -76,13 +77,8 @@ DEFAULT_MAX_BATCH = 32
 )
 @click.option("--stop", multiple=True, help="End before this text. May be given several times.")
 @click.option("-n", "choices", type=click.IntRange(1, 64), default=1, show_default=True)
-@click.option(
-    "--dtype",
-    type=click.Choice(["fp32", "bf16", "fp16", "int8"]),
-    default="fp32",
-    show_default=True,
-)
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@dtype_option
+@device_option
 @events_option
 def command(
     source: str,

@@ -31,12 +31,8 @@ MANY_FILES = 100
     metavar="FILE|URL",
     help="URL: names the files: Meta's CSV, md5sum's or BSD's lines, JSON.",
 )
-@click.option("--parts", type=click.IntRange(min=1), help="Number of files of a URL with a `*`.")
-@click.option(
-    "--shards",
-    type=click.IntRange(min=1),
-    help="Number of files of each part, of a URL with {part} and {shard}.",
-)
+@release_files.parts_option
+@release_files.shards_option
 @click.option("--rate", type=ByteCount(), help="URL: bytes per second to reckon with: 50MB, 800kB.")
 @click.option(
     "--measure",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+import click
 
 from unshard import releases
 from unshard.cli import display, manifest_option
@@ -13,6 +16,14 @@ from unshard.errors import DigestError, FormatError, LinkRefusedError, TransferE
 from unshard.manifest import Manifest
 from unshard.releases import Release
 
+parts_option: Callable[..., Any] = click.option(
+    "--parts", type=click.IntRange(min=1), help="Number of files of a URL with a `*`."
+)
+shards_option: Callable[..., Any] = click.option(
+    "--shards",
+    type=click.IntRange(min=1),
+    help="Number of files of each part, of a URL with {part} and {shard}.",
+)
 SOON = RetryPolicy(attempts=2)
 """For what a download can do without: no host is waited for long."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from unshard.cli.compute_options import device_option, dtype_option
 from unshard.cli.deferred import deferred
 from unshard.cli.stderr import events_option
 from unshard.errors import UsageError
@@ -33,14 +34,8 @@ score = deferred("unshard.cli.scoring", "score")
     metavar="PATH",
     help="Write to this file; if an earlier run did, go on where it ended.  [default: stdout]",
 )
-@click.option(
-    "--dtype",
-    type=click.Choice(["fp32", "bf16", "fp16", "int8"]),
-    default="fp32",
-    show_default=True,
-    help="What to compute in.",
-)
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@dtype_option
+@device_option
 @events_option
 def command(
     source: str,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from unshard.cli.compute_options import device_option, dtype_option
 from unshard.cli.deferred import deferred
 from unshard.errors import UsageError
 
@@ -27,14 +28,8 @@ DEFAULT_MAX_BATCH = 8
     show_default=True,
     help="0 takes a free one.",
 )
-@click.option(
-    "--dtype",
-    type=click.Choice(["fp32", "bf16", "fp16", "int8"]),
-    default="fp32",
-    show_default=True,
-    help="What to compute in.",
-)
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@dtype_option
+@device_option
 @click.option(
     "--max-batch",
     type=click.IntRange(1, 1024),
