@@ -7,6 +7,7 @@ import sys
 import click
 
 from unshard.cli.deferred import deferred
+from unshard.cli.rank_option import tp_option
 from unshard.errors import UsageError
 
 generate = deferred("unshard.cli.generation", "generate")
@@ -37,6 +38,7 @@ generate = deferred("unshard.cli.generation", "generate")
     show_default=True,
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@tp_option
 def command(
     source: str,
     prompt: str,
@@ -48,6 +50,7 @@ def command(
     choices: int,
     dtype: str,
     device: str,
+    tp: int | None,
 ) -> None:
     if any(not each for each in stop):
         raise UsageError("--stop is empty", hint="leave it away, or give the text to stop at")
@@ -67,4 +70,5 @@ def command(
         choices=choices,
         dtype=dtype,
         device=device,
+        tp=tp,
     )
