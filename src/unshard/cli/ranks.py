@@ -26,6 +26,7 @@ from unshard.parallel.workers import Workers
 LOSS_SECONDS = 1.0
 """How long a failed step waits to hear which rank was lost."""
 
+
 class ModelOptions(NamedTuple):
     """What the command line says of the model, the same for all ranks."""
 

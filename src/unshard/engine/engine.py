@@ -33,7 +33,9 @@ class Engine:
     others.
     """
 
-    def __init__(self, runner: Runner | LeadingRunner, tokenizer: Tokenizer, max_batch: int) -> None:
+    def __init__(
+        self, runner: Runner | LeadingRunner, tokenizer: Tokenizer, max_batch: int
+    ) -> None:
         """At most `max_batch` sequences run at once, fewer where the cache has no more blocks.
         The cache has room for the longest sequence."""
         self.tokenizer = tokenizer

@@ -38,8 +38,8 @@ class Runner:
         Their keys and values go to the blocks of their sequences.
         """
         if self._lone is None or not _is_lone(chunks):
-            ids = [token_id for chunk in chunks for token_id in chunk.token_ids]
-            return self.compute(ids, StepLayout.of(chunks))
+            token_ids = [token_id for chunk in chunks for token_id in chunk.token_ids]
+            return self.compute(token_ids, StepLayout.of(chunks))
         ids, places = self._ints(chunks[0].token_ids), self._ints([chunks[0].start])
         hidden = self._model.hidden_states(ids, places, self._lone.attention(chunks[0]))
         self._lone.done(chunks[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
+from torch._C._distributed_c10d import Store
 
 from unshard.architectures.opt import OPTConfig
 from unshard.dtypes import INT8, DType
@@ -68,7 +68,7 @@ def device_of(model: TeamModel, place: Place) -> str:
     return f"cuda:{place.local_rank}" if model.device == "cuda" else model.device
 
 
-def join(model: TeamModel, place: Place, store: dist.Store, verdict: Verdict) -> Ranks:
+def join(model: TeamModel, place: Place, store: Store, verdict: Verdict) -> Ranks:
     """The group, once all ranks are there; this process computes with its share of the cores."""
     torch.set_num_threads(place.num_threads)
 

@@ -61,13 +61,19 @@ class DecoderLayer:
     def __call__(self, x: Tensor, layer: int, attention: Attention) -> Tensor:
         """(T, D) -> (T, D); adds into `x`, which the caller gives up."""
         if self._pre_norm:
-            x += self._group.sum(self.out_proj(attention(layer, self.kvq_proj(self.self_attn_norm(x)))))
-            x += self._group.sum(self.fc2(self.fc1.relu(self.ffn_norm(x))))
+            x += self._attended(self.self_attn_norm(x), layer, attention)
+            x += self._fed_forward(self.ffn_norm(x))
             return x
-        x += self._group.sum(self.out_proj(attention(layer, self.kvq_proj(x))))
+        x += self._attended(x, layer, attention)
         x = self.self_attn_norm(x)
-        x += self._group.sum(self.fc2(self.fc1.relu(x)))
+        x += self._fed_forward(x)
         return self.ffn_norm(x)
+
+    def _attended(self, x: Tensor, layer: int, attention: Attention) -> Tensor:
+        return self._group.sum(self.out_proj(attention(layer, self.kvq_proj(x))))
+
+    def _fed_forward(self, x: Tensor) -> Tensor:
+        return self._group.sum(self.fc2(self.fc1.relu(x)))
 
     def linears(self) -> tuple[Linear, ...]:
         return self.kvq_proj, self.out_proj, self.fc1, self.fc2

@@ -9,6 +9,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import Store
 
 from unshard.parallel.place import SILENCE_SECONDS, Place
 
@@ -21,7 +22,7 @@ class Ranks:
     """This process's side of a group of two or more ranks. One thread at a time."""
 
     def __init__(
-        self, place: Place, store: dist.Store, device: torch.device, check: Callable[[], None]
+        self, place: Place, store: Store, device: torch.device, check: Callable[[], None]
     ) -> None:
         """Waits for all other ranks. `check` raises when one will never come."""
         self.place = place

@@ -6,7 +6,8 @@ import os
 from datetime import timedelta
 from pathlib import Path
 
-import torch.distributed as dist
+from torch._C._distributed_c10d import FileStore, Store  # where torch's types are declared
+from torch.distributed.rendezvous import rendezvous
 
 from unshard.parallel.place import SILENCE_SECONDS
 
@@ -16,15 +17,14 @@ def local_environment(num_threads: int) -> dict[str, str]:
     return {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": str(num_threads)}
 
 
-def file_store(path: Path, size: int) -> dist.Store:
+def file_store(path: Path, size: int) -> Store:
     """Through a file that only this user can read, so that no port is open to others."""
-    store: dist.Store = dist.FileStore(os.fspath(path), size)
-    return store
+    return FileStore(os.fspath(path), size)
 
 
-def launched_store() -> dist.Store:
+def launched_store() -> Store:
     """As the environment says: MASTER_ADDR and MASTER_PORT."""
     timeout = timedelta(seconds=SILENCE_SECONDS)
-    store, _, _ = next(dist.rendezvous("env://", timeout=timeout))
-    assert isinstance(store, dist.Store)
+    store: Store
+    store, _, _ = next(rendezvous("env://", timeout=timeout))
     return store
