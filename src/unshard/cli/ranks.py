@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from unshard.engine.team import TeamModel, be_led, check_team, join, lead
 from unshard.errors import UsageError, WorkerLostError
 from unshard.index.checkpoint import Checkpoint
 from unshard.parallel.place import Place, end_with_parent, launched_place
-from unshard.parallel.rendezvous import file_store, launched_store, local_environment
+from unshard.parallel.rendezvous import Store, file_store, launched_store, local_environment
 from unshard.parallel.workers import Workers
 
 LOSS_SECONDS = 1.0
@@ -72,23 +72,21 @@ def engine_of(
         yield _lone_engine(model), workers
         return
     check_team(model, place)
-    with ExitStack() as stack:
-        if launched_place(os.environ) is None:
-            store = file_store(_started(workers, options, place, stack), place.size)
-        else:
-            end_with_parent(os.getppid())
-            store = launched_store()
-        ranks = join(model, place, store, lambda: workers.lost)
-        with progress() as reporter:
-            engine, runner = lead(
-                model, ranks, lambda: workers.wait_for_loss(LOSS_SECONDS), reporter
-            )
+    try:
+        with _meeting(workers, options, place) as store:
+            ranks = join(model, place, store, lambda: workers.lost)
+            with progress() as reporter:
+                engine, runner = lead(
+                    model, ranks, lambda: workers.wait_for_loss(LOSS_SECONDS), reporter
+                )
         try:
             yield engine, workers
         finally:
             if runner.close():
                 workers.close()
                 ranks.leave()
+    finally:
+        workers.kill()
 
 
 def _lone_engine(model: TeamModel) -> Engine:
@@ -115,13 +113,22 @@ def _place(tp: int | None) -> Place:
     return launched
 
 
-def _started(workers: Workers, options: ModelOptions, place: Place, stack: ExitStack) -> Path:
-    """Starts all ranks but 0; the file where they meet, which `stack` removes after them."""
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="unshard-"))
-    stack.callback(workers.kill)
-    meeting = Path(folder, "ranks")
-    shared = local_environment(place.num_threads)
-    os.environ.update(shared)
+@contextmanager
+def _meeting(workers: Workers, options: ModelOptions, place: Place) -> Iterator[Store]:
+    """Where the ranks find each other; those that torchrun did not start are started."""
+    if launched_place(os.environ) is not None:
+        end_with_parent(os.getppid())
+        yield launched_store()
+        return
+    with tempfile.TemporaryDirectory(prefix="unshard-") as folder:
+        meeting = Path(folder, "ranks")
+        _start(workers, options, place, meeting)
+        yield file_store(meeting, place.size)
+
+
+def _start(workers: Workers, options: ModelOptions, place: Place, meeting: Path) -> None:
+    """Starts all ranks but 0."""
+    os.environ.update(local_environment(place.num_threads))
     for rank in range(1, place.size):
         told = {
             "place": [rank, place.size, rank, place.size],
@@ -131,7 +138,6 @@ def _started(workers: Workers, options: ModelOptions, place: Place, stack: ExitS
         }
         command = [sys.executable, "-m", "unshard.cli.rank", json.dumps(told)]
         workers.start(rank, place.size, command, os.environ)
-    return meeting
 
 
 def _abandon(stderr: Stderr, lost: WorkerLostError) -> None:

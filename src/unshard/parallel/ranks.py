@@ -39,6 +39,8 @@ class Ranks:
             world_size=place.size,
             timeout=timedelta(seconds=SILENCE_SECONDS),
         )
+        # NCCL connects at the first call: now, while the store is there.
+        self.sum(torch.zeros(1, device=device))
 
     @property
     def rank(self) -> int:

@@ -6,10 +6,12 @@ import os
 from datetime import timedelta
 from pathlib import Path
 
-from torch._C._distributed_c10d import FileStore, Store  # where torch's types are declared
+from torch._C._distributed_c10d import FileStore, Store  # where torch declares the types
 from torch.distributed.rendezvous import rendezvous
 
 from unshard.parallel.place import SILENCE_SECONDS
+
+__all__ = ["Store", "file_store", "launched_store", "local_environment"]
 
 
 def local_environment(num_threads: int) -> dict[str, str]:
