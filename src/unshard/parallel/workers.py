@@ -91,8 +91,8 @@ class Workers:
             process.wait()
 
     def _watch(self, rank: int, size: int, process: subprocess.Popen[str]) -> None:
-        said = (process.stdout.read() if process.stdout else "").strip()
-        how = _how(process.wait())
+        said = process.communicate()[0].strip()
+        how = _how(process.returncode)
         with self._lock:
             if self._closing or self.lost is not None:
                 return
