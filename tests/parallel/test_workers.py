@@ -88,8 +88,9 @@ def test_who_does_not_end_after_a_loss_is_abandoned(started, monkeypatch):
 
 def test_close_waits_then_kills_and_nothing_is_lost(started, monkeypatch):
     monkeypatch.setattr(workers_module, "END_SECONDS", 0.1)
-    workers = started(["/bin/true"], SLEEP)
-    workers._closing = True
+    workers = started(["/bin/sleep", "0.3"], SLEEP)
+    workers.dismiss()
+    workers._processes[1].wait()
     workers.close()
     assert [p.returncode for p in workers._processes.values()] == [0, -signal.SIGKILL]
     workers.check()

@@ -82,6 +82,7 @@ def engine_of(
         try:
             yield engine, workers
         finally:
+            workers.dismiss()
             if runner.close():
                 workers.close()
                 ranks.leave()

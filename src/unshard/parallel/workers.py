@@ -18,7 +18,7 @@ END_SECONDS = 3
 class Workers:
     """Child processes, rank by rank, that end when this process does.
 
-    The first one that ends before `close` is `lost`: all others are killed at once, so that what
+    The first one that ends before `dismiss` is `lost`: all others are killed at once, so that what
     waits for their answers fails.
     """
 
@@ -73,10 +73,14 @@ class Workers:
         if is_lost and call is not None:
             call()
 
-    def close(self) -> None:
-        """Wait for all to end, kill those that do not. Idempotent."""
+    def dismiss(self) -> None:
+        """From now on the end of a worker is no loss."""
         with self._lock:
             self._closing = True
+
+    def close(self) -> None:
+        """Wait for all to end, kill those that do not. Idempotent."""
+        self.dismiss()
         deadline = time.monotonic() + END_SECONDS
         for process in self._processes.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -84,7 +88,7 @@ class Workers:
         self.kill()
 
     def kill(self) -> None:
-        """End all that still run."""
+        """End all that still run, at once."""
         for process in self._processes.values():
             process.kill()
         for process in self._processes.values():
