@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def test_two_ranks_continue_as_one_does() -> None:
 def test_two_ranks_continue_as_one_does_with_a_narrow_embedding(tmp_path: Path) -> None:
     """Norms after the sums, projections of the embedding, a vocabulary that does not divide."""
     config = OPTConfig(3, 64, 4, 96, 1537, 128, 32, pre_norm=False)
-    write_tiny_parts(tmp_path, config)
+    write_tiny_parts(tmp_path, config, tp_size=1, name="reshard.pt")
     for name in ("gpt2-vocab.json", "gpt2-merges.txt"):
         shutil.copy(DEMO_MODEL / name, tmp_path)
     arguments = ("generate", str(tmp_path), "ROMEO.\n", *GREEDY)
@@ -173,7 +174,7 @@ def test_ctrl_c_in_the_middle_of_a_text() -> None:
         (worker,) = children(process.pid)
         process.send_signal(signal.SIGINT)
         assert process.wait(GONE_SECONDS) == 130
-        assert process.stderr.read() == "interrupted\n"
+        assert process.stderr.read().split() == ["interrupted"]
         assert not is_running(worker)
 
 
