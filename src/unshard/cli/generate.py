@@ -7,6 +7,7 @@ import sys
 import click
 
 from unshard.cli.deferred import deferred
+from unshard.cli.rank_option import tp_option
 from unshard.cli.stderr import events_option
 from unshard.engine.request import SamplingParams
 from unshard.errors import UsageError
@@ -83,6 +84,7 @@ DEFAULT_MAX_BATCH = 32
     show_default=True,
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@tp_option
 @events_option
 def command(
     source: str,
@@ -102,6 +104,7 @@ def command(
     choices: int,
     dtype: str,
     device: str,
+    tp: int | None,
 ) -> None:
     if any(not each for each in stop):
         raise UsageError("--stop is empty", hint="leave it away, or give the text to stop at")
@@ -120,10 +123,12 @@ def command(
     if prompt is not None and lines is None:
         if output is not None:
             raise UsageError("--output goes with --input", hint="redirect stdout: > PATH")
-        generate(source, _text(prompt), params, choices=choices, **machine)
+        generate(source, _text(prompt), params, choices=choices, tp=tp, **machine)
         return
     if prompt is not None or lines is None:
         raise UsageError("it takes either PROMPT or --input")
+    if tp is not None:
+        raise UsageError("--tp does not go with --input", hint="leave it away: one rank computes")
     if choices > 1:
         raise UsageError(
             "-n does not go with --input",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from unshard.cli.deferred import deferred
+from unshard.cli.rank_option import tp_option
 from unshard.errors import UsageError
 
 serve = deferred("unshard.cli.serving", "serve")
@@ -35,6 +36,7 @@ DEFAULT_MAX_BATCH = 8
     help="What to compute in.",
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@tp_option
 @click.option(
     "--max-batch",
     type=click.IntRange(1, 1024),
@@ -51,6 +53,7 @@ def command(
     device: str,
     max_batch: int,
     model_name: str | None,
+    tp: int | None,
 ) -> None:
     if not host:
         raise UsageError("--host is empty", hint="127.0.0.1 is this machine alone")
@@ -62,4 +65,5 @@ def command(
         device=device,
         max_batch=max_batch,
         model_name=model_name,
+        tp=tp,
     )
