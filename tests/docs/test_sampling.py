@@ -21,7 +21,7 @@ FIELDS = [
     if line.startswith("| `")
 ]
 OPTIONS_OF_OTHER_MATTERS = {
-    *("--dtype", "--device", "--events", "--input", "--output", "--max-batch"),
+    *("--dtype", "--device", "--tp", "--events", "--input", "--output", "--max-batch"),
 }
 OF_OTHER_MATTERS = {"model", "prompt", "echo", "stream", "stream_options", "user", "suffix"}
 

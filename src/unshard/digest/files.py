@@ -66,7 +66,7 @@ def _worker(
 ) -> tuple[Callable[[], None], int]:
     """What each thread does, and how many do it: lanes where they pay, a thread for each set of
     full ones, since empty lanes take as long; else one file after the other."""
-    threads = min(workers, -(-num_files // NUM_LANES))
+    threads = max(1, min(workers, -(-num_files // NUM_LANES)))
     is_worth_it = num_bytes >= LANES_PAY_BYTES and num_files > workers * (LANES_PAY_FILES - 1)
     if algorithm == "md5" and is_worth_it:
         worker = lane_worker(queue, -(-num_files // threads))
