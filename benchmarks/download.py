@@ -2,6 +2,7 @@
 loopback, interleaved runs, medians.
 
     python benchmarks/download.py [--runs 3] [--scenarios http https latency limited] [--quick]
+        [--against "wget loop" rclone …]
 
 http      64 files of 32 MiB
 https     the same over TLS 1.3, certificate checked
@@ -79,6 +80,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--scenarios", nargs="+", default=[s.name for s in SCENARIOS])
     parser.add_argument("--dir", type=Path, help="where to write; default: the temporary folder")
+    parser.add_argument("--against", nargs="+", default=[""], help="peers, by words of their names")
     parser.add_argument(
         "--quick", action="store_true", help="4 files of 1 MiB, to see that it runs"
     )
@@ -89,11 +91,13 @@ def main() -> None:
             continue
         if arguments.quick:
             scenario = replace(scenario, num_files=4, file_bytes=MIB)
-        found[scenario.name] = measure(scenario, arguments.runs, arguments.dir)
+        found[scenario.name] = measure(scenario, arguments.runs, arguments.dir, arguments.against)
     print(json.dumps(found))
 
 
-def measure(scenario: Scenario, runs: int, directory: Path | None) -> dict[str, dict[str, float]]:
+def measure(
+    scenario: Scenario, runs: int, directory: Path | None, against: list[str]
+) -> dict[str, dict[str, float]]:
     """Runs all contestants `runs` times each, prints a table, returns its figures."""
     with tempfile.TemporaryDirectory(dir=directory, prefix="unshard-bench-") as folder:
         work = Path(folder)
@@ -105,7 +109,11 @@ def measure(scenario: Scenario, runs: int, directory: Path | None) -> dict[str, 
         )
         with nginx, reached(nginx, scenario.delay_s) as origin:
             write_lists(work, origin)
-            contestants = dict(present(scenario, origin, nginx.certificate))
+            contestants = {
+                name: command
+                for name, command in present(scenario, origin, nginx.certificate)
+                if any(word in name for word in [*against, "unshard"])
+            }
             found: dict[str, list[Run]] = {name: [] for name in contestants}
             for number in range(runs):
                 turn = number % len(contestants)  # nobody is always the first
@@ -200,8 +208,6 @@ def contestants(scenario: Scenario, origin: str, certificate: Path) -> Iterator[
     ours = [sys.executable, "-m", "unshard", "download", f"{origin}/stubbed.pt{QUERY}", "."]
     ours += ["--manifest", "../md5s"]
     yield "unshard", shlex.join(ours)
-    if n > 8:
-        yield f"unshard --max-connections {n}", shlex.join([*ours, "--max-connections", str(n)])
 
 
 def timed(work: Path, command: str, nginx: Nginx) -> Run:

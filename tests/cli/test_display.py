@@ -58,7 +58,7 @@ def test_long_work_writes_a_line_a_minute() -> None:
 def test_the_line_in_the_documentation() -> None:
     work, stream = WatchedWork(), io.StringIO()
     lines = LineProgress(stream, clock=work.clock)
-    lines.start("download", 319_800 * MB, work.files)
+    lines.start("download", 349_800 * MB, work.files)
     work.connect(0)
     work.connect(1, is_check=True)
     work.num_whole, work.now = 131, 500

@@ -143,12 +143,17 @@ def test_one_release_does_not_pass_for_another_in_the_same_folder(store, csv, tm
     assert contents(target) == CONTENTS
 
 
-def test_a_link_in_the_environment_goes_before_a_release_of_the_folders_name(
+def test_a_releases_name_beside_a_link_in_the_environment_is_not_guessed(
     store, csv, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     env = {"UNSHARD_URL": store.presigned_url()}
-    run(download_command, "opt-13b", "--manifest", csv, env=env)
+    for name in ("opt-13b", "opt-13", "OPT-13B"):
+        with pytest.raises(UsageError, match=f"{name}: the release opt-13b, or a folder") as caught:
+            run(download_command, name, "--manifest", csv, env=env)
+        assert f"`./{name}` is the folder" in caught.value.hint
+    assert store.requests == []
+    run(download_command, "./opt-13b", "--manifest", csv, env=env)
     assert contents(tmp_path / "opt-13b") == CONTENTS
 
 
@@ -238,7 +243,7 @@ def test_verify_names_every_bad_file_and_ends_with_3(folder):
     (folder / "reshard-model_part-0.pt").write_bytes(b"x")
     (folder / "reshard-model_part-1.pt").unlink()
     (folder / "more.pt").touch()
-    with pytest.raises(IntegrityError, match="1 files differ and 1 are missing, of 3") as e:
+    with pytest.raises(IntegrityError, match="of 3 files, 1 different and 1 missing") as e:
         run(verify_command, folder)
     assert e.value.exit_code == 3
     lines = e.value.stdout.splitlines()

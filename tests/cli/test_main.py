@@ -92,6 +92,40 @@ def test_usage_errors_exit_2(raw: Raw, tmp_path: Path, capsys: pytest.CaptureFix
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error", "hint"),
+    [
+        (["downlaod", "x"], "No such command 'downlaod'. Did you mean download?", "unshard"),
+        (["inspect"], "Missing argument 'SRC'", "unshard inspect"),
+        (["verify", "x", "--froce"], "No such option '--froce'. Did you mean", "unshard verify"),
+        (["download", "x", "--reclaim"], "--reclaim goes with --reshard DST", "unshard download"),
+    ],
+)
+def test_a_usage_error_is_told_as_any_other(
+    arguments: list[str], error: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"error: {error}")
+    assert second == f"hint: see `{hint} --help`"
+
+
+def test_no_arguments_are_a_call_for_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "Usage: unshard" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_disk_needs_a_person(raw: Raw, tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "unshard", "verify", str(raw[0]), "--export", "json"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 4
+    assert done.stderr.startswith("error: No space left on device\nhint: make space")
+
+
 def test_inspect(raw: Raw, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(raw[0])]) == 0
     out = capsys.readouterr().out
@@ -151,6 +185,7 @@ def test_help_imports_next_to_nothing() -> None:
     ("command", "package", "extra"),
     [
         ("generate", "torch", "serve"),
+        ("score", "torch", "serve"),
         ("serve", "fastapi", "serve"),
         ("demo", "openai", "demo"),
         ("reshard", "ray", "ray"),
@@ -165,7 +200,9 @@ def test_a_missing_extra_is_named(
         "print(main([sys.argv[1], '--help'])); sys.exit(main(sys.argv[1:]))"
     )
     reshard = [str(raw[0]), str(tmp_path / "out"), "--to", "metaseq", "--executor", "ray"]
-    arguments = {"generate": ["x", "y"], "serve": ["x"], "demo": [], "reshard": reshard}[command]
+    two = ["x", "y"]
+    of_each = {"generate": two, "score": two, "serve": ["x"], "demo": [], "reshard": reshard}
+    arguments = of_each[command]
     done = subprocess.run(
         [sys.executable, "-c", code, command, *arguments],
         capture_output=True, text=True, check=False,

@@ -82,7 +82,7 @@ def test_a_link_that_ends_first_is_told(store, plan):
     assert size > 4 * 3600
     _, out, _ = plan(url, *ALL, "--rate", "1")
     assert f"time    {format_duration(size)} at 1 bytes/s\n" in out
-    assert re.search(r"link +ends in 3 h, .* UTC, before the download: \d bytes/s would do", out)
+    assert re.search(r"link +ends in 3 h, .* UTC, before the download:\n +\d bytes/s would do", out)
     _, out, _ = plan(url, *ALL, "--rate", "1GB")
     assert re.search(r"link +ends in 3 h, .* UTC, after the download\n", out)
     _, out, _ = plan(url, *ALL)
@@ -139,6 +139,7 @@ def test_a_link_that_died_needs_a_person(store, plan):
     code, out, err = plan(store.presigned_url(PATTERN, expires_in_s=-60), *ALL)
     assert (code, out) == (4, "")
     assert "which expired on" in err
+    assert "hint: get a fresh link and plan again" in err  # there is nothing to continue
 
 
 def test_a_wrong_folder_is_one_line(store, plan, tmp_path):
@@ -147,6 +148,24 @@ def test_a_wrong_folder_is_one_line(store, plan, tmp_path):
     assert "elsewhere-0.pt: the server has no such file (HTTP 404)" in err
     code, _, err = plan(tmp_path / "nothing")
     assert (code, "no such file or folder" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("opt-125", "did you mean opt-125m?"),
+        ("OPT-66B", "did you mean opt-66b?"),
+        ("opt-175b", "no public URL of opt-175b is known"),
+        ("weights", "or one of opt-125m, "),
+    ],
+)
+def test_a_name_of_nothing_gets_the_hint_of_a_download(plan, name, words, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = plan(name, "--rate", "1MB")
+    assert (code, f"error: {name}: no such file or folder" in err) == (2, True)
+    assert words in err
+    monkeypatch.setenv("UNSHARD_URL", "https://host/a.pt?Signature=s")
+    assert "hint: leave it away to plan with the link in UNSHARD_URL" in plan(name)[2]
 
 
 def test_a_folder_called_like_a_release_is_the_folder(raw, plan, monkeypatch):

@@ -92,7 +92,7 @@ def test_verify_believes_parts_by_what_the_reshard_recorded(
     capsys.readouterr()
     assert main(["verify", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert "2 torch files are as they were written, by the CRC-32s in them" in out
+    assert "2 torch files are as they were written, by the CRC-32s stored" in out
     assert "the weights are those of the fingerprint in unshard.json" in out
 
 

@@ -13,6 +13,7 @@ UNWANTED = {
     "--help": EXTRAS | {"numpy", "urllib3", "rich"},
     "serve": EXTRAS | {"numpy", "urllib3", "rich"},
     "generate": EXTRAS | {"numpy", "urllib3", "rich"},
+    "score": EXTRAS | {"numpy", "urllib3", "rich"},
     "demo": EXTRAS | {"numpy", "urllib3", "rich"},
     "verify": EXTRAS | {"numpy", "urllib3"},
     "download": EXTRAS | {"numpy"},
@@ -31,7 +32,8 @@ for command in sys.argv[1:]:
 
 
 @pytest.mark.parametrize(
-    "commands", [["--help", "serve", "generate", "demo", "verify", "download"], ["reshard"]]
+    "commands",
+    [["--help", "serve", "generate", "score", "demo", "verify", "download"], ["reshard"]],
 )
 def test_a_command_loads_no_more_than_it_needs(commands: list[str]) -> None:
     """One process loads one after the other, those with the fewest needs first."""

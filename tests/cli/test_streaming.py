@@ -41,6 +41,7 @@ def test_it_prints_what_a_reshard_prints(
     to = ("--to", "metaseq", "--tp", "1")
     assert stream(store, tmp_path, *to) == 0
     streamed = capsys.readouterr()
+    assert f"no tokenizer beside {tmp_path / 'files'}: " in streamed.err
     assert main(["reshard", str(raw[0]), str(tmp_path / "plain"), *to]) == 0
     plain = capsys.readouterr()
     assert streamed.out == plain.out.replace(str(tmp_path / "plain"), str(tmp_path / "out"))
@@ -48,10 +49,12 @@ def test_it_prints_what_a_reshard_prints(
     assert fingerprint.startswith("fingerprint ")
     assert fingerprint in streamed.err
     assert "needs about" in streamed.err
+    assert "6 of 6 files fetched; sizes checked, no digests to verify (" in streamed.err
     assert "Signature" not in streamed.err + streamed.out
     assert stream(store, tmp_path, *to, "--json") == 0
     again = json.loads(capsys.readouterr().out)
     assert len(again["download"]["kept"]) == 6
+    assert again["download"]["tokenizer"] is None
     assert "\n".join(again["reshard"]["files"]) + "\n" == streamed.out
     assert f"fingerprint {again['reshard']['fingerprint']}" == fingerprint
 

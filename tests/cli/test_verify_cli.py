@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from unshard.cli.main import main
+from unshard.cli.quantities import format_bytes
 from unshard.manifest import parse_manifest
 from unshard.testing.object_store import FakeObjectStore
 
@@ -89,9 +90,9 @@ def test_the_report_says_what_was_remembered(folder, capsys):
     for path in folder.iterdir():
         os.utime(path, (10**9, 10**9))
     assert verify(folder) == 0
-    assert f"({sum(map(len, CONTENTS.values()))} bytes)" in capsys.readouterr().out
+    assert f"({format_bytes(sum(map(len, CONTENTS.values())))} read)" in capsys.readouterr().out
     assert verify(folder) == 0
-    assert "(0 bytes, 3 files remembered)" in capsys.readouterr().out
+    assert "(known from before; --force reads again)" in capsys.readouterr().out
     assert verify(folder, "--json") == 0
     assert json.loads(capsys.readouterr().out)["remembered"] == NAMES
     assert verify(folder, "--json", "--force") == 0
@@ -175,7 +176,7 @@ def test_names_in_a_folder_do_no_harm_to_a_terminal(folder, capsys):
     ]
     assert main(["verify", str(folder)]) == 3
     out, err = capsys.readouterr()
-    assert len(out.splitlines()) == 6
+    assert len(out.splitlines()) == 7
     assert "\x1b" not in out + err
 
 
@@ -188,3 +189,37 @@ def test_an_exported_manifest_says_what_it_leaves_out(folder, capsys):
     assert "left out: 'a\\nb.pt' has an invisible or control character\n" in err
     assert "partial" not in err
     assert "hidden" not in err
+
+
+@pytest.mark.parametrize("lacking", ["manifest", "URL"])
+def test_repair_says_what_it_lacks_before_it_reads(folder, lacking, monkeypatch, capsys):
+    monkeypatch.setattr("unshard.cli.verify.verify_folder", lambda *_, **__: pytest.fail("read"))
+    if lacking == "URL":
+        assert verify(folder, "--repair") == 2
+    else:
+        assert main(["verify", str(folder), "--repair", "opt-125m"]) == 2
+    assert lacking in capsys.readouterr().err
+
+
+def test_a_folder_after_repair_is_not_its_url(folder, capsys):
+    assert main(["verify", "--repair", str(folder), "--manifest", manifest(folder)]) == 2
+    assert f"no DIRECTORY: --repair took {folder} for its URL" in capsys.readouterr().err
+    assert main(["verify", "--repair", "https://host/a.pt?Signature=s3cret"]) == 2
+    err = capsys.readouterr().err
+    assert "no DIRECTORY" in err
+    assert "s3cret" not in err
+
+
+@pytest.mark.parametrize("option", ["--json", "--force", "--repair"])
+def test_an_export_ignores_no_option(folder, option, capsys):
+    assert verify(folder, "--export", "md5sum", option) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_numbers_are_told_in_words_that_fit_them(folder, capsys):
+    (folder / NAMES[0]).write_bytes(b"wrong")
+    (folder / NAMES[2]).unlink()
+    assert verify(folder) == 3
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1].startswith("1 file matches ")
+    assert f"{folder}: of 3 files, 1 different and 1 missing" in err

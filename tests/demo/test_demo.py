@@ -35,7 +35,7 @@ def test_demo_once(tmp_path: Path) -> None:
 
 def stable(text: str) -> list[str]:
     """The lines of a demo's output without what differs from run to run."""
-    changing = re.compile(r"127\.0\.0\.1:\d+|--port \d+|\d+ of 10|\d+ bytes in .*|took \d+ s")
+    changing = re.compile(r"127\.0\.0\.1:\d+|--port \d+|\d+ of 10|\([\d.]+ .?B in .*|took \d+ s")
     return [changing.sub("#", line).rstrip() for line in text.strip().splitlines() if line.strip()]
 
 

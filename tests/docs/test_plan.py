@@ -76,6 +76,7 @@ def test_what_it_shows_of_opt_175b(opt_175b: tuple[Checkpoint, int]) -> None:
     )
     [shown] = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
     assert shown == "".join(f"{line}\n" for line in report_lines(planned))
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_links_exist() -> None:

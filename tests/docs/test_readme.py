@@ -32,6 +32,13 @@ def test_links_exist() -> None:
         assert (ROOT / link).exists(), link
 
 
+def test_every_page_is_linked_from_another() -> None:
+    pages = {path: path.read_text() for path in (ROOT / "docs").glob("*.md")}
+    for page in pages:
+        others = [README, *(text for path, text in pages.items() if path != page)]
+        assert any(f"{page.name})" in text or f"{page.name}#" in text for text in others), page
+
+
 def test_named_commands_exist() -> None:
     for name in re.findall(r"^\$ unshard ([a-z]+)", README, re.MULTILINE):
         assert name in COMMANDS

@@ -116,3 +116,18 @@ def test_what_an_earlier_run_left_comes_first(site):
     site.run()
     assert site.requests()[-1] == ("bytes=3000-", 206)
     assert site.fetched() == site.contents
+
+
+def test_a_whole_file_of_other_weights_is_no_beginning(site):
+    """It keeps its name and its bytes until the right ones have arrived."""
+    site.add("a.pt", size=2000)
+    site.run()
+    before = site.fetched()
+    site.add("a.pt", size=SIZE)
+    site.store.inject(Fault(cut_after=1000))
+    with pytest.raises(TransferError):
+        site.run(retry=RetryPolicy(attempts=1))
+    assert site.requests()[-1] == (None, 200)
+    assert site.fetched() == before
+    site.run()
+    assert site.fetched() == site.contents

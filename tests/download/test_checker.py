@@ -150,7 +150,7 @@ def test_files_under_way_together_need_space_together(site, monkeypatch):
     site.store.inject(Fault(stall_after=1000), times=2)
     monkeypatch.setattr("shutil.disk_usage", lambda path: free)
     with pytest.raises(NoSpaceError, match=r"needs 5000 bytes, 1 other files 4\d\d\d, and .* 7000"):
-        site.run()
+        site.run(max_connections=2)
     monkeypatch.undo()
     site.run()
     assert site.fetched() == site.contents

@@ -116,7 +116,9 @@ def test_it_follows_redirects_with_the_query_they_give(store, serve):
     assert request.query == target.partition("?")[2]
 
 
-@pytest.mark.parametrize("address", ["", "ftp://x.example/a.csv", "http:///", "/a b", "/login/"])
+@pytest.mark.parametrize(
+    "address", ["", "ftp://x.example/a.csv", "http:///", "/a b", "/login/", "//[x"]
+)
 def test_a_redirect_to_nowhere_is_told(serve, address):
     url = serve(lambda request: redirect(address))
     with pytest.raises(TransferError, match="redirects"):

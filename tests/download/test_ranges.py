@@ -133,3 +133,13 @@ def test_wrong_bytes_at_the_source_are_refused_the_second_time(held):
         run(held)
     assert held.partials() == held.fetched() == {}
     assert held.progress.done_bytes == 0
+
+
+def test_nobody_helps_while_a_server_wants_to_be_left_alone(site):
+    site.add("a.pt")
+    site.store.inject(Fault(cut_after=1000))
+    site.store.inject(Fault(status=503, retry_after_s=60), times=None)
+    soon = RetryPolicy(attempts=3, first_delay_s=0.2, longest_delay_s=0.05)
+    with pytest.raises(TransferError, match="busy"):
+        site.run(max_connections=16, retry=soon)
+    assert len(site.requests()) <= 4  # 3, and one that may have begun before the first wait

@@ -211,6 +211,21 @@ def test_a_link_in_the_folder_is_not_written_through(site, tmp_path, link):
     assert outside.read_bytes() == b"precious"
 
 
+@pytest.mark.parametrize("name", ["a.pt", "a.pt.partial", ".unshard-download.jsonl"])
+def test_a_pipe_in_the_folder_is_neither_waited_for_nor_removed(site, name):
+    site.add("a.pt")
+    site.target.mkdir()
+    os.mkfifo(site.target / name)
+    with pytest.raises(DestinationError, match=f"{name}: is"):
+        site.run()
+    assert (site.target / name).is_fifo()
+
+
+def test_no_connections_are_refused(site):
+    with pytest.raises(UsageError, match="max_connections: 0"):
+        site.run(["a.pt"], max_connections=0)
+
+
 def test_two_downloads_do_not_share_a_folder(site):
     site.add("a.pt")
     site.target.mkdir()

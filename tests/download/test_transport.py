@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 import threading
 
 import pytest
+from urllib3.util.ssltransport import SSLTransport
 
 from unshard.download import PresignedTemplate
 from unshard.download.transport import InterruptedTransferError, Transport
@@ -102,3 +105,15 @@ def test_tls_to_a_server_without_it_is_said_plainly(site):
         pytest.raises(InterruptedTransferError, match="TLS failed"),
     ):
         read(link, "a.pt")
+
+
+def test_an_abort_also_ends_tls_inside_the_tls_to_a_proxy(site):
+    ours, theirs = socket.socketpair()
+    inner = SSLTransport.__new__(SSLTransport)  # its constructor would shake hands
+    inner.socket = ssl.create_default_context().wrap_socket(
+        ours, server_hostname="proxy.example", do_handshake_on_connect=False
+    )
+    with Requests(site.url) as link, theirs, inner.socket:
+        link.transport._wire.opened(inner)
+        link.transport.abort()
+        assert theirs.recv(1) == b""

@@ -72,6 +72,29 @@ def model(config, weights) -> OPTModel:
     return model
 
 
+@pytest.fixture(scope="session")
+def peer(config, weights):
+    """The same weights in the independent implementation."""
+    from transformers import OPTConfig as HFConfig
+    from transformers import OPTForCausalLM
+
+    peer = OPTForCausalLM(
+        HFConfig(
+            num_hidden_layers=config.num_layers,
+            hidden_size=config.hidden_size,
+            num_attention_heads=config.num_heads,
+            ffn_dim=config.ffn_dim,
+            vocab_size=config.vocab_size,
+            max_position_embeddings=config.max_positions,
+            word_embed_proj_dim=config.embedding_size,
+        )
+    ).eval()
+    state = peer.state_dict()
+    for name, tensor in weights.items():
+        state["model." + name.replace("r.layer_norm", "r.final_layer_norm")].copy_(tensor)
+    return peer
+
+
 @pytest.fixture
 def make_engine(model, tokenizer) -> Callable[..., Engine]:
     """An engine for `max_batch` sequences at once; `num_blocks` of cache, or enough for all."""

@@ -10,7 +10,12 @@ import random
 import pytest
 
 from unshard.engine import scheduler
-from unshard.engine.request import GenerationRequest, SamplingParams
+from unshard.engine.request import (
+    FactualNucleus,
+    GenerationRequest,
+    SamplingParams,
+    SourcePenalties,
+)
 from unshard.engine.torch_attention import paged_attention
 from unshard.errors import UnshardError
 
@@ -148,6 +153,28 @@ def test_preempted_is_unpreempted(make_engine, alone, temperature):
         first, *others = outputs[request.request_id]
         assert (first.prompt_tokens is None) == (wanted[0].prompt_tokens is None)
         assert all(output.prompt_tokens is None for output in others)
+
+
+def test_a_seeded_text_depends_on_nothing_but_itself(make_engine, alone):
+    """Whatever it asks of the sampler, in a cache that is too small, beside others."""
+    rng = random.Random(6)
+    asked = [
+        {"repetition_penalty": 1.3, "top_p": 0.9},
+        {"presence_penalty": 0.5, "frequency_penalty": 0.3, "top_k": 40},
+        {"min_p": 0.02, "min_tokens": 60},
+        {"factual_nucleus": FactualNucleus(0.9, 0.3), "top_p": 0.9},
+        {"source_penalties": SourcePenalties(0.5, 0.2, 9)},
+        {},
+    ]
+    requests = requests_of(
+        rng, 6, 40, lambda i: SamplingParams(70, 0.8, seed=i, logprobs=2, **asked[i])
+    )
+    engine = make_engine(6, num_blocks=8)
+    outputs = run_like_a_server(engine, requests, rng)
+    assert engine.num_preempted >= 2
+    for request in requests:
+        wanted = alone(request)
+        assert ids(outputs[request.request_id]) == ids(wanted)
 
 
 def test_the_latest_arrived_gives_way_and_the_first_never_waits(make_engine):

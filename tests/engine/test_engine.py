@@ -4,11 +4,16 @@ import random
 
 import pytest
 import torch
-from transformers import OPTConfig as HFConfig
-from transformers import OPTForCausalLM
 
 from unshard.architectures.opt import EOS_TOKEN_ID
-from unshard.engine.request import GenerationRequest, SamplingParams
+from unshard.engine.detokenizer import Detokenizer
+from unshard.engine.request import (
+    FactualNucleus,
+    GenerationRequest,
+    SamplingParams,
+    ScoredToken,
+    SourcePenalties,
+)
 from unshard.errors import RequestError, UnshardError
 
 GREEDY = SamplingParams(max_tokens=20, temperature=0)
@@ -33,25 +38,6 @@ def mixed_requests(params_of):
         GenerationRequest(f"r{i}", prompt(length, seed=i), params_of(i))
         for i, length in enumerate(lengths)
     ]
-
-
-@pytest.fixture(scope="session")
-def peer(config, weights):
-    peer = OPTForCausalLM(
-        HFConfig(
-            num_hidden_layers=config.num_layers,
-            hidden_size=config.hidden_size,
-            num_attention_heads=config.num_heads,
-            ffn_dim=config.ffn_dim,
-            vocab_size=config.vocab_size,
-            max_position_embeddings=config.max_positions,
-            word_embed_proj_dim=config.embedding_size,
-        )
-    ).eval()
-    state = peer.state_dict()
-    for name, tensor in weights.items():
-        state["model." + name.replace("r.layer_norm", "r.final_layer_norm")].copy_(tensor)
-    return peer
 
 
 def test_greedy_continues_as_transformers(make_engine, run, peer):
@@ -192,6 +178,46 @@ def test_eos_is_the_last_token_and_no_text(make_engine, run):
         assert "</s>" not in text(output)
 
 
+def test_min_tokens_keep_the_text_from_ending(make_engine, run):
+    """Neither `</s>` nor a stop string ends it before, both do after."""
+    likes_eos = {"temperature": 0, "logit_bias": ((EOS_TOKEN_ID, 1000.0),)}
+    requests = [
+        GenerationRequest(str(n), (2, 9), SamplingParams(12, min_tokens=n, **likes_eos))
+        for n in (0, 1, 7, 12)
+    ]
+    for name, outputs in run(make_engine(4), requests).items():
+        assert len(ids(outputs)) == min(12, int(name) + 1)
+        assert ids(outputs).count(EOS_TOKEN_ID) == (name != "12")
+        assert outputs[-1].finish_reason == ("length" if name == "12" else "stop")
+
+
+def test_a_stop_string_ends_the_text_only_after_min_tokens(make_engine, run, tokenizer):
+    free = run(make_engine(1), [GenerationRequest("a", prompt(9), GREEDY)])["a"]
+    whole, said = text(free), ids(free)
+    stop = max((whole[at : at + 3] for at in range(len(whole) - 2)), key=whole.count)
+    assert whole.count(stop) > 1
+    for min_tokens in range(20):
+        params = SamplingParams(20, 0, stop=(stop,), min_tokens=min_tokens)
+        outputs = run(make_engine(1), [GenerationRequest("a", prompt(9), params)])["a"]
+        too_early = len(Detokenizer().push(tokenizer.decode_bytes(said[:min_tokens])))
+        found = whole.find(stop, max(0, too_early - len(stop) + 1))
+        assert text(outputs) == (whole if found < 0 else whole[:found])
+        assert len(ids(outputs)) > min_tokens
+
+
+def test_the_nucleus_is_wide_again_after_a_sentence(make_engine, tokenizer):
+    nucleus = FactualNucleus(0.5, 0.1)
+    engine = make_engine(1)
+    engine.add(GenerationRequest("a", (2, 9), SamplingParams(9, 1, 0.8, factual_nucleus=nucleus)))
+    (sequence,) = engine._sequences.values()
+    found = []
+    for token_id in [*tokenizer.encode("a b c"), *tokenizer.encode("?"), *tokenizer.encode("d")]:
+        found.append(sequence.draw.kept.top_p)
+        sequence.append(ScoredToken(token_id, None), tokenizer.token_bytes(token_id))
+    assert found[-1] == 0.8
+    assert min(found[:-1]) < 0.8
+
+
 def test_streamed_text_is_the_decoding_of_the_tokens(make_engine, run, tokenizer):
     params = [SamplingParams(30, 1.5, seed=seed) for seed in range(8)]
     requests = [GenerationRequest(str(i), prompt(3), p) for i, p in enumerate(params)]
@@ -249,6 +275,19 @@ def test_logprobs_come_only_when_asked(make_engine, run):
         ((2,), SamplingParams(frequency_penalty=float("nan")), "frequency_penalty", None),
         ((2,), SamplingParams(logit_bias=((99_999, 1.0),)), "logit_bias", None),
         ((2,), SamplingParams(logit_bias=((5, float("nan")),)), "logit_bias", None),
+        ((2,), SamplingParams(logit_bias=((5, 1e30),)), "logit_bias", None),
+        ((2,), SamplingParams(repetition_penalty=0), "repetition_penalty", None),
+        ((2,), SamplingParams(min_tokens=17), "min_tokens", None),
+        ((2,), SamplingParams(min_tokens=-1), "min_tokens", None),
+        ((2,), SamplingParams(factual_nucleus=FactualNucleus(1.5)), "lambda_decay", None),
+        ((2,), SamplingParams(factual_nucleus=FactualNucleus(0.5, -1)), "omega_bound", None),
+        ((2,), SamplingParams(source_penalties=SourcePenalties(1e9)), "alpha_presence_src", None),
+        (
+            (2,),
+            SamplingParams(source_penalties=SourcePenalties(frequency=float("nan"))),
+            "alpha_frequency_src",
+            None,
+        ),
         ((2,), SamplingParams(logprobs=-1), "logprobs", None),
         ((2,), SamplingParams(logprobs=99_999), "logprobs", None),
         ((2,), SamplingParams(stop=("a", "")), "stop", None),

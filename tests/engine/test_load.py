@@ -2,6 +2,7 @@
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -96,10 +97,22 @@ def test_a_tokenizer_of_a_larger_model_is_refused(checkpoint, tmp_path):
 def test_the_cache_takes_a_quarter_of_the_free_memory(monkeypatch, free_blocks, wanted):
     config = OPTConfig(2, 64, 4, 128, 1000, 2040, 64)
     cpu = torch.device("cpu")
-    monkeypatch.setattr(paged_cache, "_free_bytes", lambda _: free_blocks * 2 * 2 * 64 * 16 * 4)
+    monkeypatch.setattr(paged_cache, "free_bytes", lambda _: free_blocks * 2 * 2 * 64 * 16 * 4)
     assert paged_cache.num_blocks_for_batch(config, 5, torch.float32, cpu) == wanted
     monkeypatch.undo()
-    assert paged_cache._free_bytes(cpu) > 1 << 20
+    assert paged_cache.free_bytes(cpu) > 1 << 20
+
+
+def test_loading_leaves_torch_its_threads(checkpoint):
+    """Those of the engine's own thread too, which begins later."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        load(checkpoint)
+        with ThreadPoolExecutor(1) as later:
+            assert later.submit(torch.get_num_threads).result() == torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_an_activation_that_is_not_computed_is_refused(checkpoint):

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unshard.engine.history import History
 from unshard.engine.request import SamplingParams
 from unshard.engine.sampler import Draw, sample, uniform
 from unshard.engine.scoring import score_tokens
@@ -13,6 +14,14 @@ from unshard.engine.truncation import Kept, best_tokens
 from unshard.errors import UnshardError
 
 LOGITS = np.array([0.3, 2.0, -1.0, 1.2, 0.9, -3.0, 1.9, 0.0], dtype=np.float32)
+
+
+def said(params, generated, prompt_ids=(2,)):
+    """The history of a text that said `generated`."""
+    history = History(params, prompt_ids)
+    for token_id in generated:
+        history.add(token_id)
+    return history
 
 
 def oracle(logits, temperature, top_p):
@@ -47,12 +56,13 @@ def test_frequencies_are_the_oracles(temperature, top_p):
     st.integers(0, 13),
     st.floats(0.01, 1.0),
     st.floats(0, 1),
-    st.sampled_from([(1, 3), (2,), (512, 4096)]),
+    st.sampled_from([(1, 1), (1, 3), (2, 2), (5, 1), (32, 128)]),
 )
-def test_what_is_kept_is_what_each_rule_keeps(values, top_k, top_p, min_p, guesses):
+def test_what_is_kept_is_what_each_rule_keeps(values, top_k, top_p, min_p, looked_at):
     p = torch.tensor(values).softmax(0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unshard.engine.truncation.BEST_GUESSES", guesses)
+        patch.setattr("unshard.engine.truncation.GROUP", looked_at[0])
+        patch.setattr("unshard.engine.truncation.LIKELY", looked_at[1])
         (masses,), (ids,) = best_tokens(p[None], [Kept(top_k, top_p, min_p)])
     assert torch.equal(masses, p[ids])
     assert torch.equal(masses, p.sort(descending=True).values[: len(ids)])
@@ -87,11 +97,11 @@ def test_bias_and_penalties_move_the_best_token():
         SamplingParams(temperature=0, presence_penalty=-4.0),
         SamplingParams(temperature=0),
     ]
-    draws = [Draw(each, 0, 0, 4, generated=(1, 1, 7)) for each in params]
+    draws = [Draw(each, 0, 0, 4, said(each, (1, 1, 7))) for each in params]
     before = logits.clone()
     assert sample(logits, draws) == [5, 6, 1, 1, 1]
     assert torch.equal(logits, before)
-    often = Draw(params[2], 0, 0, 4, generated=(1, 1, 1))
+    often = Draw(params[2], 0, 0, 4, said(params[2], (1, 1, 1)))
     assert sample(logits[:1], [often]) == [6]
 
 
@@ -99,21 +109,21 @@ def test_rows_do_not_depend_on_their_neighbours():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(40, 50, generator=generator) * 3
     rng = np.random.default_rng(0)
-    draws = [
-        Draw(
-            SamplingParams(
-                temperature=float(rng.choice([0.0, 0.3, 1.0])),
-                top_p=float(rng.choice([0.0, 0.5, 0.95, 1.0])),
-                top_k=int(rng.choice([0, 0, 5])),
-                min_p=float(rng.choice([0.0, 0.0, 0.1])),
-                frequency_penalty=float(rng.choice([0.0, 0.5])),
-            ),
-            seed=int(rng.integers(5)),
-            choice=row % 2,
-            position=row,
-            generated=range(row),
+    params = [
+        SamplingParams(
+            temperature=float(rng.choice([0.0, 0.3, 1.0])),
+            top_p=float(rng.choice([0.0, 0.5, 0.95, 1.0])),
+            top_k=int(rng.choice([0, 0, 5])),
+            min_p=float(rng.choice([0.0, 0.0, 0.1])),
+            frequency_penalty=float(rng.choice([0.0, 0.5])),
+            repetition_penalty=float(rng.choice([1.0, 1.3])),
+            min_tokens=int(rng.choice([0, 20])),
         )
-        for row in range(40)
+        for _ in range(40)
+    ]
+    draws = [
+        Draw(each, int(rng.integers(5)), row % 2, row, said(each, range(row)))
+        for row, each in enumerate(params)
     ]
     together = sample(logits, draws)
     assert together == [sample(logits[i : i + 1], [d])[0] for i, d in enumerate(draws)]

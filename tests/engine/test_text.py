@@ -33,9 +33,10 @@ def test_any_bytes_decode_as_at_once(data, raw):
     assert "".join(deltas) + detokenizer.finish() == raw.decode("utf-8", errors="replace")
 
 
-def expected(text, stops):
-    """The text before the stop string that is complete first (the longest of those)."""
-    for end in range(1, len(text) + 1):
+def expected(text, stops, after=0):
+    """The text before the stop string that is complete first (the longest of those) behind the
+    first `after` characters."""
+    for end in range(after + 1, len(text) + 1):
         complete = [stop for stop in stops if text[:end].endswith(stop)]
         if complete:
             return text[: end - max(map(len, complete))], True
@@ -45,13 +46,31 @@ def expected(text, stops):
 small = st.text("ab\n", min_size=1, max_size=4)
 
 
-@given(st.data(), st.text("ab\n", max_size=14), st.lists(small, max_size=3))
+many = st.lists(small, max_size=3) | st.lists(small, min_size=14, max_size=16)
+
+
+@given(st.data(), st.text("ab\n", max_size=14), many)
 def test_stop_strings_never_leak_however_the_text_comes(data, text, stops):
     matcher, shown = StopMatcher(stops), ""
     wanted, matches = expected(text, stops)
     for piece in data.draw(cut(text)):
         shown += matcher.push(piece)
         assert wanted.startswith(shown)
+    assert matcher.matched == matches
+    assert shown + matcher.finish() == wanted
+
+
+@given(st.data(), st.text("ab\n", max_size=14), st.lists(small, max_size=4), st.integers(0, 9))
+def test_a_stop_string_that_ends_too_early_is_text(data, text, stops, first):
+    matcher, shown, pushed = StopMatcher(stops), "", 0
+    pieces = data.draw(cut(text))
+    after = sum(map(len, pieces[:first]))
+    wanted, matches = expected(text, stops, after)
+    for number, piece in enumerate(pieces):
+        shown += matcher.push(piece, may_match=number >= first)
+        assert wanted.startswith(shown)
+        pushed += len(piece)
+        assert matcher.matched or not stops or pushed - len(shown) < max(map(len, stops))
     assert matcher.matched == matches
     assert shown + matcher.finish() == wanted
 

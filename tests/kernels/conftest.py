@@ -8,15 +8,30 @@ from unshard.kernels.library import SWITCH, kernels, levels
 NOT_COMPILED = "the kernels are not compiled here: make kernels"
 
 
+@pytest.fixture
+def switch(monkeypatch):
+    """Sets what the environment says of kernels; None: nothing."""
+
+    def to(wanted):
+        if wanted is None:
+            monkeypatch.delenv(SWITCH, raising=False)
+        else:
+            monkeypatch.setenv(SWITCH, wanted)
+        kernels.cache_clear()
+
+    yield to
+    kernels.cache_clear()
+
+
 @pytest.fixture(params=["avx512bf16", "avx512", "avx2", "portable"])
-def level(request, monkeypatch):
+def level(request, switch):
     """The kernels at one level."""
     here = levels()
     if not here:
         pytest.skip(NOT_COMPILED)
     if request.param not in here:
         pytest.skip(f"this processor has no {request.param}")
-    monkeypatch.setenv(SWITCH, request.param)
+    switch(request.param)
     return kernels()
 
 

@@ -6,9 +6,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.kernels.paged_reference import torch_paged_attention
 from torch import Tensor
 
-from unshard.kernels.attention import BLOCK_ROWS, paged_attention, torch_paged_attention
+from unshard.errors import UsageError
+from unshard.kernels.attention import BLOCK_ROWS, paged_attention
 
 DTYPES = [torch.float32, torch.bfloat16]
 TOLERANCE = {torch.float32: 3e-6, torch.bfloat16: 2e-2}
@@ -165,12 +167,12 @@ def test_very_large_and_very_small_scores(level):
     assert (out - expected).abs().max() < 2e-2
 
 
-def test_shapes_that_the_kernel_lacks_go_to_torch(level):
-    step = Step.of([(20, 1)], 24)
-    assert same_bits(step.attend()[0], step.attend(torch_paged_attention)[0])
+def test_what_the_kernel_lacks_is_refused(level):
+    with pytest.raises(ValueError, match="heads of 24"):
+        Step.of([(20, 1)], 24).attend()
 
 
-def test_without_kernels_it_is_torch(monkeypatch):
-    monkeypatch.setenv("UNSHARD_KERNELS", "off")
-    step = Step.of([(20, 1), (30, 20)], 64)
-    assert same_bits(step.attend()[0], step.attend(torch_paged_attention)[0])
+def test_without_kernels_it_says_how_to_have_them(switch):
+    switch("off")
+    with pytest.raises(UsageError, match="not compiled"):
+        Step.of([(20, 1), (30, 20)], 64).attend()

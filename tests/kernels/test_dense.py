@@ -6,7 +6,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unshard.kernels import dense
-from unshard.kernels.library import SWITCH
 
 DTYPES = [torch.float32, torch.bfloat16]
 
@@ -72,9 +71,9 @@ def test_what_is_no_number_is_not_hidden(level, dtype, relu):
     assert y[[0, 1, 3, 4]].isfinite().all()
 
 
-def test_it_is_for_cpus_and_what_it_computes(level, monkeypatch):
+def test_it_is_for_cpus_and_what_it_computes(level, switch):
     assert dense.most_rows(torch.empty(2, 2)) > 0
     assert dense.most_rows(torch.empty(2, 2, dtype=torch.float16)) == 0
     assert dense.most_rows(torch.empty(2, 2, device="meta")) == 0
-    monkeypatch.setenv(SWITCH, "off")
+    switch("off")
     assert dense.most_rows(torch.empty(2, 2)) == 0

@@ -1,12 +1,14 @@
 """Laws of the 8-bit linear: exact sums, the same bits at every level and for every batch."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unshard.kernels import int8
-from unshard.kernels.library import SWITCH, levels
+from unshard.kernels.library import levels
 
 DTYPES = [torch.float32, torch.bfloat16]
 
@@ -66,11 +68,11 @@ def test_it_is_the_layer_of_the_rounded_values(level, shape, wide, relu, dtype):
 
 @pytest.mark.parametrize("wide", [True, False])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_level_gives_the_same_bits(compiled, monkeypatch, dtype, wide):
+def test_every_level_gives_the_same_bits(compiled, switch, dtype, wide):
     weight, bias = layer(200, 130)
     packed, x, found = int8.pack(weight, bias), rows(7, 130, dtype), []
     for name in levels():
-        monkeypatch.setenv(SWITCH, name)
+        switch(name)
         found.append(int8.linear(packed, x, wide=wide))
     assert all(torch.equal(found[0], each) for each in found)
 
@@ -156,3 +158,18 @@ def test_rounding_is_within_half_a_step():
     weight, _ = layer(2100, 40)
     steps = weight.abs().amax(1, keepdim=True) / 127
     assert ((int8.rounded_to_int8(weight) - weight).abs() <= steps * 0.5001).all()
+
+
+@pytest.mark.parametrize("shape", [(192, 66), (200, 129)])
+def test_rows_put_in_any_pieces_give_the_bits_of_the_whole(shape):
+    """Pieces cut the kernel's groups of 64 outputs, as K, V and Q of a small model do."""
+    weight, bias = torch.randn(shape), torch.randn(shape[0])
+    whole, pieces = int8.pack(weight, bias), int8.empty(*shape)
+    borders = [0, 5, 64, 65, 150, shape[0]]
+    for first, last in reversed(list(itertools.pairwise(borders))):
+        int8.put(pieces, first, weight[first:last])
+    int8.set_bias(pieces, bias)
+    assert torch.equal(pieces.packed, whole.packed)
+    assert torch.equal(pieces.scales, whole.scales)
+    x = torch.randn(3, shape[1])
+    assert torch.equal(int8.linear(pieces, x), int8.linear(whole, x))

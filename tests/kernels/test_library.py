@@ -6,14 +6,14 @@ import pytest
 
 from unshard.errors import UsageError
 from unshard.kernels import build
-from unshard.kernels.library import SWITCH, _loaded, _torch_threads, kernels, levels
+from unshard.kernels.library import _torch_threads, kernels, levels
 
 
 @pytest.fixture(autouse=True)
 def _forget():
-    _loaded.cache_clear()
+    kernels.cache_clear()
     yield
-    _loaded.cache_clear()
+    kernels.cache_clear()
 
 
 @pytest.fixture
@@ -27,27 +27,27 @@ def own_sources(tmp_path, monkeypatch):
     return tmp_path / "native"
 
 
-def test_the_best_level_is_chosen(compiled, monkeypatch):
-    monkeypatch.delenv(SWITCH, raising=False)
+def test_the_best_level_is_chosen(compiled, switch):
+    switch(None)
     assert kernels().level == levels()[0]
     assert levels()[-1] == "portable"
 
 
-def test_off_is_off(monkeypatch):
-    monkeypatch.setenv(SWITCH, "off")
+def test_off_is_off(switch):
+    switch("off")
     assert kernels() is None
 
 
-def test_an_unknown_level_is_refused(compiled, monkeypatch):
-    monkeypatch.setenv(SWITCH, "avx9000")
+def test_an_unknown_level_is_refused(compiled, switch):
+    switch("avx9000")
     with pytest.raises(UsageError, match="avx9000") as refused:
         kernels()
     assert "portable" in refused.value.hint
 
 
-def test_a_stale_build_is_not_loaded(compiled, own_sources):
+def test_a_stale_build_is_not_loaded(compiled, own_sources, switch):
     assert kernels() is not None
-    _loaded.cache_clear()
+    switch(None)
     with (own_sources / "library.cpp").open("a") as source:
         source.write("\n")
     assert kernels() is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 from unshard.download import PresignedTemplate, RetryPolicy
 from unshard.download.pieces import NoRangesError, Pieces
-from unshard.errors import CheckpointError, FormatError
+from unshard.errors import CheckpointError, FormatError, NoSpaceError
 from unshard.index.build import open_checkpoint
 from unshard.library import stand_ins
 from unshard.library.stand_ins import check_same_headers, make_stand_ins
@@ -96,3 +98,16 @@ def test_headers_that_take_a_whole_file_are_none(
     ):
         draw(store, tmp_path / "target/heads")
     assert sum(request.sent_bytes for request in store.requests) == 100
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_arguments: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    LAYOUTS["one file"](tmp_path / "src")
+    monkeypatch.setattr(stand_ins.os, "pwrite", full)
+    with (
+        FakeObjectStore(tmp_path / "src") as store,
+        pytest.raises(NoSpaceError, match="heads: No space left"),
+    ):
+        draw(store, tmp_path / "target/heads")

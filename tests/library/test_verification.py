@@ -119,7 +119,7 @@ def test_parts_of_another_model_are_not_looked_up(tmp_path, capsys):
         path.rename(tmp_path / "raw" / releases.PART_NAMES[rank])
     assert main(["verify", str(tmp_path / "raw")]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("8 torch files are as they were written, by the CRC-32s in them")
+    assert out.startswith("8 torch files are as they were written, by the CRC-32s stored")
     assert "md5" not in out
 
 
@@ -211,7 +211,7 @@ def test_a_vocabulary_decides_what_dict_txt_holds(raw, capsys):
     (folder / "dict.txt").write_bytes(releases.dict_txt(TINY.vocab_size))
     (folder / "gpt2-vocab.json").write_text("{}")  # its own, which nobody knows
     assert main(["verify", str(folder)]) == 0
-    assert "1 files match a vocabulary of 56 tokens" in capsys.readouterr().out
+    assert "1 file matches a vocabulary of 56 tokens" in capsys.readouterr().out
     flip(folder / "dict.txt")
     assert main(["verify", str(folder)]) == 3
     assert "dict.txt: not of a vocabulary of 56 tokens" in capsys.readouterr().err
@@ -250,7 +250,7 @@ def test_what_the_tokenizer_explains_is_not_extra(raw, capsys):
     assert out[0] == "extra      note.txt"
     assert [line.split(" (")[0] for line in out[1:]] == [
         f"6 files match {folder}/all.md5",
-        "1 files match a vocabulary of 56 tokens",
+        "1 file matches a vocabulary of 56 tokens",
     ]
 
 

@@ -9,13 +9,14 @@ from unshard.models.linear import Linear
 
 @pytest.mark.parametrize("how", [*levels(), "off"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("keep", ["pack", "use_row_major"])
-def test_few_rows_and_many(how, dtype, keep, monkeypatch):
+@pytest.mark.parametrize("stays", [False, True])
+def test_few_rows_and_many(how, dtype, stays, monkeypatch):
     monkeypatch.setenv(SWITCH, how)
     torch.manual_seed(0)
     weight, bias = torch.randn(96, 64, dtype=dtype) / 8, torch.randn(96, dtype=dtype)
     linear = Linear(weight.clone(), bias)
-    getattr(linear, keep)()
+    linear.stays = stays
+    linear.pack()
     x = torch.randn(40, 64, dtype=dtype)
     expected = x.double() @ weight.double().T + bias.double()
     for rows in (1, 2, 5, 17, 33, 40):
@@ -25,8 +26,9 @@ def test_few_rows_and_many(how, dtype, keep, monkeypatch):
         assert torch.equal(positive, y.relu())
 
 
-def test_a_row_major_weight_stays_readable():
+def test_a_weight_that_stays_stays_readable():
     weight = torch.randn(96, 64)
     linear = Linear(weight)
-    linear.use_row_major()
+    linear.stays = True
+    linear.pack()
     assert linear.weight is weight

@@ -55,11 +55,15 @@ def random_peer(config: OPTConfig) -> OPTForCausalLM:
 def filled(
     config: OPTConfig, peer: OPTForCausalLM, dtype: torch.dtype, *, int8: bool = False
 ) -> OPTModel:
-    model = OPTModel(config, dtype)
+    model = OPTModel(config, dtype, int8=int8)
     state = peer.state_dict()
     for name, target in model.weight_targets().items():
-        target.copy_(state[hugging_face_name(name)])
-    model.finalize(int8=int8)
+        values = state[hugging_face_name(name)]
+        if isinstance(target, torch.Tensor):
+            target.copy_(values)
+        else:
+            target.put(0, values)
+    model.finalize()
     return model
 
 

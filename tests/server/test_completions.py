@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 from scripted_engine import BOS, EOS, ByteTokenizer, ScriptedEngine, logprob_of, write
 
-from unshard.engine.request import SamplingParams
+from unshard.engine.request import GenerationOutput, SamplingParams, ScoredToken
 from unshard.server.protocol import CompletionRequest
 
 TOKENIZER = ByteTokenizer()
@@ -50,6 +50,10 @@ def test_fields_reach_the_engine_and_null_means_default(client, engine):
         presence_penalty=-0.5,
         frequency_penalty=1,
         logit_bias={"5": -100, "7": 2.5},
+        top_k=40,
+        min_p=0.05,
+        repetition_penalty=1.25,
+        min_tokens=2,
     )
     assert engine.submitted[-1].params == SamplingParams(
         3,
@@ -62,7 +66,13 @@ def test_fields_reach_the_engine_and_null_means_default(client, engine):
         presence_penalty=-0.5,
         frequency_penalty=1,
         logit_bias=((5, -100), (7, 2.5)),
+        top_k=40,
+        min_p=0.05,
+        repetition_penalty=1.25,
+        min_tokens=2,
     )
+    complete(client, prompt="p", top_k=-1)
+    assert engine.submitted[-1].params == SamplingParams()
     nulls = dict.fromkeys(CompletionRequest.model_fields.keys() - {"prompt"})
     complete(client, prompt="p", **nulls)
     assert engine.submitted[-1].params == SamplingParams()
@@ -97,6 +107,30 @@ def test_choices_are_prompts_times_n_in_order(client, engine):
     assert [c["text"] for c in answer["choices"]] == ["x0", "x1", "x2", "yy0", "yy1", "yy2"]
     # A prompt counts once whatever n, its </s> included.
     assert answer["usage"] == {"prompt_tokens": 5, "completion_tokens": 15, "total_tokens": 20}
+
+
+def test_best_of_answers_with_those_of_the_best_mean_logprob(client, engine):
+    """Per token: the longest is best here, though the sum of its logprobs is the least."""
+    scores = [(-2.0,), (-1.0, -1.5), (-0.5, -1.0, -1.5), (-9.0,)]
+
+    def script(request):
+        for number, score in enumerate(scores[request.choice]):
+            text = f"{request.choice}" if number == 0 else "+"
+            end = "length" if number == len(scores[request.choice]) - 1 else None
+            token = ScoredToken(TOKENIZER.encode(text)[0], score)
+            yield GenerationOutput(request.request_id, text, (token,), finish_reason=end)
+
+    engine.script = script
+    for n, texts in ((1, ["2++"]), (3, ["2++", "1+", "0"]), (4, ["0", "1+", "2++", "3"])):
+        answer = complete(client, prompt=["p", "q"], n=n, best_of=4)
+        assert [choice["text"] for choice in answer["choices"]] == texts * 2
+        assert [choice["index"] for choice in answer["choices"]] == list(range(2 * n))
+        assert {choice["logprobs"] for choice in answer["choices"]} == {None}
+        # All that was generated is counted.
+        assert answer["usage"]["completion_tokens"] == 2 * 7
+        assert engine.submitted[-1].params.logprobs == (None if n == 4 else 0)
+    told = complete(client, prompt="p", best_of=4, logprobs=0)["choices"][0]["logprobs"]
+    assert told["token_logprobs"] == [-0.5, -1.0, -1.5]
 
 
 def test_finish_reason_is_true(client, engine):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +11,11 @@ import click
 from unshard import releases
 from unshard.cli import display, link_options, release_files, source_url
 from unshard.cli.deferred import deferred
+from unshard.cli.download_report import described, summary
 from unshard.cli.quantities import ByteCount
 from unshard.cli.stderr import events_option
 from unshard.cli.streaming_options import is_wanted, streaming_options
-from unshard.download import DownloadReport, Link, download
+from unshard.download import Link, download
 from unshard.download.pool import DEFAULT_MAX_CONNECTIONS
 from unshard.errors import UsageError
 
@@ -85,14 +84,15 @@ def command(
     --url-command or --url-file it goes on by itself; they also give the first link where URL
     is left away.
     """
+    is_resharded = is_wanted(reshard)
     source = link_options.source(url_command, url_file)
     template, directory = link_options.begin(source, url, directory, _url_and_directory)
     files = release_files.files(template, manifest, parts, shards)
     tokenizer = release_files.tokenizer(template, tuple(files), directory)
     link = Link(template, source)
-    if is_wanted(reshard):
+    if is_resharded:
         rates = {"max_connections": max_connections, "max_rate": max_rate}
-        download_and_reshard(link, files, directory, reshard, as_json=as_json, **rates)
+        download_and_reshard(link, files, directory, tokenizer, reshard, as_json=as_json, **rates)
         return
     with display.progress() as progress:
         report = download(
@@ -104,14 +104,15 @@ def command(
             progress=progress,
         )
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(report) | {"tokenizer": tokenizer}, indent=2))
+        click.echo(json.dumps(described(report, tokenizer), indent=2))
     else:
-        click.echo(_summary(report, tokenizer))
+        click.echo(summary(report, tokenizer))
 
 
 def _url_and_directory(url: str | None, directory: Path | None) -> tuple[str, Path]:
     from_environment = source_url.from_environment()
     if from_environment and directory is None and url != "-" and "://" not in (url or ""):
+        _refuse_release(url or ".")
         return from_environment, Path(url or ".")
     if url is None:
         raise UsageError("no URL", hint=source_url.GIVE_IT)
@@ -119,35 +120,18 @@ def _url_and_directory(url: str | None, directory: Path | None) -> tuple[str, Pa
     if directory is None and not any(mark in found for mark in ("://", "?")):
         raise UsageError(
             f"{source_url.URL_VARIABLE} is not set, and {url!r} is no URL",
-            hint=_instead_of(url),
+            hint=source_url.instead_of(url),
         )
     return found, directory or Path(url if url in releases.PUBLIC else ".")
 
 
-def _instead_of(name: str) -> str:
-    if name.lower() in releases.BY_LINK_ONLY:
-        return (
-            f"no public URL of {name.lower()} is known: give a link in single quotes, as `-` with "
-            "stdin, or in that variable; one that ends in a `*` also needs --parts or --manifest"
+def _refuse_release(folder: str) -> None:
+    """Beside a link in the environment, a release's name is most likely no folder's."""
+    if (meant := source_url.release_like(folder)) and (
+        folder == meant or not Path(folder).exists()
+    ):
+        link = source_url.URL_VARIABLE
+        raise UsageError(
+            f"{folder}: the release {meant}, or a folder for the link in {link}?",
+            hint=f"`./{folder}` is the folder; for the release, `unset {link}` and give {meant}",
         )
-    if alike := get_close_matches(name.lower(), releases.PUBLIC, n=1, cutoff=0.9):
-        return f"did you mean {alike[0]}?"
-    return (
-        "give the link in single quotes, as `-` with stdin, or in that variable; or one "
-        f"of {', '.join(releases.PUBLIC)}"
-    )
-
-
-def _summary(report: DownloadReport, tokenizer: tuple[str, ...] | None) -> str:
-    verified = "all verified" if report.is_verified else "sizes checked, no digests to verify"
-    beside = ""
-    if tokenizer is not None:
-        beside = "; with the tokenizer" if tokenizer else "; no tokenizer beside them"
-    if not report.fetched:
-        return f"{report.directory}: all {len(report.kept)} files are here; {verified}{beside}"
-    total = len(report.fetched) + len(report.kept)
-    rate = report.received_bytes / max(report.elapsed_s, 1e-9) / 1e6
-    return (
-        f"{report.directory}: {len(report.fetched)} of {total} files fetched; {verified}{beside} "
-        f"({report.received_bytes} bytes in {report.elapsed_s:.1f} s, {rate:.0f} MB/s)"
-    )

@@ -6,10 +6,12 @@ import secrets
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import click
 
 from unshard.cli.ranks import ModelOptions, engine_of, followed
+from unshard.cli.stderr import current
 from unshard.engine.engine import Engine
 from unshard.engine.request import GenerationRequest, SamplingParams
 from unshard.index.build import open_checkpoint
@@ -18,34 +20,27 @@ from unshard.index.build import open_checkpoint
 def generate(
     source: str,
     prompt: str,
+    params: SamplingParams,
     *,
-    max_tokens: int,
-    temperature: float,
-    top_p: float,
-    seed: int | None,
-    stop: tuple[str, ...],
     choices: int,
     dtype: str,
     device: str,
     tp: int | None,
 ) -> None:
-    """Prints `choices` continuations of `prompt`; a single one as it is written.
+    """Prints `choices` continuations of `prompt`; a single one as it is written. Without a seed
+    `params` get one, which is told.
 
     Raises:
-        RequestError: the prompt and its continuation do not fit the context.
+        RequestError: the prompt and its continuation do not fit the context, or `params` ask
+            for what cannot be.
         UsageError, FormatError, CheckpointError: as from opening and loading `source`.
     """
     checkpoint = open_checkpoint(source)
     options = ModelOptions(source, dtype, device, max_batch=choices)
     if followed(checkpoint, options, tp):
         return
-    params = SamplingParams(
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        stop=stop,
-        seed=secrets.randbits(32) if seed is None else seed,
-    )
+    if params.seed is None:
+        params = replace(params, seed=secrets.randbits(32))
     with engine_of(checkpoint, options, tp) as (engine, _):
         prompt_ids = engine.tokenizer.prompt_ids(prompt)
         for choice in range(choices):
@@ -53,9 +48,8 @@ def generate(
         started = time.perf_counter()
         count = _print_one(engine, prompt) if choices == 1 else _print_all(engine, prompt, choices)
         elapsed_s = time.perf_counter() - started
-    click.echo(
-        f"{count} tokens in {elapsed_s:.2f} s ({count / elapsed_s:.0f}/s), seed {params.seed}",
-        err=True,
+    current().note(
+        f"{count} tokens in {elapsed_s:.2f} s ({count / elapsed_s:.0f}/s), seed {params.seed}"
     )
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import importlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import click
 
 from unshard import __version__
 from unshard.cli.stderr import Stderr
-from unshard.errors import UnshardError
+from unshard.errors import NoSpaceError, UnshardError
 
 INTERRUPTED = 130
 """What a shell expects of a program that ended on Ctrl-C."""
@@ -22,6 +24,9 @@ INTERRUPTED = 130
 YOUNG_OBJECTS = 100_000
 """Between two collections of cycles: opening a checkpoint makes a million objects that all stay,
 and walking them again and again took a tenth of the time."""
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+MAKE_SPACE = "make space and run the same command again"
 
 EXTRA_ARGUMENTS = "Got unexpected extra argument"
 """How click begins to list them: all 992 files where the shell expanded a pattern."""
@@ -36,6 +41,7 @@ COMMANDS: Mapping[str, str] = {
     "fingerprint": "Digest the weights: the same in every layout.",
     "diff": "Compare two checkpoints tensor by tensor.",
     "generate": "Continue a prompt.",
+    "score": "Log-likelihood and perplexity of documents.",
     "serve": "Serve the OpenAI completions API.",
     "demo": "Try the whole way on the bundled model.",
 }
@@ -48,9 +54,11 @@ class LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  (click's signature)
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
-            return None
+            alike = get_close_matches(cmd_name, COMMANDS, n=1)
+            meant = f" Did you mean {alike[0]}?" if alike else ""
+            ctx.fail(f"No such command {cmd_name!r}.{meant}")
         command: click.Command = importlib.import_module(f"unshard.cli.{cmd_name}").command
         return command
 
@@ -97,6 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
+        if error.errno in NO_SPACE:
+            return stderr.error(f"{where}{error.strerror}", MAKE_SPACE, NoSpaceError.exit_code)
         return stderr.error(f"{where}{error.strerror or error}", None, 1)
     exit_code = result if isinstance(result, int) else 0
     stderr.ended(exit_code)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from unshard.cli.deferred import deferred
-from unshard.errors import UsageError
+from unshard.errors import LinkRefusedError, UsageError
 from unshard.manifest import Manifest, read_manifest
 
 _fetch_manifest = deferred("unshard.download", "fetch_manifest")
 """What is read from the disk needs no HTTP client."""
+
+
+FRESH = "give --manifest a fresh link, or the file itself"
 
 
 def read(place: str | Path) -> Manifest:
@@ -24,4 +27,6 @@ def read(place: str | Path) -> Manifest:
         manifest: Manifest = _fetch_manifest(place)
     except UsageError as error:
         raise UsageError(f"--manifest: {error.message}", hint=error.hint) from None
+    except LinkRefusedError as error:
+        raise LinkRefusedError(f"--manifest: {error.message}", hint=FRESH) from None
     return manifest

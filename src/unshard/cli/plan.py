@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 from collections.abc import Sequence
 from datetime import datetime
@@ -15,7 +16,7 @@ from unshard.cli.json_values import json_value
 from unshard.cli.plan_report import report_lines
 from unshard.cli.quantities import ByteCount
 from unshard.download import PresignedTemplate
-from unshard.errors import UsageError
+from unshard.errors import LinkRefusedError, UsageError
 from unshard.library.planning import plan_checkpoint, plan_link
 
 MANY_FILES = 100
@@ -69,6 +70,7 @@ def command(
     if rate is not None and (measure or rate < 1):
         raise click.UsageError("--rate: give a positive one, or --measure it")
     if target is not None and _is_here(target):
+        _refuse_unknown(target)
         about_links = (manifest, parts, shards, rate, measure or None)
         if any(value is not None for value in about_links):
             raise click.UsageError(
@@ -80,7 +82,10 @@ def command(
         names = _names(template, manifest, parts, shards)
         if len(names) >= MANY_FILES:
             click.echo(f"asking for the sizes of {len(names)} files", err=True)
-        planned = plan_link(template, names, rate=rate, measure=measure, tp_size=tp_size)
+        try:
+            planned = plan_link(template, names, rate=rate, measure=measure, tp_size=tp_size)
+        except LinkRefusedError as error:
+            raise LinkRefusedError(error.message, hint="get a fresh link and plan again") from None
     if as_json:
         click.echo(json.dumps(json_value(planned), indent=2, default=datetime.isoformat))
         return
@@ -92,6 +97,17 @@ def _is_here(target: str) -> bool:
     """Whether it is to be taken for a checkpoint here: a folder may be called like a release."""
     is_address = target == "-" or "://" in target
     return not is_address and (Path(target).exists() or target not in releases.PUBLIC)
+
+
+def _refuse_unknown(target: str) -> None:
+    """Whoever mistypes a release, or names the folder that is to come, gets more of a hint than
+    one who mistypes a checkpoint."""
+    if Path(target).exists() or glob.has_magic(target):
+        return
+    hint = source_url.instead_of(target)
+    if source_url.from_environment():
+        hint = f"leave it away to plan with the link in {source_url.URL_VARIABLE}"
+    raise UsageError(f"{target}: no such file or folder, and no public release", hint=hint)
 
 
 def _template(target: str | None) -> PresignedTemplate:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from unshard.cli.printable import printable
-from unshard.cli.quantities import format_bytes
+from unshard.cli.quantities import counted, format_bytes
 from unshard.library.fitting import FORMATS, Fit
 from unshard.library.forecast import Forecast, LinkForecast
 from unshard.library.machines import USABLE
@@ -20,7 +20,7 @@ def report_lines(planned: Planned) -> Iterator[str]:
         yield f"{label:<8}{text}"
     yield ""
     yield from _table(
-        ["step", "writes", "disk at most", "disk after", "memory", "time"],
+        ["step", "writes", "peak disk", "disk after", "memory", "time"],
         [_step_row(step) for step in found.steps],
     )
     if lacking := _without_space(planned):
@@ -29,7 +29,7 @@ def report_lines(planned: Planned) -> Iterator[str]:
         yield f"too little disk is free here for {what}"
     if found.model is not None:
         sequences = f"{NUM_SEQUENCES} sequences of {found.model.max_positions} tokens"
-        yield f"(serve: on a CPU, with the keys and values of {sequences} in fp32)"
+        yield f"(serve: on a CPU, with keys and values of {sequences} in fp32)"
         yield ""
         yield from _machine_lines(found)
     if planned.notes or planned.cost:
@@ -37,7 +37,7 @@ def report_lines(planned: Planned) -> Iterator[str]:
     yield from (f"note: {printable(note)}" for note in planned.notes)
     if cost := planned.cost:
         yield (
-            f"this plan took {_counted(cost.num_requests, 'request')} and "
+            f"this plan took {counted(cost.num_requests, 'request')} and "
             f"{format_bytes(cost.received_bytes)} from the server"
         )
 
@@ -51,9 +51,10 @@ def _facts(planned: Planned) -> Iterator[tuple[str, str]]:
         yield (
             "model",
             f"{model.num_parameters:,} parameters ({', '.join(model.dtypes)}), "
-            f"{format_bytes(model.weight_bytes)}; {model.layout}: {model.tp_size} "
-            f"tensor-parallel x {model.fsdp_size} FSDP",
+            f"{format_bytes(model.weight_bytes)}",
         )
+        ranks = f"{model.tp_size} tensor-parallel x {model.fsdp_size} FSDP"
+        yield "layout", f"{model.layout}: {ranks}"
     if found.link is not None:
         yield from _link_facts(found.link, planned)
     yield "disk", f"{format_bytes(planned.disk.free_bytes)} free in {planned.disk.folder}"
@@ -63,7 +64,7 @@ def _link_facts(link: LinkForecast, planned: Planned) -> Iterator[tuple[str, str
     if link.bytes_per_s and link.elapsed_s is not None:
         how = ""
         if measured := planned.measured:
-            how = f", measured over {_counted(measured.num_connections, 'connection')}"
+            how = f", measured over {counted(measured.num_connections, 'connection')}"
         rate = format_bytes(int(link.bytes_per_s))
         yield "time", f"{format_duration(link.elapsed_s)} at {rate}/s{how}"
     if link.link_end is None or link.link_left_s is None:
@@ -74,17 +75,19 @@ def _link_facts(link: LinkForecast, planned: Planned) -> Iterator[tuple[str, str
         needed = f"{format_bytes(int(link.needed_bytes_per_s))}/s"
         verdict = {
             True: ", after the download",
-            False: f", before the download: {needed} would do, or a fresh link on the way",
+            False: ", before the download:",
             None: f": a download in one go needs {needed}",
         }[link.ends_in_time]
     left = format_duration(link.link_left_s)
     yield "link", f"ends in {left}, {link.link_end:%Y-%m-%d %H:%M} UTC{verdict}"
+    if link.ends_in_time is False:
+        yield "", f"{needed} would do, or a fresh link on the way"
 
 
 def _step_row(step: Step) -> list[str]:
     elapsed = "" if step.elapsed_s is None else format_duration(step.elapsed_s)
     return [
-        step.name,
+        "  with --reclaim" if step.name.endswith(" --reclaim") else step.name,
         format_bytes(step.written_bytes) if step.written_bytes else "–",
         format_bytes(step.peak_disk_bytes),
         format_bytes(step.final_disk_bytes),
@@ -110,11 +113,9 @@ def _machine_lines(found: Forecast) -> Iterator[str]:
         [machine, *(_fit_cell(fits.get(name)) for name in formats)]
         for machine, fits in by_machine.items()
     ]
-    yield from _table(["holds the weights?", *formats], rows)
-    yield (
-        f"(per device, of {USABLE:.0%} of its memory; tok: tokens of keys and values, of all "
-        "sequences, that fit beside)"
-    )
+    yield from _table(["weights + tokens", *formats], rows)
+    yield f"(per device, of {USABLE:.0%} of its memory: the weights, and how many tokens of keys"
+    yield " and values, of all sequences, fit beside; no: the weights do not fit)"
     yield "(unshard itself computes on one device, in 16 or 32 bits)"
 
 
@@ -123,8 +124,8 @@ def _fit_cell(fit: Fit | None) -> str:
         return "–"
     weights = format_bytes(fit.weight_bytes)
     if not fit.fits:
-        return f"no: {weights} of {format_bytes(fit.usable_bytes)}"
-    return f"yes: {weights} + {_short(fit.cache_tokens)} tok"
+        return f"no: {weights}"
+    return f"{weights} + {_short(fit.cache_tokens)}"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -143,10 +144,6 @@ def _short(count: int) -> str:
         if count >= 10 * one:
             return f"{count // one}{unit}"
     return str(count)
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def format_duration(seconds: float) -> str:

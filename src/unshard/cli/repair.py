@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from unshard.cli import source_url
 from unshard.download import PresignedTemplate, download
 from unshard.errors import UsageError
@@ -9,25 +11,31 @@ from unshard.manifest import Manifest
 from unshard.progress import Progress
 from unshard.verify import VerifyReport
 
+Repair = Callable[[VerifyReport, Progress], tuple[str, ...]]
+"""Fetches the files that the report calls different or missing, and returns their names.
 
-def repair(
-    report: VerifyReport | None, manifest: Manifest | None, url: str, progress: Progress
-) -> tuple[str, ...]:
-    """Fetch the files that `report` calls different or missing; their names.
+A file keeps its bytes, wrong as they are, until those that take its place are verified.
+Raises as `download` does.
+"""
 
-    A file keeps its bytes, wrong as they are, until those that take their place are verified.
+
+def repairer(manifest: Manifest | None, url: str) -> Repair:
+    """What it takes to repair, found before hours of reading.
 
     Raises:
         UsageError: there is no manifest to go by, or no URL.
-        UnshardError: as `download`.
     """
-    if report is None or manifest is None:
+    if manifest is None:
         raise UsageError("--repair needs a manifest", hint="say which with --manifest FILE")
     template = PresignedTemplate.parse(_link(url))
-    names = (*(difference.name for difference in report.different), *report.missing)
-    if names:
-        download(template, manifest.only(names), report.directory, progress=progress)
-    return names
+
+    def repair(report: VerifyReport, progress: Progress) -> tuple[str, ...]:
+        names = (*(difference.name for difference in report.different), *report.missing)
+        if names:
+            download(template, manifest.only(names), report.directory, progress=progress)
+        return names
+
+    return repair
 
 
 def _link(url: str) -> str:

@@ -88,11 +88,11 @@ def refuse_other_command(left: Reclaiming, source: str, destination: str, *, rec
     current().note(f"note: goes on with the reshard that was begun here, to {left.plan.target}")
 
 
-def mention_missing_tokenizer(checkpoint: Checkpoint) -> None:
-    """Says how the output can have a tokenizer."""
+def mention_missing_tokenizer(checkpoint: Checkpoint, place: object = None) -> None:
+    """Says how the output can have a tokenizer: from `place`, or the checkpoint's own."""
     if not checkpoint.companions:
         current().note(
-            f"note: no tokenizer beside {checkpoint.source}: put gpt2-vocab.json and "
+            f"note: no tokenizer beside {place or checkpoint.source}: put gpt2-vocab.json and "
             "gpt2-merges.txt there, and they go along"
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from difflib import get_close_matches
 
 from unshard import releases
 from unshard.errors import UsageError
@@ -25,6 +26,26 @@ def from_argument(argument: str) -> str:
         raise UsageError("no URL on stdin", hint="pipe the link in, on one line")
     public = releases.PUBLIC.get(argument)
     return public.url if public else argument
+
+
+def release_like(name: str) -> str | None:
+    """The public release that is written so, or nearly so."""
+    return next(iter(get_close_matches(name.lower(), releases.PUBLIC, n=1, cutoff=0.9)), None)
+
+
+def instead_of(name: str) -> str:
+    """What to do where `name` was given and is no URL, and none stands in UNSHARD_URL."""
+    if name.lower() in releases.BY_LINK_ONLY:
+        return (
+            f"no public URL of {name.lower()} is known: give a link in single quotes, as `-` with "
+            f"stdin, or in {URL_VARIABLE}; one that ends in a `*` also needs --parts or --manifest"
+        )
+    if alike := release_like(name):
+        return f"did you mean {alike}?"
+    return (
+        f"give the link in single quotes, as `-` with stdin, or in {URL_VARIABLE}; or one "
+        f"of {', '.join(releases.PUBLIC)}"
+    )
 
 
 def from_environment() -> str | None:

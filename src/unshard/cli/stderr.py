@@ -36,10 +36,12 @@ class Stderr:
 
     def click_error(self, error: click.ClickException) -> int:
         """The same for a command line that click does not understand."""
-        if self.as_events:
-            return self.error(error.format_message(), None, error.exit_code)
-        error.show()
-        return error.exit_code
+        if isinstance(error, click.exceptions.NoArgsIsHelpError) and not self.as_events:
+            error.show()
+            return error.exit_code
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        hint = f"see `{context.command_path} --help`" if context else None
+        return self.error(error.format_message().removesuffix("."), hint, error.exit_code)
 
     def interrupted(self, exit_code: int) -> int:
         """The same for one that Ctrl-C ended."""

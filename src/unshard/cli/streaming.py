@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,6 +11,7 @@ from typing import Any
 import click
 
 from unshard.cli.display import progress
+from unshard.cli.download_report import described, summary
 from unshard.cli.resharding import (
     mention_missing_tokenizer,
     mention_omissions,
@@ -42,13 +42,15 @@ def download_and_reshard(
     link: Link,
     files: Manifest | Sequence[str],
     directory: Path,
+    tokenizer: tuple[str, ...] | None,
     options: dict[str, Any],
     *,
     max_connections: int,
     max_rate: int | None,
     as_json: bool,
 ) -> None:
-    """Does both, with `options` as of `streaming_options`, and prints what became of them.
+    """Does both, with `options` as of `streaming_options`, and prints what became of them, and of
+    the `tokenizer` that was fetched before.
 
     Raises:
         UnshardError: whatever `streamed_reshard` raises.
@@ -59,7 +61,7 @@ def download_and_reshard(
         raise UsageError(
             f"{destination}: is the folder of the download", hint="name another one for --reshard"
         )
-    plan_of = _planner(options)
+    plan_of = _planner(options, source.directory)
     left = unfinished(destination)
     if left is not None:
         refuse_other_command(left, str(source.directory), str(destination), reclaim=reclaim)
@@ -79,17 +81,17 @@ def download_and_reshard(
         follows = "goes on from here" if options["sync"] else "starts anew"
         current().note(f"stopped; run the same command again{again}: the reshard {follows}")
         raise
-    _print(streamed, recorded_fingerprint(destination), as_json=as_json)
+    _print(streamed, tokenizer, recorded_fingerprint(destination), as_json=as_json)
 
 
-def _planner(options: dict[str, Any]) -> Callable[[Checkpoint], CopyPlan]:
+def _planner(options: dict[str, Any], directory: Path) -> Callable[[Checkpoint], CopyPlan]:
     names = ("tp_size", "fsdp_size", "flat", "optimizer", "max_file_bytes")
     layout = {name: options[name] for name in names}
     refuse_others_options(options["target"], layout)
     dtype = BY_NAME[options["dtype"]] if options["dtype"] else None
 
     def plan_of(checkpoint: Checkpoint) -> CopyPlan:
-        mention_missing_tokenizer(checkpoint)
+        mention_missing_tokenizer(checkpoint, directory)  # not beside its stand-ins
         plan = plan_layout(checkpoint, options["target"], dtype, **layout)
         mention_omissions(checkpoint, plan)
         return plan
@@ -97,10 +99,18 @@ def _planner(options: dict[str, Any]) -> Callable[[Checkpoint], CopyPlan]:
     return plan_of
 
 
-def _print(streamed: Streamed, fingerprint: str | None, *, as_json: bool) -> None:
+def _print(
+    streamed: Streamed,
+    tokenizer: tuple[str, ...] | None,
+    fingerprint: str | None,
+    *,
+    as_json: bool,
+) -> None:
     if as_json:
-        report = streamed.report and dataclasses.asdict(streamed.report)
+        report = streamed.report and described(streamed.report, tokenizer)
         result = result_json(streamed.paths, streamed.plan, fingerprint)
         click.echo(json.dumps({"download": report, "reshard": result}))
     else:
+        if streamed.report:
+            current().note(summary(streamed.report, tokenizer))
         print_result(streamed.paths, streamed.plan, fingerprint, as_json=False)

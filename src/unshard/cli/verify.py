@@ -12,22 +12,23 @@ import click
 from unshard.cli import display, manifest_option
 from unshard.cli.deferred import deferred
 from unshard.cli.printable import printable
+from unshard.cli.quantities import counted, format_bytes
 from unshard.cli.stderr import events_option
 from unshard.errors import UsageError
-from unshard.library.findings import Findings
+from unshard.library.findings import Findings, FingerprintReport
 from unshard.library.verification import verify_folder
 from unshard.manifest import MANIFEST_PATTERNS, manifest_json, sum_lines
 from unshard.releases import KNOWN_PARTS
 from unshard.verify import PartsReport, VerifyReport, manifest_of
 
-repair = deferred("unshard.cli.repair", "repair")
+repairer = deferred("unshard.cli.repair", "repairer")
 
 EXPORTS = {"json": "sha256", "md5sum": "md5", "sha256sum": "sha256"}
 """The forms of a manifest that are written, and what files are hashed by for them."""
 
 
 @click.command(name="verify")
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=click.Path(path_type=Path), required=False, metavar="DIRECTORY")
 @click.option(
     "--manifest",
     "place",
@@ -54,7 +55,7 @@ EXPORTS = {"json": "sha256", "md5sum": "md5", "sha256sum": "sha256"}
     "the files in DIRECTORY as they are.",
 )
 def command(
-    directory: Path,
+    directory: Path | None,
     place: str | None,
     force: bool,
     url: str | None,
@@ -73,16 +74,18 @@ def command(
     Exit code 3 when a file differs, is damaged or missing. Files that no manifest names are listed
     and do no harm.
     """
-    if not directory.is_dir():
-        raise UsageError(f"{directory}: no such folder")
+    directory = _folder(directory, url)
     if form:
+        if force or as_json or url is not None:
+            raise UsageError("--export does no more: leave --force, --repair and --json away")
         click.echo(_export(directory, place, form), nl=False)
         return
     found = _only_manifest(directory) if place is None else place
     manifest = None if found is None else manifest_option.read(found)
+    repair = None if url is None else repairer(manifest, url)
     with display.progress() as progress:
         findings = verify_folder(directory, manifest, force=force, progress=progress)
-        repaired = repair(findings.files, manifest, url, progress) if url is not None else ()
+        repaired = repair(findings.files, progress) if repair else ()
         if repaired:
             findings = verify_folder(directory, manifest, progress=progress)
     if as_json:
@@ -92,6 +95,17 @@ def command(
     problem = findings.problem()
     if problem:
         raise problem
+
+
+def _folder(directory: Path | None, url: str | None) -> Path:
+    if directory is None:
+        taken = f": --repair took {url} for its URL" if url and Path(url).is_dir() else ""
+        raise UsageError(
+            f"no DIRECTORY{taken}", hint="name it first: `unshard verify DIRECTORY --repair`"
+        )
+    if not directory.is_dir():
+        raise UsageError(f"{directory}: no such folder")
+    return directory
 
 
 def _export(directory: Path, place: str | None, form: str) -> str:
@@ -164,16 +178,24 @@ def _print_self_checks(findings: Findings) -> None:
     if archives := findings.archives:
         for difference in archives.damaged:
             _say(f"damaged    {difference.name}  {difference.problem}")
-        _say(
-            f"{len(archives.sound)} torch files are as they were written, by the CRC-32s in them "
-            f"({archives.num_bytes} bytes); only a manifest tells whether they are the right ones"
-        )
+        are = "is as it was" if len(archives.sound) == 1 else "are as they were"
+        sound, size = counted(len(archives.sound), "torch file"), format_bytes(archives.num_bytes)
+        _say(f"{sound} {are} written, by the CRC-32s stored ({size});")
+        _say("  only a manifest tells whether they are the right ones")
     if fingerprint := findings.fingerprint:
-        is_not = "" if fingerprint.is_right else "not "
-        _say(f"the weights are {is_not}those of the fingerprint in unshard.json")
-        _say(f"  recorded {fingerprint.recorded}, found {fingerprint.found}")
+        _print_fingerprint(fingerprint)
     for name in findings.unproved:
         _say(f"unproved   {name}  has no checksum, and no manifest names it")
+
+
+def _print_fingerprint(report: FingerprintReport) -> None:
+    if report.is_right:
+        _say("the weights are those of the fingerprint in unshard.json:")
+        _say(f"  {report.recorded}")
+        return
+    _say("the weights are not those of the fingerprint in unshard.json:")
+    _say(f"  recorded {report.recorded}")
+    _say(f"  found    {report.found or 'none: they cannot be read'}")
 
 
 def _print_files(report: VerifyReport, but: tuple[str, ...]) -> None:
@@ -189,8 +211,18 @@ def _print_files(report: VerifyReport, but: tuple[str, ...]) -> None:
     for names in report.shared_digests:
         _say(f"suspect    {', '.join(names)}  have one and the same digest in the manifest:")
         _say("           different files never do, so at most one of these lines is right")
-    known = f", {len(report.remembered)} files remembered" if report.remembered else ""
-    _say(f"{len(report.matching)} files match {report.manifest} ({report.num_bytes} bytes{known})")
+    match = "matches" if len(report.matching) == 1 else "match"
+    files = counted(len(report.matching), "file")
+    _say(f"{files} {match} {report.manifest} ({_how_known(report)})")
+
+
+def _how_known(report: VerifyReport) -> str:
+    read = f"{format_bytes(report.num_bytes)} read"
+    if not report.remembered:
+        return read
+    if len(report.remembered) == len(report.matching) and not report.num_bytes:
+        return "known from before; --force reads again"
+    return f"{read}, {len(report.remembered)} known from before"
 
 
 def _print_parts(report: PartsReport, harmless: bool) -> None:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from unshard.digest.lanes import lane_worker
+from unshard.digest.lanes import NUM_LANES, lane_worker
 from unshard.digest.queue import Queue, Result, open_file
 
 LANES_PAY_BYTES = 2**31
 """Below this, hashlib is done before numba is loaded (half a second, or four to compile)."""
 LANES_PAY_FILES = 4
-"""Each worker must have so many files at once: fewer lanes are slower than hashlib."""
+"""So many files for each core: fewer lanes are slower than hashlib."""
 
 _READ_BYTES = 2**18
 
@@ -44,7 +44,7 @@ def hash_files(
     largest_first = sorted(sizes, key=lambda path: -sizes[path])
     queue = Queue(largest_first, advance)
     num_bytes = max(of_bytes, sum(sizes.values()))
-    worker = _worker(queue, algorithm, num_bytes, -(-len(sizes) // workers))
+    worker, workers = _worker(queue, algorithm, num_bytes, len(sizes), workers)
     with ThreadPoolExecutor(workers, thread_name_prefix="hash") as executor:
         try:
             for _ in range(workers):
@@ -61,13 +61,18 @@ def _size(path: Path) -> int:
         return 0  # told when it is opened
 
 
-def _worker(queue: Queue, algorithm: str, num_bytes: int, files_each: int) -> Callable[[], None]:
-    """What each thread does: lanes where they pay, else one file after the other."""
-    if algorithm == "md5" and num_bytes >= LANES_PAY_BYTES and files_each >= LANES_PAY_FILES:
-        worker = lane_worker(queue, files_each)
+def _worker(
+    queue: Queue, algorithm: str, num_bytes: int, num_files: int, workers: int
+) -> tuple[Callable[[], None], int]:
+    """What each thread does, and how many do it: lanes where they pay, a thread for each set of
+    full ones, since empty lanes take as long; else one file after the other."""
+    threads = max(1, min(workers, -(-num_files // NUM_LANES)))
+    is_worth_it = num_bytes >= LANES_PAY_BYTES and num_files > workers * (LANES_PAY_FILES - 1)
+    if algorithm == "md5" and is_worth_it:
+        worker = lane_worker(queue, -(-num_files // threads))
         if worker is not None:
-            return worker
-    return lambda: hash_one_by_one(queue, algorithm)
+            return worker, threads
+    return lambda: hash_one_by_one(queue, algorithm), workers
 
 
 def hash_one_by_one(queue: Queue, algorithm: str) -> None:

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit, uint32
 
-NUM_LANES = 16
-"""A 512-bit register of 32-bit words, or two of 256 bits. 32 lanes were not faster."""
+from unshard.digest.lanes import NUM_LANES
+
 BLOCK_BYTES = 64
 
 _BLOCK_WORDS = BLOCK_BYTES // 4

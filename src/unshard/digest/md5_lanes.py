@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from unshard.digest.md5_kernel import BLOCK_BYTES, NUM_LANES, compress
+from unshard.digest.lanes import NUM_LANES
+from unshard.digest.md5_kernel import BLOCK_BYTES, compress
 from unshard.digest.queue import Queue, open_file
 
 READ_BYTES = 2**18

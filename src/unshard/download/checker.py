@@ -29,7 +29,7 @@ MOST_FILES = BATCH_FILES * (os.cpu_count() or 1)
 GATHER_S = 2.0
 """Seconds that a file which has arrived waits for others, to be hashed beside them."""
 
-LOOK_S = 0.25
+LOOK_S = 0.1
 """Seconds between looks at the rate, by which connections are added."""
 
 

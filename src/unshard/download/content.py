@@ -147,7 +147,10 @@ def refusal(name: str, response: Response, template: PresignedTemplate) -> Unsha
             retry_after_s=_seconds_to_wait(response.headers.get("Retry-After", "")),
         )
     if status in (404, 410):
-        return TransferError(f"{name}: the server has no such file (HTTP {status}) at {template}")
+        return TransferError(
+            f"{name}: the server has no such file (HTTP {status}) at {template}",
+            hint="is it part of these weights, and the address theirs?",
+        )
     if 300 <= status < 400:
         return TransferError(
             f"{name}: the server redirects elsewhere (HTTP {status})",

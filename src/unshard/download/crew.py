@@ -14,7 +14,7 @@ from unshard.download.ramp import Ramp
 from unshard.download.retry import BudgetSpentError
 from unshard.download.session import Session
 from unshard.download.transport import UnreachableError
-from unshard.errors import TransferError
+from unshard.errors import TransferError, UnshardError
 
 _LOOK_AGAIN_S = 0.1
 """A file can be shared some time after it is begun, without anybody saying so."""
@@ -40,13 +40,19 @@ class Crew:
         self._threads: list[threading.Thread] = []
 
     def add(self, files: Iterable[FileDownload]) -> None:
-        """Have `files` fetched."""
+        """Have `files` fetched.
+
+        Raises:
+            UnshardError: the system gives no threads for that.
+        """
         with self._changed:
             self._waiting.extend(files)
             self._changed.notify_all()
+        self._grow(self._ramp.connections)
 
     def adapt(self) -> None:
-        """Use more connections, if that seems worth it; to be called now and then."""
+        """Use more connections, if that seems worth it; to be called now and then. Raises as
+        `add`."""
         with self._changed:
             is_short = bool(self._waiting) or any(map(FileDownload.share_bytes, self._under_way))
         self._grow(self._ramp.look(self._session.meter.received_bytes, is_short=is_short))
@@ -61,7 +67,6 @@ class Crew:
             thread.join()
 
     def __enter__(self) -> Self:
-        self._grow(self._ramp.connections)
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -71,8 +76,14 @@ class Crew:
     def _grow(self, num_connections: int) -> None:
         while len(self._threads) < num_connections:
             thread = threading.Thread(target=self._work, name=f"download-{len(self._threads)}")
+            try:
+                thread.start()
+            except RuntimeError as error:
+                raise UnshardError(
+                    f"{num_connections} connections: the system gives no more threads",
+                    hint="allow fewer --max-connections, or more processes (`ulimit -u`)",
+                ) from error
             self._threads.append(thread)
-            thread.start()
 
     def _work(self) -> None:
         left: set[FileDownload] = set()
@@ -86,8 +97,8 @@ class Crew:
         except CancelledError:
             pass
         except BaseException as error:  # noqa: BLE001 - raised again by whoever reads outcomes
-            self._session.stop()
             self.outcomes.put((None, error))
+            self._session.stop()
 
     def _take(self, left: set[FileDownload]) -> tuple[FileDownload, bool] | None:
         """The next file, and whether another thread has it and wants help; None at the end.

@@ -161,6 +161,8 @@ class FileDownload:
         if self.path.with_name(f"{self.name}.aria2").exists():
             self._note("aria2 left it with holes; fetching it anew")
             return None
+        if is_remembered(self._session.journal, self.path, None):
+            return None  # it is whole, and keeps its name until other weights replace it
         try:
             with disk_errors(self.path), self.path.open("rb") as file:
                 check_head(self.name, file.read(HEAD_BYTES))

@@ -148,7 +148,9 @@ class Journal:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        os.close(self._fd)
+        with self._lock:
+            fd, self._fd = self._fd, -1  # a second Ctrl-C leaves threads, and the number is reused
+            os.close(fd)
 
 
 def _encoded(line: Mapping[str, object]) -> bytes:

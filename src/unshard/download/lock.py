@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 from pathlib import Path
 
 from unshard.errors import DestinationError
 
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NO_LOCKS_HERE = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
@@ -17,12 +19,14 @@ def open_locked(path: Path) -> tuple[int, bool]:
     it is locked, which some file systems cannot do.
 
     Raises:
-        DestinationError: another process has the lock.
+        DestinationError: another process has the lock, or it is no file.
         OSError: the file cannot be opened.
     """
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+        fd = os.open(path, _FLAGS, 0o666)
         try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise DestinationError(f"{path}: is no file", hint="move it away")
             is_locked = _lock(fd, path.parent)
         except BaseException:
             os.close(fd)

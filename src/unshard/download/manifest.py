@@ -71,10 +71,10 @@ def _body(link: PresignedTemplate, response: Response) -> bytes:
 
 def _target(link: PresignedTemplate, response: Response) -> PresignedTemplate:
     """Where an answer redirects to; never from TLS to none."""
-    address = urljoin(link.origin + link.path_of(link.name), response.headers.get("Location", ""))
+    here, location = link.origin + link.path_of(link.name), response.headers.get("Location", "")
     try:
-        target = PresignedTemplate.parse(address)
-    except UsageError:
+        target = PresignedTemplate.parse(urljoin(here, location))
+    except (UsageError, ValueError):
         target = None
     if target is None or (link.origin.startswith("https:") > target.origin.startswith("https:")):
         raise TransferError(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from pathlib import Path
 
 from unshard.download.disk import disk_errors
+from unshard.errors import DestinationError
 from unshard.manifest import PARTIAL_SUFFIX
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -25,6 +27,11 @@ class Partial:
         self._is_open = True
         with disk_errors(self._path):
             self._fd = os.open(self._path, _FLAGS, 0o666)
+        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+            os.close(self._fd)
+            raise DestinationError(
+                f"{self._path}: is no file, and will not be written over", hint="move it away"
+            )
 
     def length(self) -> int:
         return os.fstat(self._fd).st_size

@@ -14,7 +14,7 @@ from unshard.download.file import FileDownload, check_same_weights, is_remembere
 from unshard.download.journal import Journal
 from unshard.download.link import Link
 from unshard.download.meter import Meter
-from unshard.download.ramp import FIRST_CONNECTIONS, Ramp
+from unshard.download.ramp import USUAL_CONNECTIONS, Ramp
 from unshard.download.rate import RateLimit
 from unshard.download.retry import RetryBudget, RetryPolicy
 from unshard.download.session import Session
@@ -25,7 +25,7 @@ from unshard.errors import UsageError
 from unshard.manifest import Digest, Manifest, file_name_problem
 from unshard.progress import Progress, Silent
 
-DEFAULT_MAX_CONNECTIONS = FIRST_CONNECTIONS
+DEFAULT_MAX_CONNECTIONS = USUAL_CONNECTIONS
 DEFAULT_STALL_TIMEOUT_S = 60.0
 
 
@@ -66,7 +66,7 @@ def download(
 
     Raises:
         UsageError: the URL cannot stand for one of the files, a name leaves the folder, or
-            `max_rate` is not positive.
+            `max_connections` or `max_rate` is not positive.
         LinkRefusedError: the server refuses the link, which has no source of fresh ones or
             none that help; a later run with a fresh link continues at the byte.
         NoSpaceError, DestinationError: the disk is full, or the folder is in use, or it has
@@ -82,6 +82,8 @@ def download(
     link = link if isinstance(link, Link) else Link(link)
     digests = _digests(files)
     link.expect(digests, same_folder=not isinstance(files, Manifest))
+    if max_connections < 1:
+        raise UsageError(f"max_connections: {max_connections} would bring nothing")
     if max_rate is not None and max_rate < 1:
         raise UsageError(f"max_rate: {max_rate} bytes per second would never end")
     rate = RateLimit(max_rate) if max_rate else None

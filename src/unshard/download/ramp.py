@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
-FIRST_CONNECTIONS = 32
-"""Enough for most, and what most servers bear: 16 took a fifth longer where each is limited."""
+FIRST_CONNECTIONS = 8
+"""More of them from the beginning would only wait for the processor where the line is fast."""
+USUAL_CONNECTIONS = 32
+"""Most servers bear so many, and waiting for answers costs nothing: no more is proved by rates."""
+BUSY = 0.5
+"""The share of all cores that this process uses where it, not the line, is the limit."""
+LEAST_S = 0.1
+"""Seconds that the use of the processor is taken over."""
 WINDOW_S = 0.5
 """Seconds that a rate is taken over, and before that, seconds for new connections to begin."""
 LEAST_GAIN = 1.5
 """What twice as many connections must bring to be doubled once more."""
 
 
-class Ramp:
-    """The number of connections of one download, at most `most`; never fewer than before."""
+def used_cores_s() -> float:
+    """Processor time of this process as seconds of the whole machine."""
+    return time.process_time() / (os.cpu_count() or 1)
 
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+
+class Ramp:
+    """The number of connections of one download, at most `most`; never fewer than before.
+
+    Up to `USUAL_CONNECTIONS` they are doubled while the processor idles, for then it waits for
+    a line or a server; beyond, while doubling them brings more.
+    """
+
+    def __init__(
+        self,
+        most: int,
+        clock: Callable[[], float] = time.monotonic,
+        used_s: Callable[[], float] = used_cores_s,
+    ) -> None:
         self.connections = min(FIRST_CONNECTIONS, most)
         self._most = most
         self._clock = clock
-        self._since: tuple[float, int] | None = None
+        self._used_s = used_s
+        self._since: tuple[float, float, int] | None = None
         self._is_settled = True
         self._base: float | None = None
 
@@ -28,17 +50,29 @@ class Ramp:
         """How many to use, when so many bytes have come in all; to be called now and then.
 
         `is_short`: there is more to fetch than the connections so far can take on. Whatever
-        rate comes while there is not says nothing.
+        comes while there is not says nothing.
         """
-        now = self._clock()
+        here = (self._clock(), self._used_s(), received_bytes)
         if self._since is None or not is_short:
-            self._since = (now, received_bytes)
+            self._since = here
             return self.connections
-        elapsed_s = now - self._since[0]
-        if self.connections >= self._most or elapsed_s < WINDOW_S:
-            return self.connections
-        rate = (received_bytes - self._since[1]) / elapsed_s
-        self._since = (now, received_bytes)
+        elapsed_s, used_s, num_bytes = (
+            now - then for now, then in zip(here, self._since, strict=True)
+        )
+        is_usual = self.connections < USUAL_CONNECTIONS
+        if self.connections < self._most and elapsed_s >= (LEAST_S if is_usual else WINDOW_S):
+            self._since = here
+            if is_usual:
+                self._judge_use(used_s / elapsed_s)
+            else:
+                self._judge_rate(num_bytes / elapsed_s)
+        return self.connections
+
+    def _judge_use(self, used: float) -> None:
+        if used < BUSY:
+            self.connections = min(2 * self.connections, USUAL_CONNECTIONS, self._most)
+
+    def _judge_rate(self, rate: float) -> None:
         if not self._is_settled:
             self._is_settled = True
         elif self._base is None or rate >= LEAST_GAIN * self._base:
@@ -47,4 +81,3 @@ class Ramp:
             self._is_settled = False
         else:
             self._most = self.connections
-        return self.connections

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -53,6 +54,7 @@ class Transfer:
         self._found = found
         self._has_ranges = True
         self._is_confirmed = False
+        self._rests_until = 0.0
         self.has_adopted = False
 
     def resume(self) -> None:
@@ -96,6 +98,8 @@ class Transfer:
                 return self._bring(share)
             except InterruptedTransferError as error:
                 delay_s = self._session.retry.delay_s(failures, error.retry_after_s)
+                if error.retry_after_s is not None:
+                    self._rest(delay_s)
             except (TransferError, LinkRefusedError):
                 return False  # whoever runs the transfer meets it too, and tells
             finally:
@@ -107,7 +111,13 @@ class Transfer:
 
     def share_bytes(self) -> int:
         """What one more connection could bring; 0: nothing, now."""
-        return self._assembly.share_bytes() if self._is_confirmed and self._has_ranges else 0
+        if not self._is_confirmed or not self._has_ranges or time.monotonic() < self._rests_until:
+            return 0
+        return self._assembly.share_bytes()
+
+    def _rest(self, seconds: float) -> None:
+        """Have nobody help so long: else each in turn would ask at once what has just failed."""
+        self._rests_until = time.monotonic() + seconds
 
     def _pause(self, problem: InterruptedTransferError, failures: int) -> None:
         session = self._session
@@ -123,6 +133,7 @@ class Transfer:
             )
         session.budget.spend(problem)
         delay_s = session.retry.delay_s(failures, problem.retry_after_s)
+        self._rest(delay_s)
         if session.transport.has_connected:  # before that, all files would say the same
             session.meter.note(f"{self._name}: {problem.message}; again in {delay_s:.0f} s")
         session.sleep(delay_s)
@@ -260,6 +271,7 @@ class Transfer:
                     if not share.num_bytes or num_bytes < len(chunk):
                         return
                     self._assembly.sync_now_and_then()
+                raise InterruptedTransferError("the answer ended before the length that it tells")
             finally:
                 self._session.budget.earn(connection.num_bytes)
 

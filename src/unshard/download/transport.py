@@ -29,7 +29,7 @@ from unshard.errors import TransferError
 CHUNK_BYTES = 2**20
 """At most so many bytes per read; a read returns what has arrived, so a cut loses nothing."""
 SMALL_REST_BYTES = 4096
-"""What nobody wants of a body, as an error document, is read away: it is less than a handshake."""
+"""An error document that nobody wants is read away: that is less than a handshake."""
 CONNECT_TIMEOUT_S = 15.0
 
 
@@ -101,8 +101,7 @@ class Transport:
             is_tls = host.pool.scheme == "https"
             yield Response(raw.status, raw.headers, gathered(chunks) if is_tls else chunks)
         finally:
-            rest = raw.length_remaining
-            if rest is not None and rest <= SMALL_REST_BYTES:
+            if _is_soon_read(raw):
                 raw.drain_conn()  # of an empty body too, whose end nobody noticed else
             else:
                 raw.close()  # the rest of the body would be read as the next answer
@@ -215,11 +214,18 @@ class _Wire:
                 _shut_down(sock)
 
 
+def _is_soon_read(raw: urllib3.BaseHTTPResponse) -> bool:
+    """Whether the rest of the body is worth the wait: that of a file may be long in coming."""
+    rest = raw.length_remaining
+    at_most = 1 if raw.status in (200, 206) else SMALL_REST_BYTES  # 1 is all of a probe
+    return rest is not None and rest <= at_most
+
+
 def _shut_down(sock: socket.socket) -> None:
     # The plain socket's method even for TLS: SSLSocket's would first take away the state
-    # that another thread is reading with.
+    # that another thread is reading with. TLS inside the TLS to a proxy is no socket at all.
     with contextlib.suppress(OSError):  # it is closed or was never connected
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        socket.socket.shutdown(getattr(sock, "socket", sock), socket.SHUT_RDWR)
 
 
 class _SignedHTTPConnection(HTTPConnection):

@@ -45,6 +45,7 @@ class Engine:
         self._arrivals = count()
         self._sequences: dict[str, Sequence] = {}
         self._in_step: list[Chunk] = []
+        self._sentence_ends = frozenset(i for mark in ".?!" for i in tokenizer.encode(mark))
 
     @property
     def config(self) -> OPTConfig:
@@ -80,7 +81,9 @@ class Engine:
         self.validate(request)
         if request.request_id in self._sequences:
             raise RequestError(f"request id {request.request_id!r} is in use", param="request_id")
-        sequence = Sequence(request, BlockTable(self._pool), next(self._arrivals))
+        sequence = Sequence(
+            request, BlockTable(self._pool), next(self._arrivals), self._sentence_ends
+        )
         self._sequences[request.request_id] = sequence
         self._scheduler.add(sequence)
 
@@ -135,11 +138,13 @@ class Engine:
 
     def _prompt_scores(self, chunk: Chunk, hidden: Tensor) -> list[ScoredToken]:
         """Scores of the tokens that the rows of `chunk` predict, the very first with the first."""
-        prompt = chunk.sequence.request.prompt_ids
-        scored = [ScoredToken(prompt[0], None)] if chunk.start == 0 else []
-        num_alternatives = chunk.sequence.request.params.logprobs or 0
+        prompt, params = chunk.sequence.request.prompt_ids, chunk.sequence.request.params
+        scored = [ScoredToken(prompt[0], None)] if chunk.start == params.score_from == 0 else []
+        num_alternatives = params.logprobs or 0
         # Each row predicts the next token; what the last row predicts is not of the prompt.
-        predicted = prompt[chunk.start + 1 : chunk.end + 1]
+        first = max(chunk.start + 1, params.score_from)
+        predicted = prompt[first : chunk.end + 1]
+        hidden = hidden[first - chunk.start - 1 :]
         for start in range(0, len(predicted), SCORED_ROWS):
             ids = predicted[start : start + SCORED_ROWS]
             logits = self._runner.logits(hidden[start : start + len(ids)])
@@ -162,13 +167,19 @@ class Engine:
             hidden = hidden[list(last_rows.values())]
         logits = self._runner.logits(hidden)
         ids = sample(logits, [sequence.draw for sequence in sequences])
-        tokens = {s: ScoredToken(i, None) for s, i in zip(sequences, ids, strict=True)}
-        for row, sequence in enumerate(sequences):
-            num_alternatives = sequence.request.params.logprobs
-            if num_alternatives is not None:
-                (tokens[sequence],) = score_tokens(
-                    logits[row : row + 1], [ids[row]], num_alternatives
-                )
+        return dict(zip(sequences, self._scored(logits, ids, sequences), strict=True))
+
+    def _scored(
+        self, logits: Tensor, ids: list[int], sequences: list[Sequence]
+    ) -> list[ScoredToken]:
+        """The token of each row of `logits` (n, V), scored where its request wants logprobs."""
+        tokens = [ScoredToken(token_id, None) for token_id in ids]
+        wanted = [sequence.request.params.logprobs for sequence in sequences]
+        for num_alternatives in {number for number in wanted if number is not None}:
+            rows = [row for row, number in enumerate(wanted) if number == num_alternatives]
+            scored = score_tokens(logits[rows], [ids[row] for row in rows], num_alternatives)
+            for row, token in zip(rows, scored, strict=True):
+                tokens[row] = token
         return tokens
 
     def _advance(self, sequence: Sequence, token: ScoredToken | None) -> GenerationOutput:

@@ -11,6 +11,7 @@ from unshard.architectures.opt import tensor_rules
 from unshard.dtypes import BFLOAT16, FLOAT16, FLOAT32, INT8, DType
 from unshard.engine.engine import Engine
 from unshard.engine.paged_cache import PagedCache, default_cache_dtype, num_blocks_for_batch
+from unshard.engine.room import map_what_does_not_fit
 from unshard.engine.runner import Runner
 from unshard.engine.tokenizer import Tokenizer
 from unshard.errors import UsageError
@@ -21,7 +22,7 @@ from unshard.kernels.library import kernels
 from unshard.models.opt import OPTModel
 from unshard.parallel.fill import fill_slices
 from unshard.parallel.group import ALONE, Group
-from unshard.progress import Progress
+from unshard.progress import Progress, Silent
 
 _TORCH_DTYPES = {
     FLOAT32: torch.float32,
@@ -37,23 +38,28 @@ def load_engine(
     dtype: DType = FLOAT32,
     device: str = "cpu",
     max_batch: int = 8,
+    cache_sequences: int | None = None,
     progress: Progress | None = None,
 ) -> Engine:
     """An engine with the weights of `checkpoint`, computing in `dtype` on `device`.
 
     At most `max_batch` sequences run at once. Their cache takes a quarter of the memory that is
-    free once the weights are there, or less where `max_batch` sequences need less. What can be
-    wrong without reading a weight is said first.
+    free once the weights are there, or less where `cache_sequences` of full length (`max_batch`)
+    need less. What can be wrong without reading a weight is said first.
 
     Raises:
         UsageError: `dtype` or `device` cannot compute, or the tokenizer is missing or is
-            another model's.
+            another model's, or the weights exceed the memory and cannot stay in the files.
         FormatError: a tokenizer file or a weight file is damaged.
     """
     check_computable(checkpoint, dtype, device)
     tokenizer = load_tokenizer(checkpoint)
     runner = load_runner(
-        checkpoint, dtype=dtype, device=device, max_batch=max_batch, progress=progress
+        checkpoint,
+        dtype=dtype,
+        device=device,
+        cache_sequences=cache_sequences or max_batch,
+        progress=progress,
     )
     return Engine(runner, tokenizer, max_batch)
 
@@ -95,7 +101,7 @@ def load_runner(
     *,
     dtype: DType,
     device: str,
-    max_batch: int,
+    cache_sequences: int,
     progress: Progress | None = None,
     group: Group = ALONE,
 ) -> Runner:
@@ -104,24 +110,34 @@ def load_runner(
     Raises:
         FormatError: a weight file is damaged.
     """
-    model = OPTModel(checkpoint.config, _torch_dtype(dtype), _torch_device(device), group)
-    _fill(model, checkpoint, progress)
-    model.finalize(int8=dtype is INT8)
+    model = OPTModel(
+        checkpoint.config, _torch_dtype(dtype), _torch_device(device), group, int8=dtype is INT8
+    )
+    _fill(model, checkpoint, progress or Silent())
+    model.finalize()
     group.meet()
-    return _runner(model, max_batch)
+    return _runner(model, cache_sequences)
 
 
-def _fill(model: OPTModel, checkpoint: Checkpoint, progress: Progress | None) -> None:
-    group, targets = model.group, model.weight_targets()
+def _fill(model: OPTModel, checkpoint: Checkpoint, progress: Progress) -> None:
+    group = model.group
     if group.size == 1:
+        mapped = map_what_does_not_fit(checkpoint, model, progress)
+        targets = {
+            name: target
+            for name, target in model.weight_targets().items()
+            if target is not mapped.get(name)
+        }
         fill_tensors(checkpoint.index, targets, progress)
         return
+    # There are no rows to be rounded: several ranks refuse int8.
+    slices = {n: t for n, t in model.weight_targets().items() if isinstance(t, torch.Tensor)}
     rules = tensor_rules(checkpoint.config)
-    placements = {name: rules[name].placement for name in targets}
-    fill_slices(checkpoint.index, placements, targets, group.rank, group.size, progress)
+    placements = {name: rules[name].placement for name in slices}
+    fill_slices(checkpoint.index, placements, slices, group.rank, group.size, progress)
 
 
-def _runner(model: OPTModel, max_batch: int) -> Runner:
+def _runner(model: OPTModel, cache_sequences: int) -> Runner:
     """With the native kernels where they are compiled. Theirs is a cache of the model's dtype."""
     dtype, device, size = model.dtype, model.device, model.group.size
     config = replace(
@@ -133,7 +149,7 @@ def _runner(model: OPTModel, max_batch: int) -> Runner:
     cache_dtype = dtype if is_native else default_cache_dtype(dtype, device)
     # Ranks on CPUs share the memory that each of them finds free.
     counted = model.config if device.type == "cpu" else config
-    num_blocks = num_blocks_for_batch(counted, max_batch, cache_dtype, device)
+    num_blocks = num_blocks_for_batch(counted, cache_sequences, cache_dtype, device)
     num_blocks = model.group.least(num_blocks)
     cache = PagedCache(config, num_blocks, cache_dtype, device)
     return Runner(model, cache, paged_attention if is_native else None)

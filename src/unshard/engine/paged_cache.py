@@ -51,10 +51,10 @@ def num_blocks_for_batch(
     holds if that is less; never less than one sequence needs."""
     block_bytes = 2 * config.num_layers * config.hidden_size * BLOCK_TOKENS * dtype.itemsize
     longest = num_blocks_for(config.max_positions)
-    return max(longest, min(max_batch * longest, _free_bytes(device) // 4 // block_bytes))
+    return max(longest, min(max_batch * longest, free_bytes(device) // 4 // block_bytes))
 
 
-def _free_bytes(device: torch.device) -> int:
+def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     # What the kernel could give without swapping: files that it keeps in memory count as free.

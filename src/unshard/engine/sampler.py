@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from unshard.engine.history import History
 from unshard.engine.penalties import penalized
 from unshard.engine.request import SamplingParams
 from unshard.engine.truncation import Kept, best_tokens
@@ -32,12 +33,20 @@ class Draw:
     choice: int
     position: int
     """Place of the token to draw in its sequence, prompt included."""
-    generated: Sequence[int] = ()
-    """The tokens drawn before, for those who are penalized for them."""
+    history: History = field(default_factory=lambda: History(SamplingParams(), ()))
+    """The tokens before it."""
 
     @property
     def is_greedy(self) -> bool:
         return self.params.temperature == 0 or self.params.top_p == 0
+
+    @property
+    def kept(self) -> Kept:
+        """Which tokens may be drawn."""
+        params, history, top_p = self.params, self.history, self.params.top_p
+        if params.factual_nucleus is not None:
+            top_p = params.factual_nucleus.top_p(top_p, history.num_generated, history.since_end)
+        return Kept(params.top_k, top_p, params.min_p)
 
     @property
     def number(self) -> float:
@@ -69,14 +78,14 @@ def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
             "the model computed NaN logits",
             hint="the weights may be damaged, or the dtype's range too small: try bf16 or fp32",
         )
-    shaped = penalized(logits, [(draw.params, draw.generated) for draw in draws])
+    shaped = penalized(logits, [(draw.params, draw.history) for draw in draws])
     chosen: list[int] = (tokens if shaped is logits else shaped.argmax(dim=1)).tolist()
     rows_at_once = len(draws) if logits.is_cuda else max(1, CPU_VALUES // logits.shape[1])
     for truncated, draw_tokens in ((False, _draw_any), (True, _draw_best)):
         rows = [
             row
             for row, draw in enumerate(draws)
-            if not draw.is_greedy and Kept.of(draw.params).is_fewer == truncated
+            if not draw.is_greedy and draw.kept.is_fewer == truncated
         ]
         for start in range(0, len(rows), rows_at_once):
             some = rows[start : start + rows_at_once]
@@ -109,8 +118,7 @@ def _draw_any(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
 
 def _draw_best(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
     """Inverse CDF over the tokens that each row keeps, the best first."""
-    kept = [Kept.of(draw.params) for draw in draws]
-    masses, ids = best_tokens(_tempered(logits, draws), kept)
+    masses, ids = best_tokens(_tempered(logits, draws), [draw.kept for draw in draws])
     cumulative = masses.double().cumsum(1)
     place = torch.searchsorted(cumulative, _target(cumulative[:, -1:], draws), right=True)
     tokens: list[int] = ids.gather(1, place)[:, 0].tolist()
@@ -129,6 +137,6 @@ def _tempered(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
     """softmax(logits / temperature), row by row: (n, V) fp32."""
     temperatures = torch.tensor([[draw.params.temperature] for draw in draws], dtype=torch.float64)
     # Below fp32's least normal number the best token is all that is left, as it is at it.
-    least = torch.finfo(torch.float32).tiny
-    divisors = temperatures.clamp(min=least).float().to(logits.device)
+    limits = torch.finfo(torch.float32)
+    divisors = temperatures.clamp(limits.tiny, limits.max).float().to(logits.device)
     return (logits - logits.amax(1, keepdim=True)).div_(divisors).softmax(1)

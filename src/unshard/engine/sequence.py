@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from unshard.architectures.opt import EOS_TOKEN_ID
 from unshard.engine.block_table import BlockTable
 from unshard.engine.detokenizer import Detokenizer
+from unshard.engine.history import History
 from unshard.engine.request import FinishReason, GenerationOutput, GenerationRequest, ScoredToken
 from unshard.engine.sampler import Draw
 from unshard.engine.stops import StopMatcher
@@ -18,6 +19,7 @@ class Sequence:
 
     __slots__ = (
         "_draw_seed",
+        "_history",
         "_prompt_scores",
         "_stops",
         "_text",
@@ -28,8 +30,15 @@ class Sequence:
         "token_ids",
     )
 
-    def __init__(self, request: GenerationRequest, table: BlockTable, arrival: int) -> None:
-        """`table` is its own and empty; `arrival` is larger than those of earlier requests."""
+    def __init__(
+        self,
+        request: GenerationRequest,
+        table: BlockTable,
+        arrival: int,
+        sentence_ends: frozenset[int] = frozenset(),
+    ) -> None:
+        """`table` is its own and empty; `arrival` is larger than those of earlier requests;
+        `sentence_ends` as for `History`."""
         self.request = request
         self.table = table
         self.arrival = arrival
@@ -40,6 +49,7 @@ class Sequence:
         """Those known up to now; None when nobody asked, or once they were told."""
         seed = request.params.seed
         self._draw_seed = secrets.randbits(64) if seed is None else seed
+        self._history = History(request.params, request.prompt_ids, sentence_ends)
         self._text = Detokenizer()
         self._stops = StopMatcher(request.params.stop)
 
@@ -50,15 +60,18 @@ class Sequence:
     @property
     def wants_tokens(self) -> bool:
         """Whether a token may follow those it has."""
-        generated = len(self.token_ids) - len(self.request.prompt_ids)
-        return generated < self.request.params.max_tokens
+        return self._history.num_generated < self.request.params.max_tokens
 
     @property
     def draw(self) -> Draw:
         """What decides the next token."""
         request, position = self.request, len(self.token_ids)
-        generated = self.token_ids[len(request.prompt_ids) :] if request.params.penalizes else ()
-        return Draw(request.params, self._draw_seed, request.choice, position, generated)
+        return Draw(request.params, self._draw_seed, request.choice, position, self._history)
+
+    @property
+    def _may_end(self) -> bool:
+        """Whether the last token may end the text before `max_tokens`."""
+        return self._history.num_generated > self.request.params.min_tokens
 
     @property
     def wants_prompt_scores(self) -> bool:
@@ -79,9 +92,10 @@ class Sequence:
     def append(self, token: ScoredToken, data: bytes) -> GenerationOutput:
         """Take the next token, whose text is `data`; say what is new."""
         self.token_ids.append(token.token_id)
+        self._history.add(token.token_id)
         if token.token_id == EOS_TOKEN_ID:
             return self._end("", (token,), "stop")
-        text = self._stops.push(self._text.push(data))
+        text = self._stops.push(self._text.push(data), may_match=self._may_end)
         if self._stops.matched:
             return self._output(text, (token,), "stop")
         if not self.wants_tokens:
@@ -96,7 +110,7 @@ class Sequence:
         self, text: str, tokens: tuple[ScoredToken, ...], reason: FinishReason
     ) -> GenerationOutput:
         """The last output: what was held back is text after all, unless it ends in a stop."""
-        text += self._stops.push(self._text.finish())
+        text += self._stops.push(self._text.finish(), may_match=self._may_end)
         if self._stops.matched:
             return self._output(text, tokens, "stop")
         return self._output(text + self._stops.finish(), tokens, reason)

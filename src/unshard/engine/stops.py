@@ -18,13 +18,16 @@ class StopMatcher:
         self._held = ""
         self.matched = False
 
-    def push(self, text: str) -> str:
-        """What may be shown now of everything pushed so far; nothing more after a match."""
+    def push(self, text: str, *, may_match: bool = True) -> str:
+        """What may be shown now of everything pushed so far; nothing more after a match.
+
+        A stop string that ends in a `text` that may not match is text like any other.
+        """
         if not self._stops or self.matched:
             return "" if self.matched else text
-        held = self._held + text
-        ends = [(held.find(s) + len(s), -len(s)) for s in self._stops if s in held]
-        if ends:
+        before, held = len(self._held), self._held + text
+        ends = [(end, -len(s)) for s in self._stops if (end := _end(held, s, before)) > 0]
+        if ends and may_match:
             self.matched = True
             end, negative_length = min(ends)
             self._held = ""
@@ -46,3 +49,9 @@ class StopMatcher:
             if any(stop.startswith(suffix) for stop in self._stops):
                 return length
         return 0
+
+
+def _end(text: str, stop: str, after: int) -> int:
+    """Where the first `stop` ends that ends after `after` characters of `text`; 0: nowhere."""
+    start = text.find(stop, max(0, after - len(stop) + 1))
+    return 0 if start < 0 else start + len(stop)

@@ -93,7 +93,7 @@ def lead(
         model.checkpoint,
         dtype=model.dtype,
         device=device_of(model, ranks.place),
-        max_batch=model.max_batch,
+        cache_sequences=model.max_batch,
         progress=progress,
         group=ranks,
     )
@@ -111,7 +111,7 @@ def be_led(model: TeamModel, ranks: Ranks) -> None:
         model.checkpoint,
         dtype=model.dtype,
         device=device_of(model, ranks.place),
-        max_batch=model.max_batch,
+        cache_sequences=model.max_batch,
         group=ranks,
     )
     follow(runner, ranks)

@@ -48,12 +48,13 @@ def stream(
     *,
     rows: range | None = None,
     seen: RowsSeen | None = None,
+    into: memoryview | None = None,
 ) -> Iterator[memoryview]:
     """The bytes of the tensor (or of its `rows`), row-major, in blocks of whole rows of about
     `block_bytes`.
 
-    A block is valid until the next one is asked for. `seen` hears of what is read, before it
-    is put in place.
+    A block is valid until the next one is asked for; with `into`, memory of the caller for all
+    of them end to end, it stays. `seen` hears of what is read, before it is put in place.
 
     Raises:
         FormatError: a source file is shorter than its header said.
@@ -67,7 +68,11 @@ def stream(
     step = max(1, block_bytes // max(1, columns * itemsize))
     for start in range(wanted.start, wanted.stop if columns else wanted.start, step):
         stop = min(start + step, wanted.stop)
-        block = buffers.take("block", (stop - start) * columns * itemsize)
+        length, at = (
+            (stop - start) * columns * itemsize,
+            (start - wanted.start) * columns * itemsize,
+        )
+        block = buffers.take("block", length) if into is None else into[at : at + length]
         for strip in strips:
             first, last = max(start, strip.row), min(stop, strip.row + strip.rows)
             if first < last:

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from unshard.errors import CheckpointError, DestinationError
+from unshard.errors import DestinationError
 from unshard.execute.arrival_log import ArrivalLog, States
 from unshard.execute.fingerprint import VERSION, Fingerprint
 from unshard.execute.output_file import partial_path, write_all, write_error
 from unshard.execute.reclaim import unfinished
+from unshard.execute.source_states import changed_error, source_states
 from unshard.execute.task_log import TaskLog
 from unshard.formats.json_object import read_json_object
 from unshard.plan.copy_plan import CopyPlan, PlannedFile
@@ -22,49 +23,6 @@ from unshard.plan.plan_json import plan_digest
 NAME = "unshard.json"
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".bin")
 MAX_BYTES = 1 << 28
-
-
-class Unclaimed:
-    """In the place of a `Journal` where a folder may hold the output of several commands, as
-    of metaseq's own: nothing is recorded or refused, so nothing can be resumed, and what a
-    failed run began is removed."""
-
-    def __init__(self, plan: CopyPlan, directory: Path) -> None:
-        self._plan = plan
-        self._directory = directory
-        self._sources = _states(plan.source_paths())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        for file in self._plan.files:
-            partial_path(self._directory, file.name).unlink(missing_ok=True)
-
-    def begin(self, *, overwrite: bool) -> list[PlannedFile]:  # noqa: ARG002  (as a Journal)
-        """All files of the plan."""
-        return list(self._plan.files)
-
-    def check_sources(self) -> None:
-        """
-        Raises:
-            CheckpointError: a source file changed while it was read.
-        """
-        if _states(self._plan.source_paths()) != self._sources:
-            raise _changed("run it again when nothing writes to the source")
-
-    def refuse_reclaimed(self) -> None:
-        """Nothing is reclaimed."""
-
-    def arrived_before(self, paths: Iterable[str]) -> set[str]:  # noqa: ARG002  (as a Journal)
-        """Nothing was recorded."""
-        return set()
-
-    def arrived(self, paths: Sequence[str]) -> None:
-        """Nothing is recorded."""
-
-    def finish(self, fingerprint: Fingerprint | None) -> None:
-        """Nothing is recorded."""
 
 
 class Journal:
@@ -166,7 +124,7 @@ class Journal:
             DestinationError: a part of the sources was deleted.
         """
         files = self._recorded()["sources"]
-        if not all(Path(path).exists() for path in files) or _states(files) != files:
+        if not all(Path(path).exists() for path in files) or source_states(files) != files:
             raise DestinationError(
                 f"{self._directory}: a part of this unfinished reshard is gone, and with --reclaim "
                 "its source files are partly deleted",
@@ -180,7 +138,7 @@ class Journal:
 
     def arrived(self, paths: Sequence[str]) -> None:
         """Records source files that were not there before."""
-        self._arrivals.append(_states(paths))
+        self._arrivals.append(source_states(paths))
 
     def check_sources(self) -> None:
         """
@@ -188,7 +146,7 @@ class Journal:
             CheckpointError: a source file changed while it was read.
         """
         if not self._unchanged(self._recorded()):
-            raise _changed("run it again with --overwrite when nothing writes to the source")
+            raise changed_error("run it again with --overwrite when nothing writes to the source")
 
     def finish(self, fingerprint: Fingerprint | None) -> None:
         """Records the fingerprint of what was written, where one is known."""
@@ -279,14 +237,14 @@ class Journal:
         if self._arriving:
             return {}
         paths = self._plan.source_paths()
-        return _states(path for path in paths if str(Path(path).resolve()) not in recorded)
+        return source_states(path for path in paths if str(Path(path).resolve()) not in recorded)
 
     def _record(self, digest: str) -> dict[str, Any]:
         return {
             "written_by": "unshard reshard",
             "target": self._plan.target,
             "plan": digest,
-            "sources": {} if self._arriving else _states(self._plan.source_paths()),
+            "sources": {} if self._arriving else source_states(self._plan.source_paths()),
             "files": self._names,
             "synced": self._sync,
             "verified": self._verify,
@@ -311,18 +269,6 @@ class Journal:
             os.fsync(self._descriptor)
         except OSError as error:
             raise write_error(self._path, error) from error
-
-
-def _states(paths: Iterable[str]) -> dict[str, list[int]]:
-    """Size and modification time of every file."""
-    states = ((path, Path(path).stat()) for path in paths)
-    return {str(Path(path).resolve()): [state.st_size, state.st_mtime_ns] for path, state in states}
-
-
-def _changed(hint: str) -> CheckpointError:
-    return CheckpointError(
-        "a source file changed during the reshard: the output may mix old and new", hint=hint
-    )
 
 
 def fingerprint_json(fingerprint: Fingerprint) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -12,6 +14,7 @@ from unshard.dtypes import BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64, INT64, DTy
 from unshard.errors import CheckpointError
 from unshard.execute.blocks import Buffers, stream
 from unshard.execute.reader import Reader
+from unshard.execute.workers import BLOCK_BYTES
 from unshard.plan.lower import PlannedTensor, lower_whole
 from unshard.progress import Progress, Silent
 from unshard.tensors import TensorIndex
@@ -25,14 +28,28 @@ TORCH_DTYPES: Mapping[DType, torch.dtype] = {
     BOOL: torch.bool,
 }
 
+SHARE_BYTES = 32 << 20
+ROWS_BLOCK_BYTES = BLOCK_BYTES // 4
+"""For targets that compute with their rows: in several arrays of wider numbers."""
+
+
+class Rows(Protocol):
+    """A target that is given its rows in blocks, of different threads in any order."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def put(self, first: int, rows: torch.Tensor) -> None:
+        """`rows`, valid during the call, are rows `[first, first + len(rows))`."""
+
 
 def fill_tensors(
-    index: TensorIndex, targets: Mapping[str, torch.Tensor], progress: Progress | None = None
+    index: TensorIndex, targets: Mapping[str, torch.Tensor | Rows], progress: Progress | None = None
 ) -> None:
     """Copies logical tensor `name` into `targets[name]`, in any dtype and on any device.
 
     Targets may be views, such as the K rows of a fused weight. Memory beyond the targets is
-    a block per thread.
+    a block per thread; a target of the stored dtype is read in place.
 
     Raises:
         CheckpointError: the checkpoint has no such tensor, or it has another shape.
@@ -45,22 +62,69 @@ def fill_tensors(
             raise CheckpointError(
                 f"tensor {name}: the model needs {tuple(target.shape)}, the checkpoint has {found}"
             )
-    planned = {name: lower_whole(index[name]) for name in targets}
-    progress.start("load", sum(tensor.num_bytes for tensor in planned.values()))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        fills = [pool.submit(_fill, planned[name], targets[name], progress) for name in targets]
-        for fill in fills:
-            fill.result()
+    fills = [
+        _Fill(planned, target, rows)
+        for planned, target in ((lower_whole(index[name]), targets[name]) for name in targets)
+        for rows in _shares(planned)
+    ]
+    progress.start("load", sum(index[name].num_bytes for name in targets))
+    num_threads = torch.get_num_threads()
+    # Each thread computes alone: several teams of threads would wait for each other's cores.
+    pool = ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        for done in [pool.submit(fill.run, progress) for fill in fills]:
+            done.result()
+    finally:  # after a failure or Ctrl-C, what has not begun is not waited for
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(num_threads)
 
 
-def _fill(planned: PlannedTensor, target: torch.Tensor, progress: Progress) -> None:
-    buffers, row = Buffers(), 0
-    dtype = TORCH_DTYPES.get(planned.dtype)
-    if dtype is None:
-        raise CheckpointError(f"tensor {planned.name}: cannot compute with {planned.dtype.name}")
-    with Reader() as reader, torch.inference_mode():
-        for block in stream(planned, reader, buffers):
-            rows = torch.frombuffer(block, dtype=dtype).reshape(-1, *planned.shape[1:])
-            target[row : row + len(rows)].copy_(rows)
-            row += len(rows)
-            progress.advance(len(block))
+def _shares(planned: PlannedTensor) -> Iterator[range]:
+    """The tensor's rows in runs that threads share: one embedding is a third of a small model."""
+    num_rows = planned.shape[0] if planned.shape else 1
+    step = max(1, num_rows * SHARE_BYTES // max(1, planned.num_bytes))
+    for first in range(0, num_rows, step):
+        yield range(first, min(first + step, num_rows))
+
+
+@dataclass(frozen=True, slots=True)
+class _Fill:
+    """What one thread does in one go: `rows` of a tensor."""
+
+    planned: PlannedTensor
+    target: torch.Tensor | Rows
+    rows: range
+
+    def run(self, progress: Progress) -> None:
+        planned, target = self.planned, self.target
+        dtype = TORCH_DTYPES.get(planned.dtype)
+        if dtype is None:
+            name, found = planned.name, planned.dtype.name
+            raise CheckpointError(f"tensor {name}: cannot compute with {found}")
+        memory = self._memory(dtype)
+        size = BLOCK_BYTES if isinstance(target, torch.Tensor) else ROWS_BLOCK_BYTES
+        with Reader() as reader, torch.inference_mode():
+            row = self.rows.start
+            for block in stream(planned, reader, Buffers(), size, rows=self.rows, into=memory):
+                if memory is None:
+                    rows = torch.frombuffer(block, dtype=dtype).reshape(-1, *planned.shape[1:])
+                    _put(target, row, rows)
+                    row += len(rows)
+                progress.advance(len(block))
+
+    def _memory(self, dtype: torch.dtype) -> memoryview | None:
+        """The target's own memory, where stored bytes can be read into it as they are."""
+        target = self.target
+        if not isinstance(target, torch.Tensor) or target.dtype != dtype:
+            return None
+        if target.device.type != "cpu" or not target.is_contiguous():
+            return None
+        rows = target[self.rows.start : self.rows.stop] if target.dim() else target
+        return rows.reshape(-1).view(torch.uint8).numpy().data
+
+
+def _put(target: torch.Tensor | Rows, row: int, rows: torch.Tensor) -> None:
+    if isinstance(target, torch.Tensor):
+        target[row : row + len(rows)].copy_(rows)
+    else:
+        target.put(row, rows)

@@ -14,12 +14,13 @@ from unshard.execute.arrivals import Arrivals, arriving
 from unshard.execute.casts import refuse_cast
 from unshard.execute.copy import Copier, Executor, TaskResult
 from unshard.execute.finishing import Finishing
-from unshard.execute.journal import Journal, Unclaimed
+from unshard.execute.journal import Journal
 from unshard.execute.output_file import create, partial_path, write_error
 from unshard.execute.reclaim import Reclaiming, refuse_losses
 from unshard.execute.task_log import NoTaskLog, TaskLog
 from unshard.execute.tasks import CopyTask, Placement, placements_of, tasks_of
 from unshard.execute.threads import threads
+from unshard.execute.unclaimed import Unclaimed
 from unshard.execute.workers import DEFAULT_MEMORY_BYTES, DEFAULT_WORKERS, block_bytes
 from unshard.plan.copy_plan import CopyPlan, PlannedFile
 from unshard.progress import FileCount, Progress, Silent

@@ -5,10 +5,9 @@ from __future__ import annotations
 import ctypes
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from unshard.kernels.library import Library, kernels
+from unshard.kernels.library import compiled
 
 BLOCK_ROWS = 16
 _MAX_HEAD_DIM = 256
@@ -51,61 +50,17 @@ def paged_attention(
 
     Returns:
         (T, D) in kvq's dtype; softmax(q kᵀ / sqrt(head_dim)) v.
+
+    Raises:
+        UsageError: the kernels are not compiled.
+        ValueError: dtypes, or heads, that they do not compute (`suits`).
     """
-    library = kernels()
-    known = kvq.dtype in _DTYPES and cache.dtype in _DTYPES
-    if library is None or not known or not suits(cache.shape[4], kvq.device):
-        return torch_paged_attention(
-            kvq, cache, block_tables, query_starts, context_lengths, num_heads
-        )
-    tables = (block_tables, query_starts, context_lengths)
-    return _native(library, kvq, cache, tables, num_heads)
-
-
-def torch_paged_attention(
-    kvq: Tensor,
-    cache: Tensor,
-    block_tables: Tensor,
-    query_starts: Tensor,
-    context_lengths: Tensor,
-    num_heads: int,
-) -> Tensor:
-    """`paged_attention` in plain PyTorch, one sequence after another."""
-    starts, head_dim = query_starts.tolist(), cache.shape[4]
-    out = kvq.new_empty(kvq.shape[0], num_heads * head_dim)
-    for number, length in enumerate(context_lengths.tolist()):
-        rows = kvq[starts[number] : starts[number + 1]].view(-1, 3, num_heads, head_dim)
-        positions = torch.arange(length - rows.shape[0], length, device=kvq.device)
-        blocks = block_tables[number, : -(-length // BLOCK_ROWS)].long()
-        cache[blocks[positions // BLOCK_ROWS], :, :, positions % BLOCK_ROWS] = rows[:, :2].to(
-            cache.dtype
-        )
-        past = cache[blocks].permute(1, 2, 0, 3, 4).reshape(2, num_heads, -1, head_dim)
-        keys, values = past[:, :, :length].float()
-        seen = torch.arange(length, device=kvq.device) <= positions[:, None]
-        attended = F.scaled_dot_product_attention(
-            rows[:, 2].transpose(0, 1).float(), keys, values, attn_mask=seen
-        )
-        out[starts[number] : starts[number + 1]] = attended.transpose(0, 1).flatten(1)
-    return out
-
-
-def suits(head_dim: int, device: torch.device) -> bool:
-    """Whether the native kernel, where it is compiled, attends with such heads."""
-    return device.type == "cpu" and head_dim % 16 == 0 and head_dim <= _MAX_HEAD_DIM
-
-
-def _native(
-    library: Library,
-    kvq: Tensor,
-    cache: Tensor,
-    tables: tuple[Tensor, Tensor, Tensor],
-    num_heads: int,
-) -> Tensor:
     head_dim = cache.shape[4]
+    if not ({kvq.dtype, cache.dtype} <= set(_DTYPES) and suits(head_dim, kvq.device)):
+        raise ValueError(f"no kernel for {kvq.dtype}, {cache.dtype}, heads of {head_dim}")
+    library = compiled()
     kvq = kvq.contiguous()
     out = kvq.new_empty(kvq.shape[0], num_heads * head_dim)
-    block_tables, query_starts, context_lengths = tables
     job = _Job(
         kvq.data_ptr(),
         cache.data_ptr(),
@@ -122,3 +77,8 @@ def _native(
     )
     library.attention(library.number, torch.get_num_threads(), ctypes.addressof(job))
     return out
+
+
+def suits(head_dim: int, device: torch.device) -> bool:
+    """Whether the native kernel, where it is compiled, attends with such heads."""
+    return device.type == "cpu" and head_dim % 16 == 0 and head_dim <= _MAX_HEAD_DIM

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from unshard.kernels.pages import use_large_pages
 
 _OUTPUTS = 64  # side by side in the packed weight; `OUTPUTS` of native/job.h
 _MOST_INPUTS = 65536  # beyond, 32-bit sums could overflow
-_ROWS_AT_ONCE = 1024  # bounds the memory for packing
+_ELEMENTS_AT_ONCE = 1 << 18  # bounds the memory for packing
 
 
 def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -22,18 +23,15 @@ def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
     Symmetric, each output channel by its own largest weight.
     """
     rows = weight.float()
-    scales = rows.abs().amax(1) / 127
+    lowest, highest = torch.aminmax(rows, dim=1)
+    scales = torch.maximum(-lowest, highest) / 127
     return (rows / scales.clamp_min(1e-30)[:, None]).round_(), scales
 
 
-def rounded_to_int8(weight: Tensor) -> Tensor:
-    """The values of `weight`'s 8-bit form, in its own dtype: the path without kernels."""
-    rounded = torch.empty_like(weight)
-    for first in range(0, weight.shape[0], _ROWS_AT_ONCE):
-        rows = slice(first, first + _ROWS_AT_ONCE)
-        numbers, scales = quantize(weight[rows])
-        rounded[rows] = numbers * scales[:, None]
-    return rounded
+def rounded_to_int8(rows: Tensor) -> Tensor:
+    """The values of the rows' 8-bit form, in their own dtype: the path without kernels."""
+    numbers, scales = quantize(rows)
+    return (numbers * scales[:, None]).to(rows.dtype)
 
 
 class _Weight(ctypes.Structure):
@@ -66,29 +64,57 @@ def fits(weight: Tensor) -> bool:
     return weight.device.type == "cpu" and weight.shape[1] <= _MOST_INPUTS
 
 
-def pack(weight: Tensor, bias: Tensor | None) -> Int8Weight:
-    """Quantise `weight` (out, in), some rows at a time, into the kernel's layout."""
-    out_features, in_features = weight.shape
+def empty(out_features: int, in_features: int) -> Int8Weight:
+    """A weight whose rows have yet to be `put`; its bias is 0 until it is filled."""
     groups, steps = -(-out_features // _OUTPUTS), -(-in_features // 4)
     packed = torch.empty(groups, steps, _OUTPUTS, 4, dtype=torch.uint8)
     use_large_pages(packed)
-    scales, padded_bias = torch.zeros(2, groups * _OUTPUTS)
-    for first in range(0, out_features, _ROWS_AT_ONCE):
-        numbers, row_scales = quantize(weight[first : first + _ROWS_AT_ONCE])
-        last = first + numbers.shape[0]
-        scales[first:last] = row_scales
-        numbers = torch.nn.functional.pad(
-            numbers.add_(128).to(torch.uint8),
-            (0, 4 * steps - in_features, 0, -numbers.shape[0] % _OUTPUTS),
-            value=128,
-        )
-        target = packed[first // _OUTPUTS : -(-last // _OUTPUTS)]
-        target.copy_(numbers.view(-1, _OUTPUTS, steps, 4).transpose(1, 2))
-    if bias is not None:
-        padded_bias[:out_features] = bias
-    pointers = (packed.data_ptr(), scales.data_ptr(), padded_bias.data_ptr())
+    packed[-1, :, out_features - (groups - 1) * _OUTPUTS :] = 128
+    packed[:, -1, :, in_features - (steps - 1) * 4 :] = 128
+    scales, bias = torch.zeros(2, groups * _OUTPUTS)
+    pointers = (packed.data_ptr(), scales.data_ptr(), bias.data_ptr())
     native = _Weight(*pointers, in_features, out_features)
-    return Int8Weight(packed, scales, padded_bias, native, out_features)
+    return Int8Weight(packed, scales, bias, native, out_features)
+
+
+def put(weight: Int8Weight, first: int, rows: Tensor) -> None:
+    """Quantise `rows` (n, in), which become rows `[first, first + n)` of `weight`.
+
+    Threads may put different rows at once.
+    """
+    numbers, scales = quantize(rows)
+    last = first + rows.shape[0]
+    weight.scales[first:last] = scales
+    octets = numbers.add_(128).to(torch.uint8)
+    octets = torch.nn.functional.pad(octets, (0, -octets.shape[1] % 4), value=128)
+    # Four inputs are one element: (groups, steps, 64) from (n, steps).
+    target, source = weight.packed.view(torch.int32).squeeze(3), octets.view(torch.int32)
+    for start in range(first - first % _OUTPUTS, last, _OUTPUTS):
+        top, bottom = max(start, first), min(start + _OUTPUTS, last)
+        lanes = target[start // _OUTPUTS, :, top - start : bottom - start]
+        lanes.copy_(source[top - first : bottom - first].t())
+
+
+def pack(weight: Tensor, bias: Tensor | None) -> Int8Weight:
+    """Quantise `weight` (out, in), some rows at a time, into the kernel's layout."""
+    packed = empty(*weight.shape)
+    for first, rows in in_blocks(weight):
+        put(packed, first, rows)
+    set_bias(packed, bias)
+    return packed
+
+
+def in_blocks(weight: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """`weight` (out, in) as (first row, rows) that together take little memory to quantise."""
+    step = max(_OUTPUTS, _ELEMENTS_AT_ONCE // weight.shape[1] // _OUTPUTS * _OUTPUTS)
+    for first in range(0, weight.shape[0], step):
+        yield first, weight[first : first + step]
+
+
+def set_bias(weight: Int8Weight, bias: Tensor | None) -> None:
+    """Add `bias` (out,) to the products; None is 0."""
+    if bias is not None:
+        weight.bias[: weight.out_features] = bias
 
 
 def linear(weight: Int8Weight, x: Tensor, *, relu: bool = False, wide: bool = True) -> Tensor:

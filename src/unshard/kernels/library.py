@@ -30,13 +30,28 @@ class Library:
         self.linear = handle.unshard_linear
 
 
+@cache
 def kernels() -> Library | None:
-    """The compiled kernels, or None: never compiled, compiled from other sources, or `off`.
+    """The compiled kernels, or None: never compiled, compiled from other sources, or `off`. The
+    switch is read once: every linear layer asks, some microseconds each time.
 
     Raises:
         UsageError: `UNSHARD_KERNELS` names a level that there is not here.
     """
-    return _loaded(os.environ.get(SWITCH, ""))
+    wanted, path = os.environ.get(SWITCH, ""), library_path()
+    if wanted == "off" or not path.exists():
+        return None
+    try:
+        handle = _open(path)
+    except OSError:
+        return None  # of another C library, for one: it is as if not compiled
+    levels = dict(_levels(handle))
+    name = wanted or next(iter(levels))
+    if name not in levels:
+        raise UsageError(
+            f"{SWITCH}: no level {wanted!r} here", hint=f"use off, {', '.join(levels)} or nothing"
+        )
+    return Library(handle, levels[name], name)
 
 
 def compiled() -> Library:
@@ -51,24 +66,6 @@ def compiled() -> Library:
             "the native kernels are not compiled", hint="python -m unshard.kernels compiles them"
         )
     return library
-
-
-@cache
-def _loaded(wanted: str) -> Library | None:
-    path = library_path()
-    if wanted == "off" or not path.exists():
-        return None
-    try:
-        handle = _open(path)
-    except OSError:
-        return None  # of another C library, for one: it is as if not compiled
-    levels = dict(_levels(handle))
-    name = wanted or next(iter(levels))
-    if name not in levels:
-        raise UsageError(
-            f"{SWITCH}: no level {wanted!r} here", hint=f"use off, {', '.join(levels)} or nothing"
-        )
-    return Library(handle, levels[name], name)
 
 
 def levels() -> list[str]:

@@ -96,4 +96,4 @@ def _existing(folder: Path) -> Path:
 
 
 def _shown(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.1f} GB"
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 10**9 else f"{num_bytes / 1e6:.1f} MB"

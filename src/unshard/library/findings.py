@@ -77,10 +77,10 @@ class Findings:
 def _wrong_files(report: VerifyReport) -> IntegrityError:
     total = len(report.matching) + len(report.different) + len(report.missing)
     return IntegrityError(
-        f"{report.directory}: {len(report.different)} files differ and {len(report.missing)} "
-        f"are missing, of {total}",
-        hint="`unshard verify --repair URL`, or `unshard download` with the same manifest, fetches "
-        "only these",
+        f"{report.directory}: of {total} files, {len(report.different)} different and "
+        f"{len(report.missing)} missing",
+        hint="`unshard verify` with --repair URL, or `unshard download` with the same manifest, "
+        "fetches only these",
     )
 
 

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+from unshard.download.disk import disk_errors
 from unshard.download.pieces import Pieces
 from unshard.errors import CheckpointError, FormatError
 from unshard.formats.safetensors import read_safetensors
@@ -40,19 +41,21 @@ def make_stand_ins(
     Raises:
         FormatError: a file's headers are not as torch or safetensors writes them.
         TransferError, LinkRefusedError: as `Pieces.read`.
+        NoSpaceError, DestinationError: `folder` cannot be written.
     """
-    folder.mkdir(exist_ok=True)
-    missing = [name for name in names if not (folder / name).exists()]
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="headers")
-    try:
-        for _ in pool.map(lambda name: _make(pieces, name, folder), missing):
-            pass
-    finally:
-        pieces.stop()
-        pool.shutdown(cancel_futures=True)
-    for path in directory.iterdir():
-        if path.suffix in COMPANIONS and path.is_file() and not path.name.startswith("."):
-            shutil.copyfile(path, folder / path.name)
+    with disk_errors(folder):
+        folder.mkdir(exist_ok=True)
+        missing = [name for name in names if not (folder / name).exists()]
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="headers")
+        try:
+            for _ in pool.map(lambda name: _make(pieces, name, folder), missing):
+                pass
+        finally:
+            pieces.stop()
+            pool.shutdown(cancel_futures=True)
+        for path in directory.iterdir():
+            if path.suffix in COMPANIONS and path.is_file() and not path.name.startswith("."):
+                shutil.copyfile(path, folder / path.name)
 
 
 def _make(pieces: Pieces, name: str, folder: Path) -> None:

@@ -3,7 +3,6 @@
 from unshard.manifest.contents import Digest, Manifest
 from unshard.manifest.export import manifest_json, sum_lines
 from unshard.manifest.file_name import PARTIAL_SUFFIX, file_name_problem
-from unshard.manifest.hashing import digest_file
 from unshard.manifest.reading import (
     MANIFEST_PATTERNS,
     MAX_MANIFEST_BYTES,
@@ -19,7 +18,6 @@ __all__ = [
     "Digest",
     "Manifest",
     "decode_manifest",
-    "digest_file",
     "file_name_problem",
     "manifest_json",
     "parse_manifest",

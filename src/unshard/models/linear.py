@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
@@ -18,16 +21,20 @@ class Linear:
     many to oneDNN, which then loses some percent by laying the weight out at each call. Without
     them oneDNN multiplies from weights that it laid out itself, about twice as fast as from
     row-major ones for few rows; `pack` replaces the weight, so it is never held twice for longer
-    than its own packing. `quantize` rounds it to 8 bits.
+    than its own packing. `quantize_rows` has the weight rounded to 8 bits as its rows come, so
+    that it is never in memory as a whole before.
     """
 
-    __slots__ = ("_int8", "_native_rows", "_on_onednn", "bias", "weight")
+    __slots__ = ("_int8", "_native_rows", "_on_onednn", "_rounds", "bias", "stays", "weight")
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         self.weight = weight
         self.bias = bias
         self._on_onednn = False
         self._native_rows = 0
+        self._rounds = False
+        self.stays = False
+        """Whether the weight is to stay where it is: the embedding table, or part of a file."""
         self._int8: int8.Int8Weight | None = None
 
     @classmethod
@@ -44,30 +51,52 @@ class Linear:
         weight = empty_weight(out_features, in_features, dtype, device)
         return cls(weight, torch.empty(out_features, dtype=dtype, device=device) if bias else None)
 
-    def pack(self) -> None:
-        """Give the weight the layout that computes fastest; it may no longer be readable."""
-        self.use_row_major()
-        if self._on_onednn and not self._native_rows:
-            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, None)  # noqa: SLF001
+    def weight_targets(self, count: int = 1) -> list[Tensor | RoundedRows]:
+        """What to fill with the weight, cut into `count` equal runs of rows."""
+        if not self._rounds:
+            return list(self.weight.chunk(count)) if count > 1 else [self.weight]
+        num_rows, in_features = self.weight.shape
+        share = num_rows // count
+        return [RoundedRows(self, at * share, (share, in_features)) for at in range(count)]
 
-    def use_row_major(self) -> None:
-        """Multiply as fast as the row-major weight allows, which stays readable: for the output
-        projection that is also the embedding table."""
+    def pack(self) -> None:
+        """Give the weight the layout that computes fastest, in which it may no longer be
+        readable, unless it `stays`."""
+        if self._int8 is not None:
+            int8.set_bias(self._int8, self.bias)
+            return
         self._on_onednn = onednn_multiplies(self.weight)
         self._native_rows = dense.most_rows(self.weight)
+        if self._on_onednn and not self._native_rows and not self.stays:
+            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, None)  # noqa: SLF001
 
-    def quantize(self) -> None:
-        """Round the weight to 8 bits, each output channel by its own scale, and pack it.
+    def stay_in(self, weight: Tensor) -> None:
+        """Multiply from `weight` (out, in), which is filled, and where it lies."""
+        self.weight, self.stays = weight, True
+
+    def quantize_rows(self) -> None:
+        """Have the rows that are to fill the weight rounded to 8 bits, each output channel by its
+        own scale.
 
         Without native kernels the rounded values are multiplied in the weight's own dtype: the
         same up to rounding, with nothing saved.
         """
-        if kernels() is None or not int8.fits(self.weight):
-            self.weight = int8.rounded_to_int8(self.weight)
-            self.pack()
-            return
-        self._int8 = int8.pack(self.weight, self.bias)
-        self.weight = self.weight.new_empty(0)
+        self._rounds = True
+        weight = self.weight
+        out_features, in_features = weight.shape
+        if kernels() is not None and int8.fits(weight):
+            self._int8 = int8.empty(out_features, in_features)
+            self.weight = weight.new_empty(1).expand_as(weight)  # no memory, but shape and dtype
+        else:  # in memory of its own: an embedding table stays exact
+            self.weight = empty_weight(out_features, in_features, weight.dtype, weight.device)
+
+    def put_rounded(self, first: int, rows: Tensor) -> None:
+        """`rows` (n, in), rounded, become rows `[first, first + n)` of the weight."""
+        rows = rows.to(self.weight.dtype)
+        if self._int8 is None:
+            self.weight[first : first + len(rows)] = int8.rounded_to_int8(rows)
+        else:
+            int8.put(self._int8, first, rows)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(T, in) -> (T, out)."""
@@ -89,6 +118,44 @@ class Linear:
             return y
         y = F.linear(x, self.weight, self.bias)
         return y.relu_() if relu else y
+
+
+class SideBySide:
+    """Linears of one input as one layer, their outputs side by side: for weights that do not lie
+    so. `bias` is that of the whole."""
+
+    __slots__ = ("bias", "linears")
+
+    def __init__(self, weights: Sequence[Tensor], bias: Tensor) -> None:
+        self.bias = bias
+        self.linears = tuple(map(Linear, weights, bias.chunk(len(weights))))
+        for linear in self.linears:
+            linear.stays = True
+
+    def weight_targets(self) -> list[Tensor | RoundedRows]:
+        """What to fill with the weight of each."""
+        return [target for linear in self.linears for target in linear.weight_targets()]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(T, in) -> (T, out)."""
+        return torch.cat([linear(x) for linear in self.linears], 1)
+
+
+@dataclass(frozen=True, slots=True)
+class RoundedRows:
+    """Rows of a weight, from `first` on, that are rounded to 8 bits as they are put."""
+
+    linear: Linear
+    first: int
+    shape: tuple[int, ...]
+    exact: Tensor | None = None
+    """Takes the rows as they are, too: the embedding table that is also this weight."""
+
+    def put(self, first: int, rows: Tensor) -> None:
+        """`rows` (n, in) in any floating-point dtype become rows `[first, first + n)`."""
+        if self.exact is not None:
+            self.exact[first : first + len(rows)] = rows
+        self.linear.put_rounded(self.first + first, rows)
 
 
 def empty_weight(

@@ -6,7 +6,7 @@ decode step is some hundred small kernels, and a module call costs as much as th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -15,10 +15,13 @@ from torch import Tensor
 from unshard.architectures.opt import POSITION_OFFSET, OPTConfig
 from unshard.errors import UsageError
 from unshard.models.attention import Attention
-from unshard.models.linear import Linear, empty_weight
+from unshard.models.linear import Linear, RoundedRows, SideBySide, empty_weight
 from unshard.parallel.group import ALONE, Group
 
 LAYER_NORM_EPS = 1e-5
+
+Target = Tensor | RoundedRows
+"""What a stored tensor fills: memory, or rows that are rounded as they come."""
 
 
 class LayerNorm(NamedTuple):
@@ -51,7 +54,9 @@ class DecoderLayer:
         first = group.rank == 0
         self._group = group
         self._pre_norm = config.pre_norm
-        self.kvq_proj = Linear.empty(hidden, 3 * heads, bias=True, dtype=dtype, device=device)
+        self.kvq_proj: Linear | SideBySide = Linear.empty(
+            hidden, 3 * heads, bias=True, dtype=dtype, device=device
+        )
         self.out_proj = Linear.empty(heads, hidden, bias=first, dtype=dtype, device=device)
         self.fc1 = Linear.empty(hidden, ffn, bias=True, dtype=dtype, device=device)
         self.fc2 = Linear.empty(ffn, hidden, bias=first, dtype=dtype, device=device)
@@ -76,26 +81,44 @@ class DecoderLayer:
         return self._group.sum(self.fc2(self.fc1.relu(x)))
 
     def linears(self) -> tuple[Linear, ...]:
-        return self.kvq_proj, self.out_proj, self.fc1, self.fc2
-
-    def weight_targets(self) -> Iterator[tuple[str, Tensor]]:
-        """(name within the layer, what to fill)."""
         kvq = self.kvq_proj
-        for part, tensor in (("weight", kvq.weight), ("bias", kvq.bias)):
-            if tensor is not None:
-                for letter, rows in zip("kvq", tensor.chunk(3), strict=True):
-                    yield f"self_attn.{letter}_proj.{part}", rows
-        named: tuple[tuple[str, Linear | LayerNorm], ...] = (
-            ("self_attn.out_proj", self.out_proj),
+        first = kvq.linears if isinstance(kvq, SideBySide) else (kvq,)
+        return *first, self.out_proj, self.fc1, self.fc2
+
+    def map_weights(self, mapped: Mapping[str, Tensor]) -> None:
+        """As of `OPTModel`; by name within the layer."""
+        kvq = [mapped.get(f"self_attn.{letter}_proj.weight") for letter in "kvq"]
+        weights = [weight for weight in kvq if weight is not None]
+        if len(weights) == len(kvq) and self.kvq_proj.bias is not None:
+            self.kvq_proj = SideBySide(weights, self.kvq_proj.bias)
+        others = {"self_attn.out_proj": self.out_proj, "fc1": self.fc1, "fc2": self.fc2}
+        for name, linear in others.items():
+            if (weight := mapped.get(f"{name}.weight")) is not None:
+                linear.stay_in(weight)
+
+    def weight_targets(self) -> Iterator[tuple[str, Target]]:
+        """(name within the layer, what to fill)."""
+        for names, linear in (
+            (tuple(f"self_attn.{letter}_proj" for letter in "kvq"), self.kvq_proj),
+            (("self_attn.out_proj",), self.out_proj),
+            (("fc1",), self.fc1),
+            (("fc2",), self.fc2),
+        ):
+            if isinstance(linear, SideBySide):
+                weights = linear.weight_targets()
+            else:
+                weights = linear.weight_targets(len(names))
+            for name, weight in zip(names, weights, strict=True):
+                yield f"{name}.weight", weight
+            if linear.bias is not None:
+                for name, bias in zip(names, linear.bias.chunk(len(names)), strict=True):
+                    yield f"{name}.bias", bias
+        for name, norm in (
             ("self_attn_layer_norm", self.self_attn_norm),
-            ("fc1", self.fc1),
-            ("fc2", self.fc2),
             ("final_layer_norm", self.ffn_norm),
-        )
-        for name, module in named:
-            yield f"{name}.weight", module.weight
-            if module.bias is not None:
-                yield f"{name}.bias", module.bias
+        ):
+            yield f"{name}.weight", norm.weight
+            yield f"{name}.bias", norm.bias
 
 
 class OPTModel:
@@ -104,6 +127,9 @@ class OPTModel:
     Life: construct (weights allocated, not filled), fill `weight_targets()`, `finalize()`.
     All methods that compute are to be called under `torch.inference_mode()`, and by all ranks of
     `group` in the same order.
+
+    `int8` rounds every matrix to 8 bits as it is filled; embeddings, norms and biases stay in
+    `dtype`.
     """
 
     def __init__(
@@ -112,6 +138,8 @@ class OPTModel:
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
         group: Group = ALONE,
+        *,
+        int8: bool = False,
     ) -> None:
         """The slice of the model that `group.rank` holds; heads and `ffn_dim` have to divide by
         `group.size`."""
@@ -135,9 +163,39 @@ class OPTModel:
             self._project_out = Linear(self._empty(embedding, hidden))
         tied = config.tied_embeddings
         self._output = Linear(self._embed_tokens if tied else self._empty(vocab, embedding))
+        self._output.stays = tied
+        if int8:
+            for linear in self._linears():
+                linear.quantize_rows()
         self._finalized = False
 
-    def weight_targets(self) -> dict[str, Tensor]:
+    def map_weights(self, mapped: Mapping[str, Tensor]) -> None:
+        """Use these filled matrices, by canonical name, where they lie, in place of memory to
+        fill: parts of files that may be larger than the memory. They have the model's dtype.
+
+        What is used so is its own target of `weight_targets`. Without `int8` only.
+        """
+        tokens, positions = "decoder.embed_tokens.weight", "decoder.embed_positions.weight"
+        self._embed_positions = mapped.get(positions, self._embed_positions)
+        linears = {
+            "decoder.project_in_dim.weight": self._project_in,
+            "decoder.project_out_dim.weight": self._project_out,
+            "decoder.output_projection.weight": self._output,
+        }
+        if tokens in mapped:
+            self._embed_tokens = mapped[tokens]
+            if self.config.tied_embeddings:
+                self._output.stay_in(mapped[tokens])
+        for name, linear in linears.items():
+            if linear is not None and name in mapped:
+                linear.stay_in(mapped[name])
+        for number, layer in enumerate(self._layers):
+            prefix = f"decoder.layers.{number}."
+            layer.map_weights(
+                {n.removeprefix(prefix): t for n, t in mapped.items() if n.startswith(prefix)}
+            )
+
+    def weight_targets(self) -> dict[str, Target]:
         """Canonical tensor name -> the tensor (often a view) that has to be filled with it.
 
         Raises:
@@ -145,7 +203,7 @@ class OPTModel:
         """
         if self._finalized:
             raise UsageError("the model's weights are final and cannot be filled again")
-        targets = {
+        targets: dict[str, Target] = {
             "decoder.embed_tokens.weight": self._embed_tokens,
             "decoder.embed_positions.weight": self._embed_positions,
         }
@@ -153,35 +211,33 @@ class OPTModel:
             targets["decoder.layer_norm.weight"] = self._norm.weight
             targets["decoder.layer_norm.bias"] = self._norm.bias
         if self._project_in is not None and self._project_out is not None:
-            targets["decoder.project_in_dim.weight"] = self._project_in.weight
-            targets["decoder.project_out_dim.weight"] = self._project_out.weight
+            (targets["decoder.project_in_dim.weight"],) = self._project_in.weight_targets()
+            (targets["decoder.project_out_dim.weight"],) = self._project_out.weight_targets()
         if not self.config.tied_embeddings:
-            targets["decoder.output_projection.weight"] = self._output.weight
+            (targets["decoder.output_projection.weight"],) = self._output.weight_targets()
+        elif self._output.weight is not self._embed_tokens:
+            targets["decoder.embed_tokens.weight"] = RoundedRows(
+                self._output, 0, self._embed_tokens.shape, exact=self._embed_tokens
+            )
         for number, layer in enumerate(self._layers):
             for name, tensor in layer.weight_targets():
                 targets[f"decoder.layers.{number}.{name}"] = tensor
         return targets
 
-    def finalize(self, *, int8: bool = False) -> None:
-        """Give the filled weights the layout that computes fastest, one by one. Idempotent.
-
-        `int8` rounds every matrix to 8 bits first; embeddings, norms and biases stay as they are.
-        """
+    def finalize(self) -> None:
+        """Give the filled weights the layout that computes fastest, one by one. Idempotent."""
         if self._finalized:
             return
         self._finalized = True
-        linears = [linear for layer in self._layers for linear in layer.linears()]
+        for linear in self._linears():
+            linear.pack()
+
+    def _linears(self) -> Iterator[Linear]:
+        for layer in self._layers:
+            yield from layer.linears()
         if self._project_in is not None and self._project_out is not None:
-            linears += self._project_in, self._project_out
-        if int8 or not self.config.tied_embeddings:
-            linears.append(self._output)
-        else:
-            self._output.use_row_major()
-        for linear in linears:
-            if int8:
-                linear.quantize()
-            else:
-                linear.pack()
+            yield from (self._project_in, self._project_out)
+        yield self._output
 
     def hidden_states(self, token_ids: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         """Last hidden states of a step's tokens, normalised (pre-norm) and projected (350M).

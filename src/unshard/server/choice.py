@@ -24,17 +24,24 @@ class ChoiceWriter:
         self.prompt = prompt
         self.num_tokens = 0
         """Tokens generated up to now."""
+        self._sum_logprobs = 0.0
         self._tokenizer = tokenizer
         self._echo_due = bool(body.echo)
         self._text_length = 0
         text_start = len(prompt.text) if body.echo else 0
         self._track = None if body.logprobs is None else LogprobsTrack(tokenizer, text_start)
 
+    @property
+    def mean_logprob(self) -> float:
+        """Per token generated, `</s>` too; 0 without any, and where the engine reports none."""
+        return self._sum_logprobs / max(1, self.num_tokens)
+
     def advance(self, output: GenerationOutput) -> Choice | None:
         """What `output` adds, or None when there is nothing to tell yet."""
         text = self._echo() + output.text
         self._text_length += len(text)
         self.num_tokens += len(output.tokens)
+        self._sum_logprobs += sum(token.logprob or 0.0 for token in output.tokens)
         logprobs = self._logprobs(output)
         if not (text or (logprobs and logprobs.tokens) or output.finished):
             return None

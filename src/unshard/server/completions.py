@@ -1,4 +1,4 @@
-"""One completions call: prompts × n requests to the engine, and its choices as they grow."""
+"""One completions call: prompts × best_of requests to the engine, its choices as they grow."""
 
 from __future__ import annotations
 
@@ -39,9 +39,12 @@ class CompletionCall:
         self._params = sampling_params(body)
         self._prompts = parse_prompts(body.prompt, served.tokenizer)
         self._num_choices = body.n or 1
-        if len(self._prompts) * self._num_choices > MAX_CHOICES:
+        self._num_candidates = body.best_of or self._num_choices
+        self._is_ranked = body.is_ranked
+        if len(self._prompts) * self._num_candidates > MAX_CHOICES:
+            name = "best_of" if self._is_ranked else "n"
             raise RequestError(
-                f"{len(self._prompts)} prompts with n {self._num_choices} are more than "
+                f"{len(self._prompts)} prompts with {name} {self._num_candidates} are more than "
                 f"{MAX_CHOICES} choices",
                 param="prompt",
                 hint="send several requests",
@@ -49,24 +52,24 @@ class CompletionCall:
         self._writers = [
             ChoiceWriter(index, prompt, body, served.tokenizer)
             for index, prompt in enumerate(
-                prompt for prompt in self._prompts for _ in range(self._num_choices)
+                prompt for prompt in self._prompts for _ in range(self._num_candidates)
             )
         ]
 
     def requests(self) -> list[GenerationRequest]:
-        """One request per choice, in the order of the choices."""
+        """One request per candidate, prompt by prompt."""
         return [
             GenerationRequest(
                 request_id=self._request_id(writer.index),
                 prompt_ids=writer.prompt.ids,
                 params=self._params,
-                choice=writer.index % self._num_choices,
+                choice=writer.index % self._num_candidates,
             )
             for writer in self._writers
         ]
 
     async def deltas(self, generations: Generations) -> AsyncGenerator[Choice, None]:
-        """What is new in each choice, as it comes. Close it to cancel the rest of the call.
+        """What is new in each candidate, as it comes. Close it to cancel the rest of the call.
 
         Raises: as `Generations.run`.
         """
@@ -83,7 +86,24 @@ class CompletionCall:
         async with contextlib.aclosing(self.deltas(generations)) as deltas:
             async for delta in deltas:
                 parts[delta.index].append(delta)
-        return self.completion([join_choices(each) for each in parts], self.usage())
+        choices = [
+            join_choices(parts[candidate]).model_copy(update={"index": index})
+            for index, candidate in enumerate(self._best())
+        ]
+        return self.completion(choices, self.usage())
+
+    def _best(self) -> list[int]:
+        """The candidates that are choices, prompt by prompt: all in their order, or with
+        `best_of` the best first."""
+        candidates = range(len(self._writers))
+        if not self._is_ranked:
+            return list(candidates)
+        best: list[int] = []
+        for start in candidates[:: self._num_candidates]:
+            of_prompt = candidates[start : start + self._num_candidates]
+            ranked = sorted(of_prompt, key=lambda c: self._writers[c].mean_logprob, reverse=True)
+            best += ranked[: self._num_choices]
+        return best
 
     def completion(self, choices: list[Choice], usage: Usage | None = None) -> Completion:
         """An answer of this call, or one event of its stream."""
@@ -92,7 +112,8 @@ class CompletionCall:
         )
 
     def usage(self) -> Usage:
-        """The cost up to now. A prompt counts once whatever `n`, and with its `</s>`."""
+        """The cost up to now: a prompt once whatever `n`, and with its `</s>`; the tokens of all
+        candidates."""
         prompt_tokens = sum(len(prompt.ids) for prompt in self._prompts)
         completion_tokens = sum(writer.num_tokens for writer in self._writers)
         return Usage(
@@ -114,10 +135,14 @@ def sampling_params(body: CompletionRequest) -> SamplingParams:
         top_p=_given(body.top_p, _DEFAULTS.top_p),
         stop=tuple(stop),
         seed=body.seed,
-        logprobs=body.logprobs,
+        logprobs=0 if body.is_ranked and body.logprobs is None else body.logprobs,
         score_prompt=bool(body.echo) and body.logprobs is not None,
+        top_k=max(0, body.top_k or 0),
+        min_p=body.min_p or 0.0,
         presence_penalty=body.presence_penalty or 0.0,
         frequency_penalty=body.frequency_penalty or 0.0,
+        repetition_penalty=_given(body.repetition_penalty, _DEFAULTS.repetition_penalty),
+        min_tokens=body.min_tokens or 0,
         logit_bias=tuple((int(key), bias) for key, bias in (body.logit_bias or {}).items()),
     )
 

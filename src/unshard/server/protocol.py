@@ -1,8 +1,9 @@
 """OpenAI's completions API as data: the request with all its rules, and the answers.
 
-Fields and ranges are those of OpenAI's legacy `POST /v1/completions`. A field is honoured or
-refused: an unknown one is an error, and one that is known but not supported yet may only be
-sent with the value that has no effect.
+Fields and ranges are those of OpenAI's legacy `POST /v1/completions`, with the sampling fields
+that other servers added to it: `top_k`, `min_p`, `repetition_penalty`, `min_tokens`. A field is
+honoured or refused: an unknown one is an error, and one that is known but not supported yet may
+only be sent with the value that has no effect.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ MAX_LOGPROBS = 20
 MAX_SEED = 2**63 - 1
 MAX_ID_DIGITS = 9
 MAX_BIAS = 100
+MIN_REPETITION = 0.01
 
 PromptForm = str | list[int] | list[str] | list[list[int]]
 
@@ -123,11 +125,14 @@ class CompletionRequest(_Incoming):
     prompt: Prompt
     echo: bool | None = None
     max_tokens: Annotated[int, Field(ge=0)] | None = None
+    min_tokens: Annotated[int, Field(ge=0)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
-    best_of: int | None = None
     stream: bool | None = None
+    best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     stream_options: StreamOptions | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     stop: Stop = None
@@ -136,7 +141,13 @@ class CompletionRequest(_Incoming):
     suffix: Annotated[str | None, _only("")] = None
     presence_penalty: Penalty = None
     frequency_penalty: Penalty = None
+    repetition_penalty: Annotated[float, Field(ge=MIN_REPETITION, le=2)] | None = None
     logit_bias: Annotated[dict[str, float] | None, AfterValidator(_valid_bias)] = None
+
+    @property
+    def is_ranked(self) -> bool:
+        """Whether more is generated than answered."""
+        return (self.best_of or 0) > (self.n or 1)
 
     @field_validator("max_tokens")
     @classmethod
@@ -147,9 +158,14 @@ class CompletionRequest(_Incoming):
 
     @field_validator("best_of")
     @classmethod
-    def _best_of_is_n(cls, value: int | None, info: ValidationInfo) -> int | None:
-        if value is not None and value != (info.data.get("n") or 1):
-            raise PydanticCustomError("not_supported", "is supported only when equal to n")
+    def _best_of_what(cls, value: int | None, info: ValidationInfo) -> int | None:
+        choices = info.data.get("n") or 1
+        if value is not None and value < choices:
+            raise PydanticCustomError("too_few", "must not be less than n")
+        if value is not None and value > choices and info.data.get("stream"):
+            raise PydanticCustomError(
+                "streamed", "must equal n when stream is true: the best is known at the end"
+            )
         return value
 
     @field_validator("stream_options")

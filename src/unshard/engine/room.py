@@ -1,0 +1,61 @@
+"""Whether the weights fit the memory, and what to do where they do not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from unshard.engine.paged_cache import free_bytes
+from unshard.errors import UsageError
+from unshard.execute.mapped_tensors import map_tensors
+from unshard.index.checkpoint import Checkpoint
+from unshard.library.machines import this_machine
+from unshard.models.linear import RoundedRows
+from unshard.models.opt import OPTModel
+from unshard.progress import Progress
+
+
+def map_what_does_not_fit(
+    checkpoint: Checkpoint, model: OPTModel, progress: Progress
+) -> Mapping[str, Tensor]:
+    """Leaves the matrices of `model`, not yet filled, in the files if they exceed the free memory.
+
+    Returns:
+        What needs no filling, by canonical name.
+
+    Raises:
+        UsageError: they do, and the files have them in another dtype or in pieces.
+    """
+    if model.device.type != "cpu":
+        return {}
+    targets = model.weight_targets()
+    needed = {
+        name: math.prod(target.shape)
+        * (1 if isinstance(target, RoundedRows) else target.element_size())
+        for name, target in targets.items()
+    }
+    free = min(free_bytes(model.device), this_machine().device_bytes)
+    if sum(needed.values()) <= free:
+        return {}
+    sizes = f"{_gb(sum(needed.values()))} of weights exceed the {_gb(free)} of free memory"
+    matrices = [
+        name
+        for name, target in targets.items()
+        if isinstance(target, Tensor) and len(target.shape) == 2
+    ]
+    mapped = map_tensors(checkpoint.index, matrices, model.dtype)
+    if sum(needed.values()) - sum(needed[name] for name in mapped) > free:
+        raise UsageError(
+            f"{checkpoint.source}: {sizes}",
+            hint="weights need no memory of their own where the file has them as they are computed "
+            "with: `unshard reshard SRC DST --to safetensors --dtype bf16`, then --dtype bf16",
+        )
+    model.map_weights(mapped)
+    progress.note(f"{sizes}: they stay in the files, read again where memory is short")
+    return mapped
+
+
+def _gb(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.1f} GB"
