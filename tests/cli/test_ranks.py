@@ -149,9 +149,9 @@ def test_a_killed_server_takes_its_ranks_with_it(server: Server, busy: bool) -> 
     answer = server.ask() if busy else None
     killed = time.monotonic()
     server.process.kill()
-    server.process.stderr.read()  # to its end: no rank holds it any more
-    assert time.monotonic() - killed < GONE_SECONDS
-    assert not is_running(server.worker)
+    while is_running(server.worker):
+        assert time.monotonic() - killed < GONE_SECONDS
+        time.sleep(0.01)
     if answer is not None:
         answer.close()
 
