@@ -1,4 +1,4 @@
-"""Whatever a file holds: it is read or refused within a second and 200 MB."""
+"""Whatever a file holds: it is read or refused within seconds and 200 MB."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 PROGRAM = Path(__file__).with_name("heavy_files.py")
-MAX_SECONDS = 1.0
-"""Of CPU: other processes on the machine do not count."""
+MAX_SECONDS = 10.0
+"""Of CPU. Each takes below one on an idle core; what is not linear would take minutes."""
 MAX_MEGABYTES = 200
 
 TYPICAL = (

@@ -8,6 +8,7 @@ import click
 
 from unshard.cli.compute_options import device_option, dtype_option
 from unshard.cli.deferred import deferred
+from unshard.cli.rank_option import tp_option
 from unshard.cli.stderr import events_option
 from unshard.engine.request import SamplingParams
 from unshard.errors import UsageError
@@ -79,6 +80,7 @@ DEFAULT_MAX_BATCH = 32
 @click.option("-n", "choices", type=click.IntRange(1, 64), default=1, show_default=True)
 @dtype_option
 @device_option
+@tp_option
 @events_option
 def command(
     source: str,
@@ -98,6 +100,7 @@ def command(
     choices: int,
     dtype: str,
     device: str,
+    tp: int | None,
 ) -> None:
     if any(not each for each in stop):
         raise UsageError("--stop is empty", hint="leave it away, or give the text to stop at")
@@ -116,10 +119,12 @@ def command(
     if prompt is not None and lines is None:
         if output is not None:
             raise UsageError("--output goes with --input", hint="redirect stdout: > PATH")
-        generate(source, _text(prompt), params, choices=choices, **machine)
+        generate(source, _text(prompt), params, choices=choices, tp=tp, **machine)
         return
     if prompt is not None or lines is None:
         raise UsageError("it takes either PROMPT or --input")
+    if tp is not None:
+        raise UsageError("--tp does not go with --input", hint="leave it away: one rank computes")
     if choices > 1:
         raise UsageError(
             "-n does not go with --input",

@@ -10,11 +10,9 @@ from dataclasses import replace
 
 import click
 
-from unshard.cli.display import progress
+from unshard.cli.ranks import ModelOptions, engine_of, followed
 from unshard.cli.stderr import current
-from unshard.dtypes import parse_dtype
 from unshard.engine.engine import Engine
-from unshard.engine.load import load_engine
 from unshard.engine.request import GenerationRequest, SamplingParams
 from unshard.index.build import open_checkpoint
 
@@ -27,6 +25,7 @@ def generate(
     choices: int,
     dtype: str,
     device: str,
+    tp: int | None,
 ) -> None:
     """Prints `choices` continuations of `prompt`; a single one as it is written. Without a seed
     `params` get one, which is told.
@@ -37,22 +36,18 @@ def generate(
         UsageError, FormatError, CheckpointError: as from opening and loading `source`.
     """
     checkpoint = open_checkpoint(source)
-    with progress() as reporter:
-        engine = load_engine(
-            checkpoint,
-            dtype=parse_dtype(dtype),
-            device=device,
-            max_batch=choices,
-            progress=reporter,
-        )
+    options = ModelOptions(source, dtype, device, max_batch=choices)
+    if followed(checkpoint, options, tp):
+        return
     if params.seed is None:
         params = replace(params, seed=secrets.randbits(32))
-    prompt_ids = engine.tokenizer.prompt_ids(prompt)
-    for choice in range(choices):
-        engine.add(GenerationRequest(str(choice), prompt_ids, params, choice))
-    started = time.perf_counter()
-    count = _print_one(engine, prompt) if choices == 1 else _print_all(engine, prompt, choices)
-    elapsed_s = time.perf_counter() - started
+    with engine_of(checkpoint, options, tp) as (engine, _):
+        prompt_ids = engine.tokenizer.prompt_ids(prompt)
+        for choice in range(choices):
+            engine.add(GenerationRequest(str(choice), prompt_ids, params, choice))
+        started = time.perf_counter()
+        count = _print_one(engine, prompt) if choices == 1 else _print_all(engine, prompt, choices)
+        elapsed_s = time.perf_counter() - started
     current().note(
         f"{count} tokens in {elapsed_s:.2f} s ({count / elapsed_s:.0f}/s), seed {params.seed}"
     )

@@ -6,6 +6,7 @@ import click
 
 from unshard.cli.compute_options import device_option, dtype_option
 from unshard.cli.deferred import deferred
+from unshard.cli.rank_option import tp_option
 from unshard.errors import UsageError
 
 serve = deferred("unshard.cli.serving", "serve")
@@ -30,6 +31,7 @@ DEFAULT_MAX_BATCH = 8
 )
 @dtype_option
 @device_option
+@tp_option
 @click.option(
     "--max-batch",
     type=click.IntRange(1, 1024),
@@ -46,6 +48,7 @@ def command(
     device: str,
     max_batch: int,
     model_name: str | None,
+    tp: int | None,
 ) -> None:
     if not host:
         raise UsageError("--host is empty", hint="127.0.0.1 is this machine alone")
@@ -57,4 +60,5 @@ def command(
         device=device,
         max_batch=max_batch,
         model_name=model_name,
+        tp=tp,
     )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 import click
 
-from unshard.cli.display import progress
-from unshard.dtypes import parse_dtype
+from unshard.cli.ranks import ModelOptions, engine_of, followed
 from unshard.engine.engine_thread import EngineThread
-from unshard.engine.load import load_engine
 from unshard.index.build import open_checkpoint
 from unshard.server.run import bind, run, url_of
 from unshard.server.served import ServedModel
@@ -24,29 +24,31 @@ def serve(
     device: str,
     max_batch: int,
     model_name: str | None,
+    tp: int | None,
 ) -> None:
     """Serves `source` until a signal ends it; says on stderr when it is ready.
 
     Raises:
         UnshardError: the port is taken.
+        WorkerLostError: a rank ended before its time.
         UsageError, FormatError, CheckpointError: as from opening and loading `source`.
     """
     checkpoint = open_checkpoint(source)
+    options = ModelOptions(source, dtype, device, max_batch)
+    if followed(checkpoint, options, tp):
+        return
     name = model_name or checkpoint.folder.resolve().name
     # Bound before the weights are read: a taken port is said now and not in ten minutes.
-    with bind(host, port) as bound:
-        with progress() as reporter:
-            engine = load_engine(
-                checkpoint,
-                dtype=parse_dtype(dtype),
-                device=device,
-                max_batch=max_batch,
-                progress=reporter,
-            )
+    with bind(host, port) as bound, engine_of(checkpoint, options, tp) as (engine, workers):
         url = url_of(bound)
         served = ServedModel(name, EngineThread(engine), engine.tokenizer, int(time.time()))
 
+        def end() -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
         def say_ready() -> None:
             click.echo(f"serving {name} on {url} (Ctrl-C ends it)", err=True)
+            workers.on_loss(end)  # now the server hears of signals
 
         run(served, bound, on_ready=say_ready)
+        workers.check()

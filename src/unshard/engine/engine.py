@@ -10,6 +10,7 @@ from torch import Tensor
 from unshard.architectures.opt import OPTConfig
 from unshard.engine.block_pool import BlockPool, CacheUse
 from unshard.engine.block_table import BlockTable
+from unshard.engine.leader import LeadingRunner
 from unshard.engine.request import GenerationOutput, GenerationRequest, ScoredToken
 from unshard.engine.runner import Runner
 from unshard.engine.sampler import sample
@@ -32,7 +33,9 @@ class Engine:
     others.
     """
 
-    def __init__(self, runner: Runner, tokenizer: Tokenizer, max_batch: int) -> None:
+    def __init__(
+        self, runner: Runner | LeadingRunner, tokenizer: Tokenizer, max_batch: int
+    ) -> None:
         """At most `max_batch` sequences run at once, fewer where the cache has no more blocks.
         The cache has room for the longest sequence."""
         self.tokenizer = tokenizer

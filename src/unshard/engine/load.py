@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from unshard.architectures.opt import tensor_rules
 from unshard.dtypes import BFLOAT16, FLOAT16, FLOAT32, INT8, DType
 from unshard.engine.engine import Engine
 from unshard.engine.paged_cache import PagedCache, default_cache_dtype, num_blocks_for_batch
@@ -18,6 +20,8 @@ from unshard.index.checkpoint import Checkpoint
 from unshard.kernels.attention import paged_attention, suits
 from unshard.kernels.library import kernels
 from unshard.models.opt import OPTModel
+from unshard.parallel.fill import fill_slices
+from unshard.parallel.group import ALONE, Group
 from unshard.progress import Progress, Silent
 
 _TORCH_DTYPES = {
@@ -48,40 +52,105 @@ def load_engine(
             another model's, or the weights exceed the memory and cannot stay in the files.
         FormatError: a tokenizer file or a weight file is damaged.
     """
-    torch_dtype, torch_device = _torch_dtype(dtype), _torch_device(device)
+    check_computable(checkpoint, dtype, device)
+    tokenizer = load_tokenizer(checkpoint)
+    runner = load_runner(
+        checkpoint,
+        dtype=dtype,
+        device=device,
+        cache_sequences=cache_sequences or max_batch,
+        progress=progress,
+    )
+    return Engine(runner, tokenizer, max_batch)
+
+
+def check_computable(checkpoint: Checkpoint, dtype: DType, device: str) -> None:
+    """
+    Raises:
+        UsageError: `dtype` or `device` cannot compute the model.
+    """
+    _, torch_device = _torch_dtype(dtype), _torch_device(device)
     if dtype is FLOAT16 and torch_device.type == "cpu":
         raise UsageError("fp16 does not compute on a CPU", hint="use fp32 or bf16")
-    config = checkpoint.config
-    if config.activation != "relu":
+    activation = checkpoint.config.activation
+    if activation != "relu":
         raise UsageError(
-            f"{checkpoint.source}: its activation is {config.activation}, and only relu is computed"
+            f"{checkpoint.source}: its activation is {activation}, and only relu is computed"
         )
-    tokenizer = _tokenizer(checkpoint)
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    """The tokenizer beside the weights.
+
+    Raises:
+        UsageError: it is missing or is another model's.
+        FormatError: a tokenizer file is damaged.
+    """
+    tokenizer, config = _tokenizer(checkpoint), checkpoint.config
     if tokenizer.vocab_size > config.vocab_size:
         raise UsageError(
             f"{checkpoint.folder}: the tokenizer has ids up to {tokenizer.vocab_size - 1}, "
             f"the model a vocabulary of {config.vocab_size}",
             hint="put the tokenizer files that belong to this checkpoint beside it",
         )
-    model = OPTModel(config, torch_dtype, torch_device, int8=dtype is INT8)
-    progress = progress or Silent()
-    mapped = map_what_does_not_fit(checkpoint, model, progress)
-    targets = {
-        name: target
-        for name, target in model.weight_targets().items()
-        if target is not mapped.get(name)
-    }
-    fill_tensors(checkpoint.index, targets, progress)
+    return tokenizer
+
+
+def load_runner(
+    checkpoint: Checkpoint,
+    *,
+    dtype: DType,
+    device: str,
+    cache_sequences: int,
+    progress: Progress | None = None,
+    group: Group = ALONE,
+) -> Runner:
+    """The model, or of a group the slice that is `group.rank`'s, with its cache.
+
+    Raises:
+        FormatError: a weight file is damaged.
+    """
+    model = OPTModel(
+        checkpoint.config, _torch_dtype(dtype), _torch_device(device), group, int8=dtype is INT8
+    )
+    _fill(model, checkpoint, progress or Silent())
     model.finalize()
-    return Engine(_runner(model, cache_sequences or max_batch), tokenizer, max_batch)
+    group.meet()
+    return _runner(model, cache_sequences)
+
+
+def _fill(model: OPTModel, checkpoint: Checkpoint, progress: Progress) -> None:
+    group = model.group
+    if group.size == 1:
+        mapped = map_what_does_not_fit(checkpoint, model, progress)
+        targets = {
+            name: target
+            for name, target in model.weight_targets().items()
+            if target is not mapped.get(name)
+        }
+        fill_tensors(checkpoint.index, targets, progress)
+        return
+    # There are no rows to be rounded: several ranks refuse int8.
+    slices = {n: t for n, t in model.weight_targets().items() if isinstance(t, torch.Tensor)}
+    rules = tensor_rules(checkpoint.config)
+    placements = {name: rules[name].placement for name in slices}
+    fill_slices(checkpoint.index, placements, slices, group.rank, group.size, progress)
 
 
 def _runner(model: OPTModel, cache_sequences: int) -> Runner:
     """With the native kernels where they are compiled. Theirs is a cache of the model's dtype."""
-    config, dtype, device = model.config, model.dtype, model.device
+    dtype, device, size = model.dtype, model.device, model.group.size
+    config = replace(
+        model.config,
+        hidden_size=model.config.hidden_size // size,
+        num_heads=model.config.num_heads // size,
+    )
     is_native = kernels() is not None and suits(config.head_dim, device)
     cache_dtype = dtype if is_native else default_cache_dtype(dtype, device)
-    num_blocks = num_blocks_for_batch(config, cache_sequences, cache_dtype, device)
+    # Ranks on CPUs share the memory that each of them finds free.
+    counted = model.config if device.type == "cpu" else config
+    num_blocks = num_blocks_for_batch(counted, cache_sequences, cache_dtype, device)
+    num_blocks = model.group.least(num_blocks)
     cache = PagedCache(config, num_blocks, cache_dtype, device)
     return Runner(model, cache, paged_attention if is_native else None)
 

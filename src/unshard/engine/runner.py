@@ -37,16 +37,23 @@ class Runner:
 
         Their keys and values go to the blocks of their sequences.
         """
-        ids = self._ints([token_id for chunk in chunks for token_id in chunk.token_ids])
-        places = self._ints([p for chunk in chunks for p in range(chunk.start, chunk.end)])
         if self._lone is None or not _is_lone(chunks):
-            return self._model.hidden_states(ids, places, self._attention(chunks))
+            token_ids = [token_id for chunk in chunks for token_id in chunk.token_ids]
+            return self.compute(token_ids, StepLayout.of(chunks))
+        ids, places = self._ints(chunks[0].token_ids), self._ints([chunks[0].start])
         hidden = self._model.hidden_states(ids, places, self._lone.attention(chunks[0]))
         self._lone.done(chunks[0])
         return hidden
 
-    def _attention(self, chunks: Rows[Chunk]) -> Attention:
-        layout = StepLayout.of(chunks)
+    def compute(self, token_ids: Rows[int], layout: StepLayout) -> Tensor:
+        """The same for a step that is known by its numbers alone."""
+        spans = zip(layout.num_new, layout.context_lengths, strict=True)
+        places = [place for new, end in spans for place in range(end - new, end)]
+        return self._model.hidden_states(
+            self._ints(token_ids), self._ints(places), self._attention(layout)
+        )
+
+    def _attention(self, layout: StepLayout) -> Attention:
         if self._kernel is None:
             return TorchAttention(self._cache.layers, layout)
         return KernelAttention(self._kernel, self._cache.layers, layout)
@@ -54,6 +61,16 @@ class Runner:
     def logits(self, hidden: Tensor) -> Tensor:
         """(R, E) -> (R, V) fp32."""
         return self._model.logits(hidden)
+
+    @property
+    def shares_logits(self) -> bool:
+        """Whether `logits` takes all ranks of the model's group."""
+        return self._model.splits_vocabulary
+
+    def empty_hidden(self, num_rows: int) -> Tensor:
+        """Room for hidden states: (num_rows, E)."""
+        shape = (num_rows, self.config.embedding_size)
+        return torch.empty(shape, dtype=self._model.dtype, device=self._model.device)
 
     def wipe(self, blocks: Rows[int]) -> None:
         """Zero blocks of the cache that may hold anything, NaN too."""

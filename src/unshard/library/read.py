@@ -24,23 +24,27 @@ Bits = npt.NDArray[np.unsignedinteger[Any]]
 """Elements as unsigned integers of their width: moving them needs no more."""
 
 
-def read_elements(tensor: LogicalTensor, axes: Sequence[range]) -> Bits:
+def read_elements(
+    tensor: LogicalTensor, axes: Sequence[range], gap_bytes: int | None = None
+) -> Bits:
     """The elements of `tensor` at every combination of the indices in `axes`, one range per
     dimension, as a new row-major array.
 
     Whole rows are read exactly. Of rows wanted in part, or of every n-th row, only the
-    wanted run is read where `GAP_BYTES` or more lie between two runs. Replicas are not read.
+    wanted run is read where `gap_bytes` (`GAP_BYTES`) or more lie between two runs. Replicas are
+    not read.
 
     Raises:
         FormatError: a file is shorter than its headers said.
     """
     elements = np.empty([len(axis) for axis in axes], f"<u{tensor.dtype.itemsize_bytes}")
+    gap_bytes = GAP_BYTES if gap_bytes is None else gap_bytes
     if elements.size:
         upward = [slice(None, None, -1 if axis.step < 0 else 1) for axis in axes]
         forward = [_forward(axis) for axis in axes]
         with Reader() as reader:
             for chunk in tensor.chunks:
-                _read_chunk(chunk, forward, _view(elements, upward), reader)
+                _read_chunk(chunk, forward, _view(elements, upward), reader, gap_bytes)
     return elements
 
 
@@ -50,7 +54,9 @@ def _forward(axis: range) -> range:
     return range(ascending[0], ascending[-1] + 1, ascending.step if len(axis) > 1 else 1)
 
 
-def _read_chunk(chunk: Chunk, axes: Sequence[range], target: Bits, reader: Reader) -> None:
+def _read_chunk(
+    chunk: Chunk, axes: Sequence[range], target: Bits, reader: Reader, gap_bytes: int
+) -> None:
     """Fills the part of `target` that lies in `chunk`; `axes` ascend."""
     local, places = [], []
     for axis, offset, size in zip(axes, chunk.offsets, chunk.sizes, strict=True):
@@ -60,7 +66,7 @@ def _read_chunk(chunk: Chunk, axes: Sequence[range], target: Bits, reader: Reade
             return
         local.append(range(inside[0] - offset, inside[-1] - offset + 1, inside.step))
         places.append(place)
-    _read_box(chunk.ref, local, _view(target, places), reader)
+    _read_box(chunk.ref, local, _view(target, places), reader, gap_bytes)
 
 
 def _count_below(axis: range, index: int) -> int:
@@ -68,7 +74,9 @@ def _count_below(axis: range, index: int) -> int:
     return min(max(-((axis.start - index) // axis.step), 0), len(axis))
 
 
-def _read_box(ref: TensorRef, axes: Sequence[range], target: Bits, reader: Reader) -> None:
+def _read_box(
+    ref: TensorRef, axes: Sequence[range], target: Bits, reader: Reader, gap_bytes: int
+) -> None:
     """Fills `target` with the elements of one stored tensor at `axes`, which ascend."""
     rows, columns = (axes[0] if axes else range(1)), axes[1:]
     row_size, itemsize = math.prod(ref.shape[1:]), ref.dtype.itemsize_bytes
@@ -80,17 +88,19 @@ def _read_box(ref: TensorRef, axes: Sequence[range], target: Bits, reader: Reade
     run_shape = (len(run),) if len(columns) == 1 else ref.shape[1:]
     chosen = [slice(axis[0] - run[0], axis[-1] - run[0] + 1, axis.step) for axis in columns]
     done = 0
-    for runs in _read_runs(ref, rows, run, reader):
+    for runs in _read_runs(ref, rows, run, reader, gap_bytes):
         part = _view(runs.reshape(len(runs), *run_shape), [slice(None), *chosen])
         target[done : done + len(part)] = part
         done += len(part)
 
 
-def _read_runs(ref: TensorRef, rows: range, run: range, reader: Reader) -> Iterator[Bits]:
+def _read_runs(
+    ref: TensorRef, rows: range, run: range, reader: Reader, gap_bytes: int
+) -> Iterator[Bits]:
     """The elements `run` of each row in `rows`, some rows at a time; valid until the next."""
     row_size, itemsize = math.prod(ref.shape[1:]), ref.dtype.itemsize_bytes
     pitch, at_once = len(run), 1
-    if (rows.step * row_size - len(run)) * itemsize < GAP_BYTES:
+    if (rows.step * row_size - len(run)) * itemsize < gap_bytes:
         pitch = rows.step * row_size
         at_once = max(1, GROUP_BYTES // (pitch * itemsize))
     scratch = np.empty((min(at_once, len(rows)), pitch), f"<u{itemsize}")

@@ -16,6 +16,7 @@ from unshard.architectures.opt import POSITION_OFFSET, OPTConfig
 from unshard.errors import UsageError
 from unshard.models.attention import Attention
 from unshard.models.linear import Linear, RoundedRows, SideBySide, empty_weight
+from unshard.parallel.group import ALONE, Group
 
 LAYER_NORM_EPS = 1e-5
 
@@ -34,32 +35,50 @@ class LayerNorm(NamedTuple):
 
 
 class DecoderLayer:
-    """One layer; `kvq_proj` is the fused projection, its rows in metaseq's order K, V, Q."""
+    """One layer; `kvq_proj` is the fused projection, its rows in metaseq's order K, V, Q.
 
-    __slots__ = ("_pre_norm", "fc1", "fc2", "ffn_norm", "kvq_proj", "out_proj", "self_attn_norm")
+    Of several ranks each has some of the heads and some of the FFN's inner columns. What it adds
+    to `x` is a part of a sum, so the bias of the sum is rank 0's alone. Source: Megatron-LM,
+    arXiv:1909.08053.
+    """
 
-    def __init__(self, config: OPTConfig, dtype: torch.dtype, device: torch.device) -> None:
-        hidden, ffn = config.hidden_size, config.ffn_dim
+    __slots__ = (
+        "_group", "_pre_norm", "fc1", "fc2", "ffn_norm", "kvq_proj", "out_proj", "self_attn_norm",
+    )  # fmt: skip
+
+    def __init__(
+        self, config: OPTConfig, dtype: torch.dtype, device: torch.device, group: Group
+    ) -> None:
+        hidden = config.hidden_size
+        heads, ffn = hidden // group.size, config.ffn_dim // group.size
+        first = group.rank == 0
+        self._group = group
         self._pre_norm = config.pre_norm
         self.kvq_proj: Linear | SideBySide = Linear.empty(
-            hidden, 3 * hidden, bias=True, dtype=dtype, device=device
+            hidden, 3 * heads, bias=True, dtype=dtype, device=device
         )
-        self.out_proj = Linear.empty(hidden, hidden, bias=True, dtype=dtype, device=device)
+        self.out_proj = Linear.empty(heads, hidden, bias=first, dtype=dtype, device=device)
         self.fc1 = Linear.empty(hidden, ffn, bias=True, dtype=dtype, device=device)
-        self.fc2 = Linear.empty(ffn, hidden, bias=True, dtype=dtype, device=device)
+        self.fc2 = Linear.empty(ffn, hidden, bias=first, dtype=dtype, device=device)
         self.self_attn_norm = _empty_norm(hidden, dtype, device)
         self.ffn_norm = _empty_norm(hidden, dtype, device)
 
     def __call__(self, x: Tensor, layer: int, attention: Attention) -> Tensor:
         """(T, D) -> (T, D); adds into `x`, which the caller gives up."""
         if self._pre_norm:
-            x += self.out_proj(attention(layer, self.kvq_proj(self.self_attn_norm(x))))
-            x += self.fc2(self.fc1.relu(self.ffn_norm(x)))
+            x += self._attended(self.self_attn_norm(x), layer, attention)
+            x += self._fed_forward(self.ffn_norm(x))
             return x
-        x += self.out_proj(attention(layer, self.kvq_proj(x)))
+        x += self._attended(x, layer, attention)
         x = self.self_attn_norm(x)
-        x += self.fc2(self.fc1.relu(x))
+        x += self._fed_forward(x)
         return self.ffn_norm(x)
+
+    def _attended(self, x: Tensor, layer: int, attention: Attention) -> Tensor:
+        return self._group.sum(self.out_proj(attention(layer, self.kvq_proj(x))))
+
+    def _fed_forward(self, x: Tensor) -> Tensor:
+        return self._group.sum(self.fc2(self.fc1.relu(x)))
 
     def linears(self) -> tuple[Linear, ...]:
         kvq = self.kvq_proj
@@ -106,7 +125,8 @@ class OPTModel:
     """An OPT decoder: token ids in, hidden states and logits out.
 
     Life: construct (weights allocated, not filled), fill `weight_targets()`, `finalize()`.
-    All methods that compute are to be called under `torch.inference_mode()`.
+    All methods that compute are to be called under `torch.inference_mode()`, and by all ranks of
+    `group` in the same order.
 
     `int8` rounds every matrix to 8 bits as it is filled; embeddings, norms and biases stay in
     `dtype`.
@@ -117,25 +137,32 @@ class OPTModel:
         config: OPTConfig,
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
+        group: Group = ALONE,
         *,
         int8: bool = False,
     ) -> None:
+        """The slice of the model that `group.rank` holds; heads and `ffn_dim` have to divide by
+        `group.size`."""
         self.config = config
         self.dtype = dtype
         self.device = torch.device(device)
+        self.group = group
+        # A vocabulary that does not divide is held whole by every rank.
+        self._vocab_group = group if config.vocab_size % group.size == 0 else ALONE
         hidden, embedding = config.hidden_size, config.embedding_size
-        self._embed_tokens = empty_weight(config.vocab_size, embedding, dtype, self.device)
+        vocab = config.vocab_size // self._vocab_group.size
+        self._embed_tokens = empty_weight(vocab, embedding, dtype, self.device)
         self._embed_positions = self._empty(config.max_positions + POSITION_OFFSET, hidden)
-        self._layers = [DecoderLayer(config, dtype, self.device) for _ in range(config.num_layers)]
+        self._layers = [
+            DecoderLayer(config, dtype, self.device, group) for _ in range(config.num_layers)
+        ]
         self._norm = _empty_norm(hidden, dtype, self.device) if config.pre_norm else None
         self._project_in = self._project_out = None
         if embedding != hidden:
             self._project_in = Linear(self._empty(hidden, embedding))
             self._project_out = Linear(self._empty(embedding, hidden))
         tied = config.tied_embeddings
-        self._output = Linear(
-            self._embed_tokens if tied else self._empty(config.vocab_size, embedding)
-        )
+        self._output = Linear(self._embed_tokens if tied else self._empty(vocab, embedding))
         self._output.stays = tied
         if int8:
             for linear in self._linears():
@@ -223,7 +250,7 @@ class OPTModel:
         Returns:
             (T, E) in the model's dtype, E = `embedding_size`.
         """
-        x = torch.embedding(self._embed_tokens, token_ids)
+        x = self._embed(token_ids)
         if self._project_in is not None:
             x = self._project_in(x)
         x += torch.embedding(self._embed_positions, positions + POSITION_OFFSET)
@@ -234,8 +261,24 @@ class OPTModel:
         return x if self._project_out is None else self._project_out(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(R, E) -> (R, V) fp32, all rows of the vocabulary, padding rows too."""
-        return self._output(hidden).float()
+        """(R, E) -> (R, V) fp32, all rows of the vocabulary, padding rows too. Where the group
+        splits the vocabulary, ranks other than 0 get their part alone."""
+        return self._vocab_group.gather_columns(self._output(hidden).float())
+
+    @property
+    def splits_vocabulary(self) -> bool:
+        """Whether `logits` takes all ranks."""
+        return self._vocab_group.size > 1
+
+    def _embed(self, token_ids: Tensor) -> Tensor:
+        """(T,) -> (T, E). A row that another rank holds is 0 here, so the sum is exact."""
+        if not self.splits_vocabulary:
+            return torch.embedding(self._embed_tokens, token_ids)
+        num_rows = len(self._embed_tokens)
+        rows = token_ids - self._vocab_group.rank * num_rows
+        elsewhere = (rows < 0) | (rows >= num_rows)
+        x = torch.embedding(self._embed_tokens, rows.masked_fill(elsewhere, 0))
+        return self._vocab_group.sum(x.masked_fill_(elsewhere[:, None], 0))
 
     def _empty(self, *shape: int) -> Tensor:
         return torch.empty(shape, dtype=self.dtype, device=self.device)

@@ -1,0 +1,148 @@
+"""Starting the ranks of `--tp N`, or taking a place among those that torchrun started."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from unshard.cli.display import progress
+from unshard.cli.stderr import Stderr, current
+from unshard.dtypes import parse_dtype
+from unshard.engine.engine import Engine
+from unshard.engine.load import load_engine
+from unshard.engine.team import TeamModel, be_led, check_team, join, lead
+from unshard.errors import UsageError, WorkerLostError
+from unshard.index.checkpoint import Checkpoint
+from unshard.parallel.place import Place, end_with_parent, launched_place
+from unshard.parallel.rendezvous import Store, file_store, launched_store, local_environment
+from unshard.parallel.workers import Workers
+
+LOSS_SECONDS = 1.0
+"""How long a failed step waits to hear which rank was lost."""
+
+
+class ModelOptions(NamedTuple):
+    """What the command line says of the model, the same for all ranks."""
+
+    source: str
+    dtype: str
+    device: str
+    max_batch: int
+
+    def of(self, checkpoint: Checkpoint) -> TeamModel:
+        return TeamModel(checkpoint, parse_dtype(self.dtype), self.device, self.max_batch)
+
+
+def followed(checkpoint: Checkpoint, options: ModelOptions, tp: int | None) -> bool:
+    """Whether torchrun started this process as a rank other than 0, whose work is then done.
+
+    Raises:
+        UsageError, FormatError: as from `load_engine`.
+    """
+    place = _place(tp)
+    if place.rank == 0:
+        return False
+    end_with_parent(os.getppid())
+    model = options.of(checkpoint)
+    check_team(model, place)
+    be_led(model, join(model, place, launched_store(), lambda: None))
+    return True
+
+
+@contextmanager
+def engine_of(
+    checkpoint: Checkpoint, options: ModelOptions, tp: int | None
+) -> Iterator[tuple[Engine, Workers]]:
+    """The engine, and the ranks that this process started for it, none where it is alone.
+
+    Raises:
+        UsageError: the model cannot be split over so many ranks.
+        WorkerLostError: a rank ended before its time.
+        UsageError, FormatError, CheckpointError: as from `load_engine`.
+    """
+    place, model, stderr = _place(tp), options.of(checkpoint), current()
+    workers = Workers(lambda lost: _abandon(stderr, lost))
+    if place.size == 1:
+        yield _lone_engine(model), workers
+        return
+    check_team(model, place)
+    try:
+        with _meeting(workers, options, place) as store:
+            ranks = join(model, place, store, lambda: workers.lost)
+            with progress() as reporter:
+                engine, runner = lead(
+                    model, ranks, lambda: workers.wait_for_loss(LOSS_SECONDS), reporter
+                )
+        try:
+            yield engine, workers
+        finally:
+            workers.dismiss()
+            if runner.close():
+                workers.close()
+                ranks.leave()
+    finally:
+        workers.kill()
+
+
+def _lone_engine(model: TeamModel) -> Engine:
+    with progress() as reporter:
+        return load_engine(
+            model.checkpoint,
+            dtype=model.dtype,
+            device=model.device,
+            max_batch=model.max_batch,
+            progress=reporter,
+        )
+
+
+def _place(tp: int | None) -> Place:
+    launched = launched_place(os.environ)
+    if launched is None:
+        size = tp or 1
+        return Place(rank=0, size=size, local_rank=0, local_size=size)
+    if tp not in (None, launched.size):
+        raise UsageError(
+            f"--tp {tp}, but {launched.size} ranks were started",
+            hint="leave --tp away: it is as many as torchrun starts",
+        )
+    return launched
+
+
+@contextmanager
+def _meeting(workers: Workers, options: ModelOptions, place: Place) -> Iterator[Store]:
+    """Where the ranks find each other; those that torchrun did not start are started."""
+    if launched_place(os.environ) is not None:
+        end_with_parent(os.getppid())
+        yield launched_store()
+        return
+    with tempfile.TemporaryDirectory(prefix="unshard-") as folder:
+        meeting = Path(folder, "ranks")
+        _start(workers, options, place, meeting)
+        yield file_store(meeting, place.size)
+
+
+def _start(workers: Workers, options: ModelOptions, place: Place, meeting: Path) -> None:
+    """Starts all ranks but 0."""
+    os.environ.update(local_environment(place.num_threads))
+    for rank in range(1, place.size):
+        told = {
+            "place": [rank, place.size, rank, place.size],
+            "parent": os.getpid(),
+            "meeting": str(meeting),
+            "options": options,
+        }
+        command = [sys.executable, "-m", "unshard.cli.rank", json.dumps(told)]
+        workers.start(rank, place.size, command, os.environ)
+
+
+def _abandon(stderr: Stderr, lost: WorkerLostError) -> None:
+    """The last word where the main thread waits for ever for a rank that is gone."""
+    exit_code = stderr.error(lost.message, lost.hint, lost.exit_code)
+    sys.stderr.flush()
+    os._exit(exit_code)

@@ -1,0 +1,118 @@
+"""One model on several ranks: an engine on rank 0, followers on the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch._C._distributed_c10d import Store
+
+from unshard.architectures.opt import OPTConfig
+from unshard.dtypes import INT8, DType
+from unshard.engine.engine import Engine
+from unshard.engine.follower import follow
+from unshard.engine.leader import LeadingRunner, Verdict
+from unshard.engine.load import check_computable, load_runner, load_tokenizer
+from unshard.errors import UsageError
+from unshard.index.checkpoint import Checkpoint
+from unshard.parallel.place import Place
+from unshard.parallel.ranks import Ranks
+from unshard.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class TeamModel:
+    """What all ranks load, each its slice."""
+
+    checkpoint: Checkpoint
+    dtype: DType
+    device: str
+    """cpu or cuda; each rank has the GPU of its number on its machine."""
+    max_batch: int
+
+
+def check_team(model: TeamModel, place: Place) -> None:
+    """Whether `model` can be split over `place.size` ranks: before anything is started or read.
+
+    Raises:
+        UsageError: it cannot, or `device` is not one for several ranks.
+    """
+    size, config = place.size, model.checkpoint.config
+    if model.dtype is INT8:
+        raise UsageError("int8 does not run on several ranks yet", hint="use bf16, or --tp 1")
+    if model.device not in ("cpu", "cuda"):
+        raise UsageError(
+            f"--device {model.device} is one device, and there are {size} ranks",
+            hint="use cpu or cuda; each rank takes the GPU of its number",
+        )
+    _check_splits(config, size)
+    check_computable(model.checkpoint, model.dtype, device_of(model, place))
+
+
+def _check_splits(config: OPTConfig, size: int) -> None:
+    for what, number in (("attention heads", config.num_heads), ("FFN columns", config.ffn_dim)):
+        if number % size:
+            raise UsageError(
+                f"the model's {number} {what} do not divide by {size} tensor-parallel ranks",
+                hint=f"use one of {', '.join(map(str, possible_sizes(config)))} ranks",
+            )
+
+
+def possible_sizes(config: OPTConfig) -> list[int]:
+    """Every number of ranks over which the model can be split."""
+    heads = config.num_heads
+    return [n for n in range(1, heads + 1) if heads % n == 0 and config.ffn_dim % n == 0]
+
+
+def device_of(model: TeamModel, place: Place) -> str:
+    return f"cuda:{place.local_rank}" if model.device == "cuda" else model.device
+
+
+def join(model: TeamModel, place: Place, store: Store, verdict: Verdict) -> Ranks:
+    """The group, once all ranks are there; this process computes with its share of the cores."""
+    torch.set_num_threads(place.num_threads)
+
+    def check() -> None:
+        if (lost := verdict()) is not None:
+            raise lost
+
+    return Ranks(place, store, torch.device(device_of(model, place)), check)
+
+
+def lead(
+    model: TeamModel, ranks: Ranks, verdict: Verdict, progress: Progress
+) -> tuple[Engine, LeadingRunner]:
+    """The engine of rank 0, and its runner to be closed at the end.
+
+    Raises:
+        UsageError, FormatError: as from `load_engine`.
+        WorkerLostError: another rank ended meanwhile.
+    """
+    tokenizer = load_tokenizer(model.checkpoint)
+    runner = load_runner(
+        model.checkpoint,
+        dtype=model.dtype,
+        device=device_of(model, ranks.place),
+        cache_sequences=model.max_batch,
+        progress=progress,
+        group=ranks,
+    )
+    leader = LeadingRunner(runner, ranks, verdict)
+    return Engine(leader, tokenizer, model.max_batch), leader
+
+
+def be_led(model: TeamModel, ranks: Ranks) -> None:
+    """The life of another rank; returns when rank 0 ends it.
+
+    Raises:
+        FormatError: a weight file is damaged.
+    """
+    runner = load_runner(
+        model.checkpoint,
+        dtype=model.dtype,
+        device=device_of(model, ranks.place),
+        cache_sequences=model.max_batch,
+        group=ranks,
+    )
+    follow(runner, ranks)
+    ranks.leave()

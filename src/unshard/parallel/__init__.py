@@ -1,0 +1,1 @@
+"""Tensor-parallel ranks: processes that each hold a slice of one model."""

@@ -1,0 +1,12 @@
+"""Matrices are small: one thread is enough, and keeps its pace where cores are shared."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
