@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo kernels test slow ray clients lint bench fuzz demo-model clean
+.PHONY: help demo kernels test slow ray clients release lint bench fuzz demo-model clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -26,6 +26,9 @@ ray: .venv/ray ## The tests on a Ray cluster that they start on this machine
 
 clients: .venv/clients ## lm-eval and LiteLLM against the bundled model's API
 	$(BIN)/pytest -m clients -n 0 $(ARGS)
+
+release: .venv/release ## Build the wheel, and install and try it in empty environments
+	$(BIN)/pytest -m release -n 0 $(ARGS)
 
 lint: .venv/dev ## Style, types and the direction of imports
 	$(BIN)/ruff check
@@ -59,14 +62,9 @@ demo-model: .venv/dev ## Train the bundled model anew (under an hour on 2 cores)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-.venv/ray: .venv/dev
-	@echo "Adding Ray"
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
-	@touch $@
-
-.venv/clients: .venv/dev
-	@echo "Adding lm-eval and LiteLLM"
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[clients]'
+.venv/%: .venv/dev
+	@echo "Adding the extra $*"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
 	@touch $@
 
 clean: ## Remove the virtual environment and every cache
