@@ -61,7 +61,7 @@ def _completions(served: ServedModel, generations: Generations) -> APIRouter:
 
 def _models(served: ServedModel) -> APIRouter:
     router = APIRouter()
-    model = Model(id=served.name, created=served.created)
+    model = Model(id=served.name, created=served.created, max_model_len=served.context_length)
 
     @router.get("/v1/models")
     async def models() -> ModelList:

@@ -53,3 +53,5 @@ class ServedModel:
     tokenizer: Tokenizer
     created: int
     """When it was loaded, in Unix seconds; `/v1/models` reports it."""
+    context_length: int | None = None
+    """How many tokens a prompt and its answer may have together, `</s>` included."""

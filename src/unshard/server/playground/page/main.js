@@ -128,7 +128,7 @@ async function lookUpModel() {
     return;
   }
   const context = model.max_model_len;
-  byId("model").replaceChildren(make("strong", {}, model.id), context ? ` context of ${context} tokens` : "");
+  byId("model").replaceChildren(make("strong", {}, model.id), context ? ` · ${context} tokens of context` : "");
   if (context) form.reach(context);
 }
 

@@ -2,7 +2,7 @@
 
 const KEY = "unshard-theme";
 const NEXT = { system: "light", light: "dark", dark: "system" };
-const NAMES = { system: "Auto", light: "Light", dark: "Dark" };
+const NAMES = { system: "auto", light: "light", dark: "dark" };
 
 // Storage may be forbidden; then the choice lasts as long as the page.
 function remembered() {
@@ -19,8 +19,7 @@ function show() {
   document.documentElement.dataset.theme = theme;
   const button = document.getElementById("theme");
   if (!button) return;
-  button.textContent = NAMES[theme];
-  button.setAttribute("aria-label", `Theme: ${NAMES[theme]}. Change to ${NAMES[NEXT[theme]]}`);
+  button.textContent = `Theme: ${NAMES[theme]}`;
 }
 
 export function installTheme() {

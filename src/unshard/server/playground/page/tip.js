@@ -77,7 +77,7 @@ function alternative(token, logprob, chosen) {
     { class: chosen ? "chosen" : null },
     make("code", {}, visible(token)),
     bar,
-    make("span", { class: "number" }, percent(logprob)),
+    make("span", { class: "percent" }, percent(logprob)),
   );
 }
 
