@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 # The import mode of the suite leaves the folders of tests off the path.
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "server")]
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "server"))
 
 import scripted_engine
 import uvicorn
@@ -115,3 +116,11 @@ def wrong(entry: Any) -> bool:
     """The browser itself reports every answer that is no success; those are wanted here."""
     refused = entry.text.startswith("Failed to load resource: ")
     return entry.type in {"error", "warning"} and not refused
+
+
+@pytest.fixture
+def expect() -> Any:
+    """Playwright's assertions, which wait for what they expect."""
+    from playwright.sync_api import expect
+
+    return expect

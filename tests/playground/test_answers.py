@@ -15,13 +15,6 @@ from scripted_engine import write as write_tokens
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
 
-@pytest.fixture
-def expect():
-    from playwright.sync_api import expect
-
-    return expect
-
-
 def test_the_bundled_model_answers_at_once(new_page, demo_url, expect):
     page = new_page(demo_url)
     expect(page.locator("#model")).to_have_text("demo_model · 512 tokens of context")
@@ -57,7 +50,7 @@ def test_tokens_are_shown_as_they_come(new_page, engine, expect):
 
 @pytest.mark.parametrize("how", ["button", "key"])
 def test_a_run_is_stopped_on_the_server_too(new_page, engine, expect, how):
-    page = new_page(fragment=link("forever", a_logprobs=""))
+    page = new_page(fragment=link("forever", a_logprobs="", a_max_tokens=9))
     page.click("#run")
     expect(page.locator("[data-side=a] .text")).to_contain_text("....")
     page.click("#run") if how == "button" else page.keyboard.press("Escape")
@@ -292,14 +285,18 @@ def test_a_broken_connection_is_told(new_page, expect, answered, told):
 def test_events_may_be_cut_anywhere(new_page):
     """The parser's law: however the bytes are cut, the events are the same."""
     page = new_page()
-    text = 'data: {"a": "é😀\\n"}\r\n\r\n: a comment\n\ndata: one\ndata:two\n\ndata: [DONE]\n\ndata: cut'
+    text = (
+        'data: {"a": "é😀\\n"}\r\n\r\n: a comment\n\n'
+        "data: one\ndata:two\n\ndata: [DONE]\n\ndata: cut"
+    )
     for size in (1, 2, 3, 7, 1000):
         got = page.evaluate(
             """async ([text, size]) => {
               const { events } = await import("./playground/sse.js");
               const bytes = new TextEncoder().encode(text);
               const body = new ReadableStream({ start(controller) {
-                for (let i = 0; i < bytes.length; i += size) controller.enqueue(bytes.slice(i, i + size));
+                for (let i = 0; i < bytes.length; i += size)
+                  controller.enqueue(bytes.slice(i, i + size));
                 controller.close();
               } });
               const all = [];
