@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo kernels test slow ray lint bench fuzz demo-model clean
+.PHONY: help demo kernels test slow ray browser lint bench fuzz demo-model clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -23,6 +23,9 @@ slow: .venv/dev ## The slower tests
 
 ray: .venv/ray ## The tests on a Ray cluster that they start on this machine
 	$(BIN)/pytest -m ray -n 0 $(ARGS)
+
+browser: .venv/browser ## The tests of the playground in a real browser (needs Debian's chromium)
+	$(BIN)/pytest -m browser -n 0 $(ARGS)
 
 lint: .venv/dev ## Style, types and the direction of imports
 	$(BIN)/ruff check
@@ -59,6 +62,11 @@ demo-model: .venv/dev ## Train the bundled model anew (under an hour on 2 cores)
 .venv/ray: .venv/dev
 	@echo "Adding Ray"
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
+	@touch $@
+
+.venv/browser: .venv/dev
+	@echo "Adding what drives a browser"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
 	@touch $@
 
 clean: ## Remove the virtual environment and every cache

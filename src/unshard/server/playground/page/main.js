@@ -174,6 +174,11 @@ byId("share").addEventListener("click", () => {
   save();
   copy(location.href, "Link copied");
 });
+byId("to-settings").addEventListener("click", (event) => {
+  event.preventDefault(); // the address is the state's
+  byId("settings").scrollIntoView();
+  byId("settings").focus({ preventScroll: true });
+});
 addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !running) run();
   else if (event.key === "Escape" && running) running.abort();
