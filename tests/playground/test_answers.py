@@ -253,7 +253,7 @@ def test_what_the_page_cannot_read_is_told_at_its_field(new_page, engine, expect
     page = new_page(fragment=link("p", a_logit_bias="some: thing"))
     page.click("#run")
     expect(page.locator("#logit_bias-problem")).to_have_text(
-        "logit_bias: “some: thing” is not “token id: number”"
+        "“some: thing” is not “token id: number”"
     )
     assert engine.submitted == []
 

@@ -11,12 +11,13 @@ export class Field {
     this.problem = make("p", { class: "field-problem", id: `${this.name}-problem`, hidden: true });
     this.element = make(
       "div",
-      { class: `field ${this.kind}` },
+      { class: `field of-${this.kind}` },
       make("div", { class: "field-head" }, make("label", { for: this.name }, this.name), this.other, this.input),
       ...(this.slider ? [this.slider] : []),
       make("p", { class: "help", id: `${this.name}-help` }, this.help),
       this.problem,
     );
+    this.value = this.initial;
     this.input.addEventListener("input", () => {
       this.#slideTo(this.value);
       onChange(this.name, this.value);

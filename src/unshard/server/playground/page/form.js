@@ -23,7 +23,9 @@ export class Form {
   }
 
   complain(name, text) {
-    this.fields.get(name)?.complain(text);
+    // A part of a field is named like `stop.0`.
+    const [field] = name.split(".");
+    this.fields.get(field)?.complain(text.replace(`${name}: `, ""));
   }
 
   calm() {

@@ -34,6 +34,7 @@ export class Panel {
 
   rest() {
     this.#part(".choices").replaceChildren(make("p", { class: "empty" }, "The answer is written here."));
+    this.#part("[data-copy=text]").hidden = true;
   }
 
   // Returns whether the answer is whole; a stopped one is not, and has no problem either.
@@ -43,7 +44,10 @@ export class Panel {
       for await (const part of complete(streamed(body), signal)) this.#take(part);
       return true;
     } catch (error) {
-      if (error.name !== "AbortError") throw error;
+      if (error.name !== "AbortError") {
+        if (!this.count) this.#part(".choices").replaceChildren();
+        throw error;
+      }
       this.stopped = true;
       return false;
     } finally {
@@ -98,6 +102,7 @@ export class Panel {
     if (this.request.seed !== undefined) facts.push(`seed ${this.request.seed}`);
     if (this.stopped) facts.push("stopped");
     else if (this.reasons.length) facts.push([...new Set(this.reasons)].map((each) => ENDINGS[each] ?? each).join("; "));
+    this.#part("[data-copy=text]").hidden = !this.text;
     this.#part(".facts").replaceChildren(...facts.map((fact) => make("span", {}, fact)));
   }
 

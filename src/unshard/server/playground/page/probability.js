@@ -2,11 +2,11 @@
 
 export const STEPS = [
   [0.9, "90 % and up"],
-  [0.5, "50 %"],
-  [0.2, "20 %"],
-  [0.05, "5 %"],
-  [0.01, "1 %"],
-  [0, "less"],
+  [0.5, "50–90 %"],
+  [0.2, "20–50 %"],
+  [0.05, "5–20 %"],
+  [0.01, "1–5 %"],
+  [0, "below 1 %"],
 ];
 
 export const stepOf = (logprob) => STEPS.findIndex(([from]) => Math.exp(logprob) >= from);
