@@ -28,6 +28,8 @@ from unshard.server.run import bind, url_of
 from unshard.server.served import ServedModel
 
 CHROMIUM = "/usr/bin/chromium"
+PATIENCE_MS = 60_000
+"""How long a page may take to do what is expected; a busy machine takes seconds."""
 
 
 @contextmanager
@@ -46,7 +48,7 @@ def serving(served: ServedModel) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def scripted() -> Iterator[SimpleNamespace]:
     engine = scripted_engine.ScriptedEngine(pause_seconds=0.0002)
-    served = ServedModel("scripted", engine, scripted_engine.ByteTokenizer(), 12, 64)
+    served = ServedModel("scripted", engine, scripted_engine.ByteTokenizer(), 12)
     with serving(served) as url:
         yield SimpleNamespace(engine=engine, url=url)
 
@@ -87,14 +89,14 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def new_page(browser: Any, scripted: SimpleNamespace) -> Iterator[Callable[..., Any]]:
+def new_page(browser: Any, scripted: SimpleNamespace, expect: Any) -> Iterator[Callable[..., Any]]:
     """Opens pages, each with a storage of its own, and at the end checks what all promise:
     nothing was asked of another host, and nothing went wrong in the page's scripts."""
     contexts, complaints, asked = [], [], []
 
     def open_page(url: str = "", fragment: str = "", **options: Any) -> Any:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(PATIENCE_MS)
         context.grant_permissions(["clipboard-read", "clipboard-write"])
         contexts.append(context)
         page = context.new_page()
@@ -123,4 +125,5 @@ def expect() -> Any:
     """Playwright's assertions, which wait for what they expect."""
     from playwright.sync_api import expect
 
+    expect.set_options(timeout=PATIENCE_MS)
     return expect

@@ -27,9 +27,7 @@ from unshard.server.served import ServedModel
 @pytest.fixture(scope="session")
 def running_server() -> Iterator[SimpleNamespace]:
     engine = scripted_engine.ScriptedEngine(pause_seconds=0.0002)
-    served = ServedModel(
-        "scripted", engine, scripted_engine.ByteTokenizer(), created=12, context_length=64
-    )
+    served = ServedModel("scripted", engine, scripted_engine.ByteTokenizer(), created=12)
     bound = bind("127.0.0.1", 0)
     url = url_of(bound)
     config = uvicorn.Config(

@@ -41,13 +41,7 @@ def serve(
     # Bound before the weights are read: a taken port is said now and not in ten minutes.
     with bind(host, port) as bound, engine_of(checkpoint, options, tp) as (engine, workers):
         url = url_of(bound)
-        served = ServedModel(
-            name,
-            EngineThread(engine),
-            engine.tokenizer,
-            int(time.time()),
-            engine.config.max_positions,
-        )
+        served = ServedModel(name, EngineThread(engine), engine.tokenizer, int(time.time()))
 
         def end() -> None:
             os.kill(os.getpid(), signal.SIGTERM)

@@ -61,7 +61,8 @@ def _completions(served: ServedModel, generations: Generations) -> APIRouter:
 
 def _models(served: ServedModel) -> APIRouter:
     router = APIRouter()
-    model = Model(id=served.name, created=served.created, max_model_len=served.context_length)
+    length = served.engine.max_positions
+    model = Model(id=served.name, created=served.created, max_model_len=length)
 
     @router.get("/v1/models")
     async def models() -> ModelList:

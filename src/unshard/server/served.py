@@ -12,6 +12,10 @@ from unshard.engine.request import GenerationOutput, GenerationRequest
 class Engine(Protocol):
     """Generates in its own thread; `unshard.engine.engine_thread.EngineThread` is one."""
 
+    @property
+    def max_positions(self) -> int:
+        """Tokens that fit the context, a prompt's and its continuation's."""
+
     def submit(
         self, request: GenerationRequest, on_output: Callable[[GenerationOutput], None]
     ) -> None:
@@ -53,5 +57,3 @@ class ServedModel:
     tokenizer: Tokenizer
     created: int
     """When it was loaded, in Unix seconds; `/v1/models` reports it."""
-    context_length: int | None = None
-    """How many tokens a prompt and its answer may have together, `</s>` included."""

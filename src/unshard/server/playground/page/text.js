@@ -23,7 +23,7 @@ export class AnswerText {
       this.element.append(text);
       return;
     }
-    this.characters.push(...text);
+    for (const character of text) this.characters.push(character);
     const first = this.tokens.length;
     logprobs.tokens.forEach((token, i) => this.#append(token, logprobs, i));
     // The last token may have begun a character that is only now whole.
