@@ -3,6 +3,7 @@
 import { address, servedModel } from "./api.js";
 import { copy, say } from "./copy.js";
 import { byId, make } from "./dom.js";
+import { installExamples, takeExample } from "./examples.js";
 import { briefly, Form } from "./form.js";
 import { apiKey, installKey } from "./key.js";
 import { Panel } from "./panel.js";
@@ -132,21 +133,11 @@ async function lookUpModel() {
   if (context) form.reach(context);
 }
 
-function take(example) {
-  state.prompt = example.prompt;
-  const { max_tokens, stop = "" } = example.settings;
-  // Two sides keep what they were set to differ in.
-  if (state.compare) for (const letter of sides()) Object.assign(state[letter], { max_tokens, stop });
-  else state.a = { ...initialSettings(fields), ...example.settings };
+installExamples(examples, (example) => {
+  takeExample(state, example, fields);
   changed();
   prompt.focus();
-}
-
-byId("examples").append(...examples.map((example) => {
-  const button = make("button", { type: "button", class: "quiet small" }, example.kind);
-  button.addEventListener("click", () => take(example));
-  return button;
-}));
+});
 byId("legend").append(...STEPS.map(([, label], step) =>
   make("li", {}, make("span", { class: "swatch", "data-step": step }), label)));
 prompt.addEventListener("input", () => {
