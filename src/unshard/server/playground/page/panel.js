@@ -95,10 +95,11 @@ export class Panel {
   #tell() {
     const facts = [];
     const written = this.usage?.completion_tokens ?? this.count;
-    const seconds = (this.last - this.first) / 1000;
+    // From the question on: events that arrive in one go would tell of any speed.
+    const seconds = (this.last - this.asked) / 1000;
     facts.push(this.usage ? `${this.usage.prompt_tokens} + ${written} tokens` : `${written} tokens`);
     if (this.first !== null) facts.push(`first after ${Math.round(this.first - this.asked)} ms`);
-    if (seconds > 0 && written > 1) facts.push(`${((written - 1) / seconds).toFixed(0)} tokens/s`);
+    if (written > 1) facts.push(`${(written / seconds).toFixed(0)} tokens/s`);
     if (this.request.seed !== undefined) facts.push(`seed ${this.request.seed}`);
     if (this.stopped) facts.push("stopped");
     else if (this.reasons.length) facts.push([...new Set(this.reasons)].map((each) => ENDINGS[each] ?? each).join("; "));
