@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo kernels test slow ray clients release lint bench fuzz demo-model clean
+.PHONY: help demo kernels test slow ray clients release browser lint bench fuzz demo-model clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -29,6 +29,9 @@ clients: .venv/clients ## lm-eval and LiteLLM against the bundled model's API
 
 release: .venv/release ## Build the wheel, and install and try it in empty environments
 	$(BIN)/pytest -m release -n 0 $(ARGS)
+
+browser: .venv/browser ## The tests of the playground in a real browser (needs Debian's chromium)
+	$(BIN)/pytest -m browser -n 0 $(ARGS)
 
 lint: .venv/dev ## Style, types and the direction of imports
 	$(BIN)/ruff check

@@ -136,6 +136,8 @@ class ScriptedEngine:
     `changed` guards `active`, the ids now running, and `cancelled`, those cancelled so far.
     """
 
+    max_positions = MAX_POSITIONS
+
     def __init__(self, script: Script = default_script, *, pause_seconds: float = 0.001) -> None:
         self.script = script
         self.submitted: list[GenerationRequest] = []

@@ -44,6 +44,10 @@ class EngineThread:
         return self._engine.config
 
     @property
+    def max_positions(self) -> int:
+        return self.config.max_positions
+
+    @property
     def tokenizer(self) -> Tokenizer:
         return self._engine.tokenizer
 

@@ -13,6 +13,7 @@ from unshard.server import failures
 from unshard.server.completions import CompletionCall, no_such_model
 from unshard.server.generation import Generations, until_disconnect
 from unshard.server.limits import BodyLimit
+from unshard.server.playground import playground
 from unshard.server.protocol import CompletionRequest, Model, ModelList
 from unshard.server.served import ServedModel
 from unshard.server.stream import CompletionStream
@@ -35,6 +36,7 @@ def create_app(served: ServedModel, generations: Generations) -> FastAPI:
     failures.install(app)
     app.include_router(_completions(served, generations))
     app.include_router(_models(served))
+    app.include_router(playground())
     return app
 
 
@@ -59,7 +61,8 @@ def _completions(served: ServedModel, generations: Generations) -> APIRouter:
 
 def _models(served: ServedModel) -> APIRouter:
     router = APIRouter()
-    model = Model(id=served.name, created=served.created)
+    length = served.engine.max_positions
+    model = Model(id=served.name, created=served.created, max_model_len=length)
 
     @router.get("/v1/models")
     async def models() -> ModelList:

@@ -225,6 +225,8 @@ class Model(_Outgoing):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "unshard"
+    max_model_len: int
+    """The context in tokens, by the name that vLLM gave it."""
 
 
 class ModelList(_Outgoing):

@@ -12,6 +12,10 @@ from unshard.engine.request import GenerationOutput, GenerationRequest
 class Engine(Protocol):
     """Generates in its own thread; `unshard.engine.engine_thread.EngineThread` is one."""
 
+    @property
+    def max_positions(self) -> int:
+        """Tokens that fit the context, a prompt's and its continuation's."""
+
     def submit(
         self, request: GenerationRequest, on_output: Callable[[GenerationOutput], None]
     ) -> None:
