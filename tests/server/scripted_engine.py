@@ -147,6 +147,13 @@ class ScriptedEngine:
         self._thread = threading.Thread(target=self._work, name="scripted-engine")
         self._thread.start()
 
+    max_positions = MAX_POSITIONS
+    vocab_size = VOCAB_SIZE
+
+    @property
+    def is_alive(self) -> bool:
+        return not self.closed
+
     def submit(
         self, request: GenerationRequest, on_output: Callable[[GenerationOutput], None]
     ) -> None:
