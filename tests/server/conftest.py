@@ -19,15 +19,28 @@ import scripted_engine
 import uvicorn
 
 from unshard.server.app import create_app
+from unshard.server.chat_template import ChatTemplate
 from unshard.server.generation import Generations
 from unshard.server.run import bind, url_of
 from unshard.server.served import ServedModel
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message.role[0] }}:{{ message.content }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}a:{% endif %}"
+)
+"""Short, because the scripted engine's context is."""
 
 
 @pytest.fixture(scope="session")
 def running_server() -> Iterator[SimpleNamespace]:
     engine = scripted_engine.ScriptedEngine(pause_seconds=0.0002)
-    served = ServedModel("scripted", engine, scripted_engine.ByteTokenizer(), created=12)
+    served = ServedModel(
+        "scripted",
+        engine,
+        scripted_engine.ByteTokenizer(),
+        created=12,
+        chat_template=ChatTemplate(CHAT_TEMPLATE),
+    )
     bound = bind("127.0.0.1", 0)
     url = url_of(bound)
     config = uvicorn.Config(

@@ -6,6 +6,7 @@ import json
 
 import httpx
 import pytest
+import sse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted_engine import BOS, ByteTokenizer, write
@@ -15,14 +16,7 @@ URL = "/v1/completions"
 
 
 def events(client: httpx.Client, **body: object) -> list[dict | str]:
-    with client.stream("POST", URL, json=body | {"stream": True}) as answer:
-        assert answer.status_code == 200
-        assert answer.headers["content-type"].startswith("text/event-stream")
-        # By str.splitlines, the rule that a raw U+2028 inside an event would break.
-        lines = "".join(answer.iter_text()).splitlines()
-    assert lines[1::2] == [""] * (len(lines) // 2)
-    data = [line.removeprefix("data: ") for line in lines[::2]]
-    return [item if item == "[DONE]" else json.loads(item) for item in data]
+    return sse.events(client, URL, **body)
 
 
 def joined(chunks: list[dict], num_choices: int) -> list[dict]:

@@ -83,7 +83,7 @@ class ChatCall(Call):
             self._begun.add(piece.index)
             role = Delta(role="assistant", content="")
             said.append(ChunkChoice(index=piece.index, delta=role))
-        if piece.text or piece.tokens:
+        if piece.text or piece.tokens is not None:
             logprobs = chat_logprobs(piece.tokens, self.tokenizer)
             new = Delta(content=piece.text)
             said.append(ChunkChoice(index=piece.index, delta=new, logprobs=logprobs))
