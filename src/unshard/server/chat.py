@@ -56,7 +56,7 @@ class ChatCall(Call):
         super().__init__(_order(body, served), served, id_prefix="chatcmpl-")
         self.streams = bool(body.stream)
         self.include_usage = body.include_usage
-        self._begun: set[int] = set()
+        self._begun = False
 
     async def complete(self, generations: Generations) -> ChatCompletion:
         """The whole answer. Raises: as `Generations.run`."""
@@ -77,12 +77,14 @@ class ChatCall(Call):
         )
 
     def events(self, piece: Piece) -> list[ChatChunk]:
-        """What a stream says of `piece`: the role once, what is new, why it ended."""
+        """What a stream says of `piece`: what is new, why it ended, and before the first one the
+        role of each choice."""
         said: list[ChunkChoice] = []
-        if piece.index not in self._begun:
-            self._begun.add(piece.index)
+        if not self._begun:
+            # All at once and in order: the openai client takes no other choice first than 0.
+            self._begun = True
             role = Delta(role="assistant", content="")
-            said.append(ChunkChoice(index=piece.index, delta=role))
+            said += [ChunkChoice(index=i, delta=role) for i in range(self.order.num_choices)]
         if piece.text or piece.tokens is not None:
             logprobs = chat_logprobs(piece.tokens, self.tokenizer)
             new = Delta(content=piece.text)
