@@ -24,12 +24,6 @@ from unshard.server.generation import Generations
 from unshard.server.run import bind, url_of
 from unshard.server.served import ServedModel
 
-CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ message.role[0] }}:{{ message.content }}</s>{% endfor %}"
-    "{% if add_generation_prompt %}a:{% endif %}"
-)
-"""Short, because the scripted engine's context is."""
-
 
 @pytest.fixture(scope="session")
 def running_server() -> Iterator[SimpleNamespace]:
@@ -39,7 +33,7 @@ def running_server() -> Iterator[SimpleNamespace]:
         engine,
         scripted_engine.ByteTokenizer(),
         created=12,
-        chat_template=ChatTemplate(CHAT_TEMPLATE),
+        chat_template=ChatTemplate(scripted_engine.CHAT_TEMPLATE),
     )
     bound = bind("127.0.0.1", 0)
     url = url_of(bound)

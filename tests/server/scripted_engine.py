@@ -26,6 +26,11 @@ BOS = 2
 EOS = 2
 MAX_POSITIONS = 64
 VOCAB_SIZE = 260
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message.role[0] }}:{{ message.content }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}a:{% endif %}"
+)
+"""Short, because the scripted engine's context is."""
 
 Script = Callable[[GenerationRequest], Iterable[GenerationOutput]]
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted_engine import BOS, EOS, MAX_POSITIONS, ByteTokenizer, ScriptedEngine, write
-from sse import events
+from sse import events, joined_chat
 
 from unshard.engine.request import SamplingParams
 from unshard.errors import RequestError
@@ -30,27 +30,6 @@ def say(engine: ScriptedEngine, text: str, *ids: int) -> None:
     engine.script = lambda request: write(
         request, [*TOKENIZER.encode(text), *ids], finish_reason=reason
     )
-
-
-def joined(chunks: list[dict], num_choices: int) -> list[dict]:
-    """The choices of a whole answer from a stream's, as a client puts them together."""
-    whole: list[dict] = [
-        {"index": i, "message": {}, "logprobs": None, "finish_reason": None}
-        for i in range(num_choices)
-    ]
-    for chunk in chunks:
-        for new in chunk["choices"]:
-            choice = whole[new["index"]]
-            assert choice["finish_reason"] is None
-            # The role comes first, and once.
-            assert ("role" in new["delta"]) == (choice["message"] == {})
-            for key, value in new["delta"].items():
-                choice["message"][key] = choice["message"].get(key, "") + value
-            choice["finish_reason"] = new["finish_reason"]
-            if new["logprobs"] is not None:
-                content = (choice["logprobs"] or {"content": []})["content"]
-                choice["logprobs"] = {"content": content + new["logprobs"]["content"]}
-    return whole
 
 
 def test_envelope(client, engine):
@@ -157,7 +136,7 @@ def test_streamed_equals_whole(client, engine, text, n, stop, top, max_tokens):
     assert done == "[DONE]"
     assert (last["choices"], last["usage"]) == ([], whole["usage"])
     assert all(chunk["usage"] is None for chunk in chunks)
-    assert joined(chunks, n) == whole["choices"]
+    assert joined_chat(chunks, n) == whole["choices"]
     for choice in whole["choices"]:
         assert not any(string in choice["message"]["content"] for string in stop)
 

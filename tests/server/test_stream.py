@@ -19,25 +19,6 @@ def events(client: httpx.Client, **body: object) -> list[dict | str]:
     return sse.events(client, URL, **body)
 
 
-def joined(chunks: list[dict], num_choices: int) -> list[dict]:
-    """The choices of a whole answer from the chunks of a stream, by plain concatenation."""
-    whole: list[dict] = [
-        {"index": i, "text": "", "logprobs": None, "finish_reason": None}
-        for i in range(num_choices)
-    ]
-    for chunk in chunks:
-        for new in chunk["choices"]:
-            choice = whole[new["index"]]
-            assert choice["finish_reason"] is None
-            choice["text"] += new["text"]
-            choice["finish_reason"] = new["finish_reason"]
-            if new["logprobs"] is not None:
-                lists = choice["logprobs"] or {key: [] for key in new["logprobs"]}
-                choice["logprobs"] = {k: v + new["logprobs"][k] for k, v in lists.items()}
-                assert all(offset <= len(choice["text"]) for offset in lists["text_offset"])
-    return whole
-
-
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -67,7 +48,7 @@ def test_streamed_equals_whole(
     assert last["choices"] == []
     assert last["usage"] == whole["usage"]
     assert all(chunk["usage"] is None for chunk in chunks)
-    assert joined(chunks, len(prompts) * n) == whole["choices"]
+    assert sse.joined(chunks, len(prompts) * n) == whole["choices"]
     assert len({(c["id"], c["created"], c["model"], c["object"]) for c in [*chunks, last]}) == 1
     for choice in whole["choices"]:
         text, lists = choice["text"], choice["logprobs"]
