@@ -14,9 +14,9 @@ import pytest
 import uvicorn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scripted_engine import CHAT_TEMPLATE
 from sse import events, joined, joined_chat
 
-from conftest import CHAT_TEMPLATE
 from unshard.server.app import create_app
 from unshard.server.chat_template import ChatTemplate
 from unshard.server.generation import Generations
@@ -25,6 +25,8 @@ from unshard.server.served import ServedModel
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 AT_ONCE = 10
+
+MAX_TOKENS = st.integers(1, 12)
 
 texts = st.text("ab éKING HENRY.\n日😀", max_size=12)
 sampling = {
@@ -37,7 +39,7 @@ sampling = {
     "repetition_penalty": st.sampled_from([1, 1.3]),
     "logit_bias": st.dictionaries(st.integers(0, 1535).map(str), st.integers(-100, 5), max_size=3),
     "stop": st.lists(st.text("ae \n,.r", min_size=1, max_size=3), max_size=3),
-    "n": st.integers(1, 3),
+    "n": st.integers(1, 2),
 }
 completions = st.fixed_dictionaries(
     {
@@ -45,7 +47,7 @@ completions = st.fixed_dictionaries(
         | st.lists(texts, min_size=1, max_size=3)
         | st.lists(st.integers(4, 1535), min_size=1, max_size=9),
         "seed": st.integers(-9, 9),
-        "max_tokens": st.integers(1, 20),
+        "max_tokens": MAX_TOKENS,
     },
     optional=sampling
     | {"echo": st.booleans(), "logprobs": st.integers(0, 3), "min_tokens": st.just(1)},
@@ -60,7 +62,7 @@ chats = st.fixed_dictionaries(
             max_size=3,
         ),
         "seed": st.integers(-9, 9),
-        "max_completion_tokens": st.integers(1, 20),
+        "max_completion_tokens": MAX_TOKENS,
     },
     optional=sampling | {"logprobs": st.booleans()},
 ).map(lambda body: (CHAT, body))
@@ -137,6 +139,7 @@ def test_at_once_on_a_scripted_engine(client):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @settings(max_examples=200, deadline=None)
 @given(request=requests)
 def test_one_after_the_other(model_client, request):
@@ -144,6 +147,7 @@ def test_one_after_the_other(model_client, request):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @settings(
     max_examples=20,
     deadline=None,
