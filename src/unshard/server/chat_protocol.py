@@ -16,10 +16,10 @@ from unshard.server.fields import (
     MAX_LOGPROBS,
     GenerationFields,
     Incoming,
+    Only,
     Outgoing,
     Text,
     in_one_error,
-    only,
 )
 from unshard.server.protocol import FinishReason, Usage
 
@@ -60,21 +60,21 @@ class ChatRequest(GenerationFields):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
 
-    audio: Annotated[Any, only(None)] = None
-    function_call: Annotated[Any, only("none")] = None
-    functions: Annotated[Any, only([])] = None
-    metadata: Annotated[Any, only({})] = None
-    modalities: Annotated[Any, only(["text"])] = None
-    parallel_tool_calls: Annotated[Any, only(True)] = None
-    prediction: Annotated[Any, only(None)] = None
-    reasoning_effort: Annotated[Any, only("none")] = None
-    response_format: Annotated[Any, only({"type": "text"})] = None
-    service_tier: Annotated[Any, only("auto")] = None
-    store: Annotated[Any, only(False)] = None
-    tool_choice: Annotated[Any, only("none")] = None
-    tools: Annotated[Any, only([])] = None
-    verbosity: Annotated[Any, only("medium")] = None
-    web_search_options: Annotated[Any, only(None)] = None
+    audio: Annotated[Any, Only(None)] = None
+    function_call: Annotated[Any, Only("none")] = None
+    functions: Annotated[Any, Only([])] = None
+    metadata: Annotated[Any, Only({})] = None
+    modalities: Annotated[Any, Only(["text"])] = None
+    parallel_tool_calls: Annotated[Any, Only(True)] = None
+    prediction: Annotated[Any, Only(None)] = None
+    reasoning_effort: Annotated[Any, Only("none")] = None
+    response_format: Annotated[Any, Only({"type": "text"})] = None
+    service_tier: Annotated[Any, Only("auto")] = None
+    store: Annotated[Any, Only(False)] = None
+    tool_choice: Annotated[Any, Only("none")] = None
+    tools: Annotated[Any, Only([])] = None
+    verbosity: Annotated[Any, Only("medium")] = None
+    web_search_options: Annotated[Any, Only(None)] = None
 
     @property
     def asked_tokens(self) -> int | None:

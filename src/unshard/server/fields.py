@@ -6,6 +6,7 @@ supported may only be sent with a value that has no effect.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from pydantic import (
@@ -13,13 +14,16 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     WrapValidator,
     field_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, core_schema
 
 from unshard.engine.request import SamplingParams
 
@@ -87,27 +91,76 @@ def _valid_bias(biases: dict[str, float] | None) -> dict[str, float] | None:
     return biases
 
 
-def only(neutral: object) -> AfterValidator:
-    """A field of OpenAI's that may be sent, but only with the value that has no effect."""
+@dataclass(frozen=True, slots=True)
+class Only:
+    """Of a field that may be sent, but only with the value that has no effect, or as null."""
 
-    def check(value: object) -> object:
-        if value is not None and value != neutral:
-            raise PydanticCustomError("not_supported", "is not supported yet; leave it out")
+    neutral: object
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(self._checked, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, _schema: core_schema.CoreSchema, _handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"enum": [None] if self.neutral is None else [None, self.neutral]}
+
+    def _checked(self, value: object) -> object:
+        if value is not None and value != self.neutral:
+            raise PydanticCustomError("not_supported", "is not supported; leave it out")
         return value
 
-    return AfterValidator(check)
 
+def _some(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items, "minItems": 1}
+
+
+_TEXT = {"type": "string"}
+_IDS = _some({"type": "integer", "minimum": 0})
+_STOP = {"type": "string", "minLength": 1}
 
 Text = Annotated[str, AfterValidator(_valid_text)]
 Prompt = Annotated[
     PromptForm,
     in_one_error("must be a string, a list of token ids, or a list of either"),
     AfterValidator(_valid_prompt),
+    WithJsonSchema({"anyOf": [_TEXT, _IDS, _some(_TEXT), _some(_IDS)]}),
 ]
 Stop = Annotated[
     str | list[str] | None,
     in_one_error("must be a string or a list of strings"),
     AfterValidator(_valid_stop),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                _STOP,
+                {"type": "array", "items": _STOP, "maxItems": MAX_STOP_STRINGS},
+                {"type": "null"},
+            ]
+        }
+    ),
+]
+Bias = Annotated[
+    dict[str, float] | None,
+    AfterValidator(_valid_bias),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {
+                    "type": "object",
+                    "propertyNames": {"pattern": f"^[0-9]{{1,{MAX_ID_DIGITS}}}$"},
+                    "additionalProperties": {
+                        "type": "number",
+                        "minimum": -MAX_BIAS,
+                        "maximum": MAX_BIAS,
+                    },
+                },
+                {"type": "null"},
+            ]
+        }
+    ),
 ]
 Penalty = Annotated[float, Field(ge=-2, le=2)] | None
 
@@ -141,7 +194,7 @@ class GenerationFields(Incoming):
     presence_penalty: Penalty = None
     frequency_penalty: Penalty = None
     repetition_penalty: Annotated[float, Field(ge=MIN_REPETITION, le=2)] | None = None
-    logit_bias: Annotated[dict[str, float] | None, AfterValidator(_valid_bias)] = None
+    logit_bias: Bias = None
 
     @property
     def include_usage(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from unshard.server.fields import MAX_CHOICES, MAX_SEED, Incoming, Outgoing, Prompt, Stop, only
+from unshard.server.fields import MAX_CHOICES, MAX_SEED, Incoming, Only, Outgoing, Prompt, Stop
 from unshard.server.protocol import FinishReason
 
 MAX_ALTERNATIVES = 100
@@ -48,11 +48,11 @@ class MetaseqRequest(Incoming):
     alpha_src_penalty_end_idx: Integer = -1
 
     user: str | None = None
-    stream: Annotated[Any, only(False)] = None
-    suffix: Annotated[Any, only("")] = None
-    presence_penalty: Annotated[Any, only(0)] = None
-    frequency_penalty: Annotated[Any, only(0)] = None
-    logit_bias: Annotated[Any, only({})] = None
+    stream: Annotated[Any, Only(False)] = None
+    suffix: Annotated[Any, Only("")] = None
+    presence_penalty: Annotated[Any, Only(0)] = None
+    frequency_penalty: Annotated[Any, Only(0)] = None
+    logit_bias: Annotated[Any, Only({})] = None
 
     @model_validator(mode="before")
     @classmethod

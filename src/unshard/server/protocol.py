@@ -15,9 +15,9 @@ from unshard.server.fields import (
     MAX_CHOICES,
     MAX_LOGPROBS,
     GenerationFields,
+    Only,
     Outgoing,
     Prompt,
-    only,
 )
 
 FinishReason = Literal["stop", "length"]
@@ -31,7 +31,7 @@ class CompletionRequest(GenerationFields):
     max_tokens: Annotated[int, Field(ge=0)] | None = None
     best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
-    suffix: Annotated[str | None, only("")] = None
+    suffix: Annotated[str | None, Only("")] = None
 
     @property
     def is_ranked(self) -> bool:
