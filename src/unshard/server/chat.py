@@ -26,7 +26,7 @@ from unshard.server.choice import Piece
 from unshard.server.generation import Generations
 from unshard.server.logprobs import chat_logprobs
 from unshard.server.prompt import Prompt, prompt_of_ids
-from unshard.server.protocol import GENERATES, Usage
+from unshard.server.protocol import STREAMED, Usage
 from unshard.server.served import ServedModel
 
 
@@ -34,7 +34,7 @@ def chat_router(served: ServedModel, generations: Generations) -> APIRouter:
     """`POST /v1/chat/completions`."""
     router = APIRouter()
 
-    @router.post("/v1/chat/completions", response_model=ChatCompletion, responses=GENERATES)
+    @router.post("/v1/chat/completions", response_model=ChatCompletion, responses=STREAMED)
     async def chat(body: ChatRequest, request: Request) -> Response:
         call = await asyncio.to_thread(ChatCall, body, served)
         return await answer(call, generations, request)

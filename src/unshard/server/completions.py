@@ -15,7 +15,7 @@ from unshard.server.fields import given
 from unshard.server.generation import Generations
 from unshard.server.logprobs import completion_logprobs
 from unshard.server.prompt import parse_prompts
-from unshard.server.protocol import GENERATES, Choice, Completion, CompletionRequest, Usage
+from unshard.server.protocol import STREAMED, Choice, Completion, CompletionRequest, Usage
 from unshard.server.served import ServedModel
 
 DEFAULT_MAX_TOKENS = 16
@@ -25,7 +25,7 @@ def completions_router(served: ServedModel, generations: Generations) -> APIRout
     """`POST /v1/completions`."""
     router = APIRouter()
 
-    @router.post("/v1/completions", response_model=Completion, responses=GENERATES)
+    @router.post("/v1/completions", response_model=Completion, responses=STREAMED)
     async def completions(body: CompletionRequest, request: Request) -> Response:
         # In a thread, because encoding a long prompt would hold up every other stream.
         call = await asyncio.to_thread(CompletionCall, body, served)

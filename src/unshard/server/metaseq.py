@@ -31,7 +31,6 @@ from unshard.server.metaseq_protocol import (
     MetaseqRequest,
 )
 from unshard.server.prompt import Prompt, parse_prompts
-from unshard.server.protocol import ERRORS
 from unshard.server.served import ServedModel, Tokenizer
 from unshard.server.token_places import TextOffsets, token_string
 
@@ -60,7 +59,6 @@ def metaseq_router(served: ServedModel, generations: Generations) -> APIRouter:
         router.add_api_route,
         methods=["POST"],
         response_model=MetaseqCompletion,
-        responses=ERRORS,
     )
     for path in PATHS:
         add(path, complete)

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 
 from unshard.server.call import no_such_model
 from unshard.server.fields import Outgoing
-from unshard.server.protocol import ErrorAnswer, Model, ModelList
+from unshard.server.protocol import Model, ModelList
 from unshard.server.served import ServedModel
 
 
@@ -27,7 +27,7 @@ def models_router(served: ServedModel) -> APIRouter:
         return ModelList(data=[model])
 
     # A path, because names such as facebook/opt-125m hold a slash.
-    @router.get("/v1/models/{name:path}", responses={404: {"model": ErrorAnswer}})
+    @router.get("/v1/models/{name:path}")
     async def model_of(name: str) -> Model:
         if name != served.name:
             raise no_such_model(name, served)
@@ -38,7 +38,7 @@ def models_router(served: ServedModel) -> APIRouter:
         """The process answers."""
         return Status()
 
-    @router.get("/ready", responses={503: {"model": ErrorAnswer}})
+    @router.get("/ready")
     async def ready() -> Status:
         """The model is loaded and its engine takes requests."""
         if not served.engine.is_alive:

@@ -108,29 +108,7 @@ class ModelList(Outgoing):
     data: list[Model]
 
 
-class ErrorDetail(Outgoing):
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class ErrorAnswer(Outgoing):
-    """OpenAI's error object, the answer to everything that fails."""
-
-    error: ErrorDetail
-
-
-ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorAnswer, "description": "The request is wrong; `param` names the field"},
-    404: {"model": ErrorAnswer, "description": "The model is not served here"},
-    413: {"model": ErrorAnswer, "description": "The body is too long"},
-    500: {"model": ErrorAnswer, "description": "The server failed"},
-    503: {"model": ErrorAnswer, "description": "The server is shutting down"},
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {}}, "description": "The answer, or its events"}
 }
-"""What a route that generates may answer besides its 200."""
-GENERATES: dict[int | str, dict[str, Any]] = {
-    **ERRORS,
-    200: {"content": {"text/event-stream": {}}, "description": "The answer, or its events"},
-}
-"""Of a route that may stream."""
+"""Of a route that may stream; what fails is the same on every route."""

@@ -15,7 +15,6 @@ from unshard.server.call import check_model
 from unshard.server.chat import chat_prompt
 from unshard.server.chat_protocol import Message
 from unshard.server.fields import Incoming, Outgoing, Text
-from unshard.server.protocol import ERRORS
 from unshard.server.served import ServedModel
 from unshard.server.token_places import token_string
 
@@ -71,12 +70,12 @@ def tokenization_router(served: ServedModel) -> APIRouter:
     """`POST /tokenize` and `POST /detokenize`."""
     router = APIRouter()
 
-    @router.post("/tokenize", responses=ERRORS)
+    @router.post("/tokenize")
     async def tokenize(body: TokenizeRequest) -> Tokens:
         # In a thread, because encoding a long text would hold up every stream.
         return await asyncio.to_thread(_tokenized, body, served)
 
-    @router.post("/detokenize", responses=ERRORS)
+    @router.post("/detokenize")
     async def detokenize(body: DetokenizeRequest) -> DetokenizedText:
         return await asyncio.to_thread(_detokenized, body, served)
 
