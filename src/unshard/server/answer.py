@@ -23,14 +23,18 @@ CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that went away; nobody reads it."""
 
 
-class DialectCall(Protocol):
+class WholeCall(Protocol):
+    """A call in a dialect."""
+
+    async def complete(self, generations: Generations) -> BaseModel:
+        """The whole answer."""
+
+
+class StreamedCall(WholeCall, Protocol):
     """A call in a dialect that knows streams."""
 
     streams: bool
     include_usage: bool
-
-    async def complete(self, generations: Generations) -> BaseModel:
-        """The whole answer."""
 
     def pieces(self, generations: Generations) -> AsyncGenerator[Piece, None]:
         """What is new, as it comes."""
@@ -42,13 +46,18 @@ class DialectCall(Protocol):
         """What a stream says at its end, when `include_usage`; all events have a `usage`."""
 
 
-async def answer(call: DialectCall, generations: Generations, request: Request) -> Response:
+async def answer(call: StreamedCall, generations: Generations, request: Request) -> Response:
+    """The answer to `call` as it asks for it. Raises: as `answer_whole`."""
+    if call.streams:
+        return EventStream(call, generations)
+    return await answer_whole(call, generations, request)
+
+
+async def answer_whole(call: WholeCall, generations: Generations, request: Request) -> Response:
     """The answer to `call`, which a client that goes away cancels.
 
     Raises: as `Generations.run`.
     """
-    if call.streams:
-        return EventStream(call, generations)
     whole = await until_disconnect(request.receive, call.complete(generations))
     if whole is None:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
@@ -65,7 +74,7 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, call: DialectCall, generations: Generations) -> None:
+    def __init__(self, call: StreamedCall, generations: Generations) -> None:
         # Buffering proxies would turn a stream into one late answer.
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
         del self.headers["content-length"]

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from unshard.architectures.opt import BOS_TOKEN_ID, EOS_TOKEN_ID
 from unshard.engine.request import (
@@ -19,11 +19,11 @@ from unshard.engine.request import (
     SourcePenalties,
 )
 from unshard.engine.tokenizer import normalize_line_ends
-from unshard.server.answer import CLIENT_CLOSED_REQUEST
+from unshard.server.answer import answer_whole
 from unshard.server.call import Call, Order, check_model
 from unshard.server.choice import ChoiceWriter, Piece
 from unshard.server.fields import PromptForm, stop_strings
-from unshard.server.generation import Generations, until_disconnect
+from unshard.server.generation import Generations
 from unshard.server.metaseq_protocol import (
     MetaseqChoice,
     MetaseqCompletion,
@@ -45,10 +45,7 @@ def metaseq_router(served: ServedModel, generations: Generations) -> APIRouter:
 
     async def complete(body: MetaseqRequest, request: Request) -> Response:
         call = await asyncio.to_thread(MetaseqCall, body, served)
-        whole = await until_disconnect(request.receive, call.complete(generations))
-        if whole is None:
-            return Response(status_code=CLIENT_CLOSED_REQUEST)
-        return JSONResponse(whole.model_dump())
+        return await answer_whole(call, generations, request)
 
     async def complete_of(
         _: Annotated[str, Path(alias="engine")], body: MetaseqRequest, request: Request
