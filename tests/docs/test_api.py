@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -108,7 +109,8 @@ def test_every_field_of_the_original_is_named_with_its_default():
 
 
 def test_every_route_has_its_row():
-    app = create_app(ServedModel("none", None, None, 0), Generations(None))
+    engine = Mock()
+    app = create_app(ServedModel("none", engine, Mock(), 0), Generations(engine))
     paths = get_openapi(title="", version="", routes=app.routes)["paths"]
     served = {(method.upper(), path) for path, methods in paths.items() for method in methods}
     told = set(re.findall(r"`(GET|POST) (/[^`]*)`", PAGE))
