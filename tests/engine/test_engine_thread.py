@@ -133,6 +133,12 @@ def test_a_failing_callback_harms_only_its_request(thread):
     assert called.is_set()
 
 
+def test_it_is_alive_until_it_is_closed(thread):
+    assert thread.is_alive
+    thread.close()
+    assert not thread.is_alive
+
+
 def test_close_ends_what_runs_and_what_waits(thread):
     clients = [Client() for _ in range(5)]
     for i, client in enumerate(clients):

@@ -19,6 +19,7 @@ import scripted_engine
 import uvicorn
 
 from unshard.server.app import create_app
+from unshard.server.chat_template import ChatTemplate
 from unshard.server.generation import Generations
 from unshard.server.run import bind, url_of
 from unshard.server.served import ServedModel
@@ -27,7 +28,13 @@ from unshard.server.served import ServedModel
 @pytest.fixture(scope="session")
 def running_server() -> Iterator[SimpleNamespace]:
     engine = scripted_engine.ScriptedEngine(pause_seconds=0.0002)
-    served = ServedModel("scripted", engine, scripted_engine.ByteTokenizer(), created=12)
+    served = ServedModel(
+        "scripted",
+        engine,
+        scripted_engine.ByteTokenizer(),
+        created=12,
+        chat_template=ChatTemplate(scripted_engine.CHAT_TEMPLATE),
+    )
     bound = bind("127.0.0.1", 0)
     url = url_of(bound)
     config = uvicorn.Config(

@@ -26,6 +26,11 @@ BOS = 2
 EOS = 2
 MAX_POSITIONS = 64
 VOCAB_SIZE = 260
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message.role[0] }}:{{ message.content }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}a:{% endif %}"
+)
+"""Short, because the scripted engine's context is."""
 
 Script = Callable[[GenerationRequest], Iterable[GenerationOutput]]
 
@@ -136,8 +141,6 @@ class ScriptedEngine:
     `changed` guards `active`, the ids now running, and `cancelled`, those cancelled so far.
     """
 
-    max_positions = MAX_POSITIONS
-
     def __init__(self, script: Script = default_script, *, pause_seconds: float = 0.001) -> None:
         self.script = script
         self.submitted: list[GenerationRequest] = []
@@ -148,6 +151,13 @@ class ScriptedEngine:
         self._pause_seconds = pause_seconds
         self._thread = threading.Thread(target=self._work, name="scripted-engine")
         self._thread.start()
+
+    max_positions = MAX_POSITIONS
+    vocab_size = VOCAB_SIZE
+
+    @property
+    def is_alive(self) -> bool:
+        return not self.closed
 
     def submit(
         self, request: GenerationRequest, on_output: Callable[[GenerationOutput], None]

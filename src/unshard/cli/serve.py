@@ -40,6 +40,11 @@ DEFAULT_MAX_BATCH = 8
     help="Sequences to run at once; others wait.",
 )
 @click.option("--model-name", help="The name clients ask for.  [default: the folder's name]")
+@click.option(
+    "--chat-template",
+    metavar="FILE|TEXT",
+    help="Jinja that makes a text of messages, for /v1/chat/completions.",
+)
 def command(
     source: str,
     host: str,
@@ -48,6 +53,7 @@ def command(
     device: str,
     max_batch: int,
     model_name: str | None,
+    chat_template: str | None,
     tp: int | None,
 ) -> None:
     if not host:
@@ -60,5 +66,6 @@ def command(
         device=device,
         max_batch=max_batch,
         model_name=model_name,
+        chat_template=chat_template,
         tp=tp,
     )

@@ -8,9 +8,11 @@ import time
 
 import click
 
+from unshard.cli.chat_template_option import template_text
 from unshard.cli.ranks import ModelOptions, engine_of, followed
 from unshard.engine.engine_thread import EngineThread
 from unshard.index.build import open_checkpoint
+from unshard.server.chat_template import ChatTemplate
 from unshard.server.run import bind, run, url_of
 from unshard.server.served import ServedModel
 
@@ -24,15 +26,18 @@ def serve(
     device: str,
     max_batch: int,
     model_name: str | None,
+    chat_template: str | None,
     tp: int | None,
 ) -> None:
     """Serves `source` until a signal ends it; says on stderr when it is ready.
 
     Raises:
         UnshardError: the port is taken.
+        UsageError: `chat_template` is none.
         WorkerLostError: a rank ended before its time.
         UsageError, FormatError, CheckpointError: as from opening and loading `source`.
     """
+    template = None if chat_template is None else ChatTemplate(template_text(chat_template))
     checkpoint = open_checkpoint(source)
     options = ModelOptions(source, dtype, device, max_batch)
     if followed(checkpoint, options, tp):
@@ -41,7 +46,9 @@ def serve(
     # Bound before the weights are read: a taken port is said now and not in ten minutes.
     with bind(host, port) as bound, engine_of(checkpoint, options, tp) as (engine, workers):
         url = url_of(bound)
-        served = ServedModel(name, EngineThread(engine), engine.tokenizer, int(time.time()))
+        served = ServedModel(
+            name, EngineThread(engine), engine.tokenizer, int(time.time()), template
+        )
 
         def end() -> None:
             os.kill(os.getpid(), signal.SIGTERM)

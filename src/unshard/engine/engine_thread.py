@@ -48,6 +48,15 @@ class EngineThread:
         return self.config.max_positions
 
     @property
+    def vocab_size(self) -> int:
+        return self.config.vocab_size
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it still takes requests."""
+        return self._thread.is_alive() and not self._closing
+
+    @property
     def tokenizer(self) -> Tokenizer:
         return self._engine.tokenizer
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from unshard.engine.request import GenerationOutput, GenerationRequest
+from unshard.server.chat_template import ChatTemplate
 
 
 class Engine(Protocol):
@@ -15,6 +16,14 @@ class Engine(Protocol):
     @property
     def max_positions(self) -> int:
         """Tokens that fit the context, a prompt's and its continuation's."""
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest token id."""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it still takes requests."""
 
     def submit(
         self, request: GenerationRequest, on_output: Callable[[GenerationOutput], None]
@@ -57,3 +66,5 @@ class ServedModel:
     tokenizer: Tokenizer
     created: int
     """When it was loaded, in Unix seconds; `/v1/models` reports it."""
+    chat_template: ChatTemplate | None = None
+    """How the messages of a chat are written as text."""
