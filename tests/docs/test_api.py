@@ -109,7 +109,7 @@ def test_every_field_of_the_original_is_named_with_its_default():
 
 
 def test_every_route_has_its_row():
-    engine = Mock()
+    engine = Mock(max_positions=1)
     app = create_app(ServedModel("none", engine, Mock(), 0), Generations(engine))
     paths = get_openapi(title="", version="", routes=app.routes)["paths"]
     served = {(method.upper(), path) for path, methods in paths.items() for method in methods}
