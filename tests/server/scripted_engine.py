@@ -12,14 +12,17 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 
+from unshard.engine.block_pool import CacheUse
 from unshard.engine.request import (
     FinishReason,
     GenerationOutput,
     GenerationRequest,
     ScoredToken,
 )
+from unshard.engine.statistics import EngineStatistics
 from unshard.errors import RequestError, UnshardError
 from unshard.server import run as server_run
+from unshard.server.manners import Manners
 from unshard.server.served import ServedModel
 
 BOS = 2
@@ -176,6 +179,16 @@ class ScriptedEngine:
             self.changed.notify_all()
         self._thread.join()
 
+    num_waiting = 0
+    """What it says of its queue, which it has not."""
+
+    def statistics(self) -> EngineStatistics:
+        cache = CacheUse(num_blocks=10, num_held=4, num_started_tokens=32, num_shared_tokens=16)
+        return EngineStatistics(cache, len(self.active), self.num_waiting, 2, 7, 40, 1)
+
+    def on_loss(self, call: Callable[[], None]) -> None:
+        self.lose = call
+
     def wait_until(self, predicate: Callable[[], bool], timeout: float = 5) -> bool:
         with self.changed:
             return self.changed.wait_for(predicate, timeout)
@@ -198,7 +211,8 @@ class ScriptedEngine:
 def serve_forever(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--grace", type=float, default=0.3)
-    grace = parser.parse_args(argv).grace
+    parser.add_argument("--client-seconds", type=float, default=30)
+    options = parser.parse_args(argv)
     bound = server_run.bind("127.0.0.1", 0)
     served = ServedModel("scripted", ScriptedEngine(), ByteTokenizer(), created=0)
 
@@ -206,7 +220,8 @@ def serve_forever(argv: Sequence[str]) -> None:
         sys.stdout.write(server_run.url_of(bound) + "\n")
         sys.stdout.flush()
 
-    server_run.run(served, bound, on_ready=say_where, grace_seconds=grace)
+    manners = Manners(drain_seconds=options.grace, client_seconds=options.client_seconds)
+    server_run.run(served, bound, on_ready=say_where, manners=manners)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from unshard.cli.compute_options import device_option, dtype_option
 from unshard.cli.deferred import deferred
+from unshard.cli.manners_options import chosen_manners, manners_options
 from unshard.cli.rank_option import tp_option
 from unshard.errors import UsageError
 
@@ -18,7 +21,7 @@ DEFAULT_MAX_BATCH = 8
 
 @click.command(
     help="Serve SRC, in any layout, as OpenAI's completions API. Ctrl-C or SIGTERM ends it: "
-    "running requests get a few seconds, then an answer that says why they were ended."
+    "running requests get --drain-seconds, then an answer that says why they were ended."
 )
 @click.argument("source", metavar="SRC")
 @click.option("--host", default="127.0.0.1", show_default=True)
@@ -40,6 +43,7 @@ DEFAULT_MAX_BATCH = 8
     help="Sequences to run at once; others wait.",
 )
 @click.option("--model-name", help="The name clients ask for.  [default: the folder's name]")
+@manners_options
 def command(
     source: str,
     host: str,
@@ -49,6 +53,7 @@ def command(
     max_batch: int,
     model_name: str | None,
     tp: int | None,
+    **manners: Any,
 ) -> None:
     if not host:
         raise UsageError("--host is empty", hint="127.0.0.1 is this machine alone")
@@ -61,4 +66,5 @@ def command(
         max_batch=max_batch,
         model_name=model_name,
         tp=tp,
+        manners=chosen_manners(**manners),
     )

@@ -11,6 +11,7 @@ import click
 from unshard.cli.ranks import ModelOptions, engine_of, followed
 from unshard.engine.engine_thread import EngineThread
 from unshard.index.build import open_checkpoint
+from unshard.server.manners import Manners
 from unshard.server.run import bind, run, url_of
 from unshard.server.served import ServedModel
 
@@ -25,12 +26,13 @@ def serve(
     max_batch: int,
     model_name: str | None,
     tp: int | None,
+    manners: Manners,
 ) -> None:
     """Serves `source` until a signal ends it; says on stderr when it is ready.
 
     Raises:
         UnshardError: the port is taken.
-        WorkerLostError: a rank ended before its time.
+        WorkerLostError, EngineLostError: a rank, or the engine, ended before its time.
         UsageError, FormatError, CheckpointError: as from opening and loading `source`.
     """
     checkpoint = open_checkpoint(source)
@@ -41,7 +43,8 @@ def serve(
     # Bound before the weights are read: a taken port is said now and not in ten minutes.
     with bind(host, port) as bound, engine_of(checkpoint, options, tp) as (engine, workers):
         url = url_of(bound)
-        served = ServedModel(name, EngineThread(engine), engine.tokenizer, int(time.time()))
+        thread = EngineThread(engine)
+        served = ServedModel(name, thread, engine.tokenizer, int(time.time()))
 
         def end() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -50,5 +53,6 @@ def serve(
             click.echo(f"serving {name} on {url} (Ctrl-C ends it)", err=True)
             workers.on_loss(end)  # now the server hears of signals
 
-        run(served, bound, on_ready=say_ready)
+        run(served, bound, on_ready=say_ready, manners=manners)
         workers.check()
+        thread.check()

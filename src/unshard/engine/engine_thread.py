@@ -13,7 +13,7 @@ from unshard.engine.engine import Engine
 from unshard.engine.request import GenerationOutput, GenerationRequest
 from unshard.engine.statistics import EngineStatistics
 from unshard.engine.tokenizer import Tokenizer
-from unshard.errors import RequestError, UnshardError
+from unshard.errors import EngineLostError, RequestError, UnshardError
 
 OutputCallback = Callable[[GenerationOutput], None]
 """Called in the engine's thread: be quick and never block."""
@@ -36,6 +36,8 @@ class EngineThread:
         self._inbox: deque[GenerationRequest | _Cancel] = deque()
         self._callbacks: dict[str, OutputCallback | None] = {}
         self._closing = False
+        self._lost: EngineLostError | None = None
+        self._on_loss: Callable[[], None] | None = None
         self._statistics = engine.statistics()
         self._thread = threading.Thread(target=self._run, name="unshard-engine", daemon=True)
         self._thread.start()
@@ -67,7 +69,7 @@ class EngineThread:
         self._engine.validate(request)
         with self._changed:
             if self._closing:
-                raise UnshardError("the engine is closed")
+                raise self._lost or UnshardError("the engine is closed")
             if request.request_id in self._callbacks:
                 raise RequestError(
                     f"request id {request.request_id!r} is in use", param="request_id"
@@ -94,11 +96,44 @@ class EngineThread:
             self._changed.notify()
         self._thread.join()
 
+    def on_loss(self, call: Callable[[], None]) -> None:
+        """Call `call` once if the thread dies before `close`, at once where it is dead already."""
+        with self._changed:
+            self._on_loss = call
+            is_lost = self._lost is not None
+        if is_lost:
+            call()
+
+    def check(self) -> None:
+        """
+        Raises:
+            EngineLostError: the thread died.
+        """
+        if self._lost is not None:
+            raise self._lost
+
     def _run(self) -> None:
-        while self._take_messages():
-            for output in self._step():
-                self._deliver(output)
-        error = UnshardError("the engine was closed before the request was finished")
+        try:
+            while self._take_messages():
+                for output in self._step():
+                    self._deliver(output)
+        # Whatever it was, clients wait for an answer and the process for a reason to end.
+        except BaseException as error:  # noqa: BLE001
+            _LOG.error("the engine's thread died", exc_info=error)
+            self._lose(error)
+        else:
+            self._fail_all(UnshardError("the engine was closed before the request was finished"))
+
+    def _lose(self, error: BaseException) -> None:
+        lost = EngineLostError(f"the engine died: {type(error).__name__}: {error}".split("\n")[0])
+        with self._changed:
+            self._closing, self._lost = True, lost
+            call = self._on_loss
+        self._fail_all(lost)
+        if call is not None:
+            call()
+
+    def _fail_all(self, error: UnshardError) -> None:
         with self._changed:
             unfinished = list(self._callbacks)
         for request_id in unfinished:

@@ -9,19 +9,21 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
-from unshard.server import failures
+from unshard import __version__
+from unshard.server import layers, openapi
 from unshard.server.completions import CompletionCall, no_such_model
 from unshard.server.generation import Generations, until_disconnect
-from unshard.server.limits import BodyLimit
-from unshard.server.protocol import CompletionRequest, Model, ModelList
+from unshard.server.manners import Manners
+from unshard.server.metrics import metrics_router
+from unshard.server.protocol import Completion, CompletionRequest, Model, ModelList
 from unshard.server.served import ServedModel
 from unshard.server.stream import CompletionStream
-
-CLIENT_CLOSED_REQUEST = 499
-"""nginx's status for a client that went away; nobody reads it."""
+from unshard.server.visit import CLIENT_CLOSED_REQUEST
 
 
-def create_app(served: ServedModel, generations: Generations) -> FastAPI:
+def create_app(
+    served: ServedModel, generations: Generations, manners: Manners | None = None
+) -> FastAPI:
     """The API over `served`, whose engine it closes at its end."""
 
     @asynccontextmanager
@@ -30,18 +32,23 @@ def create_app(served: ServedModel, generations: Generations) -> FastAPI:
         await asyncio.to_thread(served.engine.close)
 
     # No pages that describe the API: those of the framework load scripts from elsewhere.
-    app = FastAPI(title="unshard", lifespan=lifespan, openapi_url=None)
-    app.add_middleware(BodyLimit)
-    failures.install(app)
+    app = FastAPI(
+        title="unshard", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
+    layers.install(app, generations, manners or Manners())
+    openapi.install(app)
     app.include_router(_completions(served, generations))
     app.include_router(_models(served))
+    app.include_router(metrics_router(generations.metrics, served.engine.statistics))
     return app
 
 
 def _completions(served: ServedModel, generations: Generations) -> APIRouter:
     router = APIRouter()
 
-    @router.post("/v1/completions")
+    streamed = {"content": {"text/event-stream": {}}, "description": "The answer, or its events"}
+
+    @router.post("/v1/completions", response_model=Completion, responses={200: streamed})
     async def completions(body: CompletionRequest, request: Request) -> Response:
         # In a thread, because encoding a long prompt would hold up every other stream.
         call = await asyncio.to_thread(CompletionCall, body, served)
@@ -74,6 +81,10 @@ def _models(served: ServedModel) -> APIRouter:
 
     @router.get("/health")
     async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @router.get("/ready")
+    async def ready() -> dict[str, str]:
         return {"status": "ok"}
 
     return router
