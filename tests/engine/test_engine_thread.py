@@ -7,7 +7,7 @@ import pytest
 
 from unshard.engine.engine_thread import EngineThread
 from unshard.engine.request import GenerationRequest, SamplingParams
-from unshard.errors import RequestError, UnshardError
+from unshard.errors import EngineLostError, RequestError, UnshardError
 
 GREEDY = SamplingParams(max_tokens=12, temperature=0)
 LONG = SamplingParams(max_tokens=100, temperature=0)
@@ -183,3 +183,45 @@ def test_close_ends_what_runs_and_what_waits(thread):
     with pytest.raises(UnshardError, match="closed"):
         thread.submit(GenerationRequest("new", (2,), GREEDY), Client())
     assert not any(t.name == "unshard-engine" for t in threading.enumerate())
+
+
+@pytest.mark.parametrize("reason", [MemoryError("no more"), SystemExit(3), RuntimeError("a\nb")])
+def test_the_death_of_the_thread_is_everybodys(make_engine, reason, caplog):
+    engine = make_engine(2)
+    held = HeldStep(engine)
+
+    def fail(_):
+        raise reason
+
+    engine.fail_step = fail
+    thread = EngineThread(engine)
+    clients, told = [Client() for _ in range(3)], threading.Event()
+    thread.on_loss(told.set)
+    for number, client in enumerate(clients):
+        thread.submit(GenerationRequest(str(number), (2, 5), LONG), client)
+    thread.check()
+    engine._scheduler.next_step = lambda: 1 / 0
+    held.may_go_on.release(99)
+    for client in clients:
+        (last,) = client.all()
+        assert isinstance(last.error, EngineLostError)
+        assert "\n" not in last.error.message
+    assert told.wait(60)
+    again = threading.Event()
+    thread.on_loss(again.set)
+    assert again.is_set()
+    with pytest.raises(EngineLostError, match=f"the engine died: {type(reason).__name__}"):
+        thread.submit(GenerationRequest("new", (2,), GREEDY), Client())
+    with pytest.raises(EngineLostError) as lost:
+        thread.check()
+    assert lost.value.exit_code == 6
+    thread.close()
+    assert any("thread died" in line for line in caplog.messages)
+
+
+def test_a_close_is_no_loss(thread):
+    lost = threading.Event()
+    thread.on_loss(lost.set)
+    thread.close()
+    thread.check()
+    assert not lost.is_set()

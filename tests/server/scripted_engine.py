@@ -20,7 +20,7 @@ from unshard.engine.request import (
     ScoredToken,
 )
 from unshard.engine.statistics import EngineStatistics
-from unshard.errors import RequestError, UnshardError
+from unshard.errors import EngineLostError, RequestError, UnshardError
 from unshard.server import run as server_run
 from unshard.server.manners import Manners
 from unshard.server.served import ServedModel
@@ -118,6 +118,8 @@ def default_script(request: GenerationRequest) -> Iterator[GenerationOutput]:
         )
     if prompt.startswith("fail"):
         return _failing(request)
+    if prompt.startswith("die"):
+        raise EngineLostError("the engine died: MemoryError: no more")
     if prompt.startswith("end"):
         return write(request, [*ByteTokenizer().encode("fin"), EOS], finish_reason="stop")
     start = sum(request.prompt_ids) + 7 * request.choice + (request.params.seed or 0)
@@ -162,9 +164,14 @@ class ScriptedEngine:
             )
         if not all(0 <= i < VOCAB_SIZE for i in request.prompt_ids):
             raise RequestError("a token id is not in the vocabulary", param="prompt")
+        try:
+            script = iter(self.script(request))
+        except EngineLostError as lost:  # as if it had died under it
+            self._lose()
+            raise lost from None
         with self.changed:
             self.submitted.append(request)
-            self.active[request.request_id] = (iter(self.script(request)), on_output)
+            self.active[request.request_id] = (script, on_output)
             self.changed.notify_all()
 
     def cancel(self, request_id: str) -> None:
@@ -187,7 +194,7 @@ class ScriptedEngine:
         return EngineStatistics(cache, len(self.active), self.num_waiting, 2, 7, 40, 1)
 
     def on_loss(self, call: Callable[[], None]) -> None:
-        self.lose = call
+        self._lose = call
 
     def wait_until(self, predicate: Callable[[], bool], timeout: float = 5) -> bool:
         with self.changed:
