@@ -133,6 +133,8 @@ class _Shell:
         process = self.start("serve", source, "--model-name", "demo", "--port", str(port))
         try:
             yield process, _announced_address(process)
+        except openai.APIConnectionError as error:
+            raise _lost(process) from error
         finally:
             process.terminate()
             process.communicate(timeout=WAIT_S)
@@ -150,6 +152,10 @@ def _announced_address(process: subprocess.Popen[str]) -> str:
         if "http://" in line:
             return "http://" + line.split("http://", 1)[1].split()[0].rstrip(",;)")
     raise UnshardError("`unshard serve` ended before it was ready")
+
+
+def _lost(server: subprocess.Popen[str]) -> WorkerLostError:
+    return WorkerLostError(f"the server ended with {server.wait(WAIT_S)}")
 
 
 def _complete(address: str) -> None:
@@ -175,5 +181,5 @@ def _stay(server: subprocess.Popen[str], address: str) -> None:
     with contextlib.suppress(KeyboardInterrupt):
         for line in server.stderr or ():
             click.echo(line, nl=False, err=True)
-        raise WorkerLostError(f"the server ended with {server.wait()}")
+        raise _lost(server)
     click.echo("stopping")
