@@ -56,7 +56,7 @@ def test_every_option_of_manners_has_its_row():
         for name in parameter.opts
         if parameter.name in serve.chosen_manners.__annotations__
     }
-    told = dict((row[0].strip("`").split()[0], row[1]) for row in rows("| option |"))
+    told = {row[0].strip("`").split()[0]: row[1] for row in rows("| option |")}
     assert told.keys() - {"UNSHARD_API_KEY"} == options
     defaults = Manners()
     assert int(told["--max-queue"]) == defaults.max_queue
@@ -80,7 +80,7 @@ def test_exit_codes(code, error):
     assert str(code) in {row[0] for row in rows("| exit code |")}
 
 
-def test_the_example_of_the_log_is_an_entry(monkeypatch):
+def test_the_example_of_the_log_is_an_entry():
     (line,) = re.findall(r"```json\n(.*?)\n```", PAGE, re.DOTALL)
     names = re.findall(
         r'^ +"([a-z_]+)":', (ROOT / "src/unshard/server/access.py").read_text(), re.MULTILINE
