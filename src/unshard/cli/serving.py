@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
+from ipaddress import ip_address
 
 import click
 
 from unshard.cli.ranks import ModelOptions, engine_of, followed
+from unshard.cli.stderr import current
 from unshard.engine.engine_thread import EngineThread
 from unshard.index.build import open_checkpoint
 from unshard.server.manners import Manners
@@ -43,7 +45,7 @@ def serve(
     # Bound before the weights are read: a taken port is said now and not in ten minutes.
     with bind(host, port) as bound, engine_of(checkpoint, options, tp) as (engine, workers):
         url = url_of(bound)
-        thread = EngineThread(engine)
+        thread, stderr = EngineThread(engine), current()
         served = ServedModel(name, thread, engine.tokenizer, int(time.time()))
 
         def end() -> None:
@@ -51,6 +53,8 @@ def serve(
 
         def say_ready() -> None:
             click.echo(f"serving {name} on {url} (Ctrl-C ends it)", err=True)
+            if not (manners.api_keys or ip_address(bound.getsockname()[0]).is_loopback):
+                stderr.note("whoever reaches this port may use it: --api-key-file asks for a key")
             workers.on_loss(end)  # now the server hears of signals
 
         run(served, bound, on_ready=say_ready, manners=manners)
