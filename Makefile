@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo kernels test slow ray clients release browser lint bench fuzz demo-model clean
+.PHONY: help demo kernels test slow ray clients release browser lint bench schemathesis fuzz demo-model clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -46,6 +46,9 @@ bench: .venv/dev ## The benchmarks: reshard, health, verify, generate and downlo
 	$(BIN)/python benchmarks/generate.py
 	$(BIN)/python benchmarks/download.py
 
+schemathesis: .venv/dev .venv/schemathesis ## The server against all that its OpenAPI description can think of
+	SCHEMATHESIS=.venv/schemathesis/bin/schemathesis $(BIN)/pytest -m slow -n 0 tests/server/test_schemathesis.py $(ARGS)
+
 fuzz: .venv/dev ## Fuzz every reader of files, ten minutes each (ARGS="--seconds 60" for less)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt atheris
 	for target in pickle archive safetensors checkpoint; do \
@@ -68,6 +71,10 @@ demo-model: .venv/dev ## Train the bundled model anew (under an hour on 2 cores)
 .venv/%: .venv/dev
 	@echo "Adding the extra $*"
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+.venv/schemathesis: tools/schemathesis.txt
+	@echo "Adding schemathesis, in an environment of its own"
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet --disable-pip-version-check -r tools/schemathesis.txt
 	@touch $@
 
 clean: ## Remove the virtual environment and every cache

@@ -148,3 +148,17 @@ def test_a_client_that_hangs_does_not_hold_the_server(kind):
             if sent is body:
                 assert connection.recv(100, socket.MSG_PEEK)
             assert server.stop(signal.SIGTERM) == ""
+
+
+def test_the_engines_death_ends_the_server_without_grace():
+    with running(grace=60) as server, httpx.Client(base_url=server.url) as client:
+        endless = {"prompt": "forever", "stream": True}
+        with client.stream("POST", "/v1/completions", json=endless) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            died = httpx.post(f"{server.url}/v1/completions", json={"prompt": "die"})
+            assert died.status_code == 500
+            assert "MemoryError" not in died.text
+            assert "died: MemoryError" in server.stop()
+            *_, last = [line for line in lines if line]
+            assert "error" in json.loads(last.removeprefix("data: "))

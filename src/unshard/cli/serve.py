@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from unshard.cli.compute_options import device_option, dtype_option
 from unshard.cli.deferred import deferred
+from unshard.cli.manners_options import chosen_manners, manners_options
 from unshard.cli.rank_option import tp_option
 from unshard.errors import UsageError
 
@@ -18,7 +21,7 @@ DEFAULT_MAX_BATCH = 8
 
 @click.command(
     help="Serve SRC, in any layout, as OpenAI's completions API. Ctrl-C or SIGTERM ends it: "
-    "running requests get a few seconds, then an answer that says why they were ended."
+    "running requests get --drain-seconds, then an answer that says why they were ended."
 )
 @click.argument("source", metavar="SRC")
 @click.option("--host", default="127.0.0.1", show_default=True)
@@ -45,6 +48,7 @@ DEFAULT_MAX_BATCH = 8
     metavar="FILE|TEXT",
     help="Jinja that makes a text of messages, for /v1/chat/completions.",
 )
+@manners_options
 def command(
     source: str,
     host: str,
@@ -55,6 +59,7 @@ def command(
     model_name: str | None,
     chat_template: str | None,
     tp: int | None,
+    **manners: Any,
 ) -> None:
     if not host:
         raise UsageError("--host is empty", hint="127.0.0.1 is this machine alone")
@@ -68,4 +73,5 @@ def command(
         model_name=model_name,
         chat_template=chat_template,
         tp=tp,
+        manners=chosen_manners(**manners),
     )

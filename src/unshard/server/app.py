@@ -8,19 +8,23 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from unshard.server import failures
+from unshard import __version__
+from unshard.server import layers, openapi
 from unshard.server.chat import chat_router
 from unshard.server.completions import completions_router
 from unshard.server.generation import Generations
-from unshard.server.limits import BodyLimit
+from unshard.server.manners import Manners
 from unshard.server.metaseq import metaseq_router
+from unshard.server.metrics import metrics_router
 from unshard.server.models import models_router
 from unshard.server.playground import playground
 from unshard.server.served import ServedModel
 from unshard.server.tokenization import tokenization_router
 
 
-def create_app(served: ServedModel, generations: Generations) -> FastAPI:
+def create_app(
+    served: ServedModel, generations: Generations, manners: Manners | None = None
+) -> FastAPI:
     """The API over `served`, whose engine it closes at its end."""
 
     @asynccontextmanager
@@ -29,13 +33,16 @@ def create_app(served: ServedModel, generations: Generations) -> FastAPI:
         await asyncio.to_thread(served.engine.close)
 
     # No pages that describe the API: those of the framework load scripts from elsewhere.
-    app = FastAPI(title="unshard", lifespan=lifespan, openapi_url=None)
-    app.add_middleware(BodyLimit)
-    failures.install(app)
+    app = FastAPI(
+        title="unshard", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
+    layers.install(app, generations, manners or Manners())
+    openapi.install(app)
     app.include_router(completions_router(served, generations))
     app.include_router(chat_router(served, generations))
     app.include_router(metaseq_router(served, generations))
     app.include_router(tokenization_router(served))
     app.include_router(models_router(served))
+    app.include_router(metrics_router(generations.metrics, served.engine.statistics))
     app.include_router(playground())
     return app

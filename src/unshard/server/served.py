@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from unshard.engine.request import GenerationOutput, GenerationRequest
+from unshard.engine.statistics import EngineStatistics
 from unshard.server.chat_template import ChatTemplate
 
 
@@ -36,6 +37,13 @@ class Engine(Protocol):
 
     def cancel(self, request_id: str) -> None:
         """Forget a request; ids that are unknown or finished are ignored."""
+
+    def on_loss(self, call: Callable[[], None]) -> None:
+        """Call `call` once, in any thread, if the engine dies before `close`; at once where it is
+        dead already. Its requests have failed by then."""
+
+    def statistics(self) -> EngineStatistics:
+        """What it is doing, as of its last step; at once."""
 
     def close(self) -> None:
         """Fail what is still running, stop and join. Idempotent."""
