@@ -29,7 +29,8 @@ def batches(monkeypatch):
     return seen
 
 
-def test_what_has_arrived_is_hashed_together_and_once(site, batches):
+def test_what_has_arrived_is_hashed_together_and_once(site, batches, monkeypatch):
+    monkeypatch.setattr(checker, "GATHER_S", 3600)
     site.add(*(f"{i}.pt" for i in range(10)))
     site.run()
     assert batches == [sorted(f"{i}.pt.partial" for i in range(10))]
@@ -110,7 +111,7 @@ def test_an_error_of_the_transfer_ends_the_check_of_what_stands_there(site, monk
 
     def hash_files(paths, algorithm, *, advance, **settings):
         def slow(num_bytes):
-            stopped.wait(10)
+            stopped.wait(60)
             advance(num_bytes)
 
         yield from real(paths, algorithm, advance=slow, **settings)

@@ -148,7 +148,6 @@ def test_retry_after_is_honoured(site):
     assert any("HTTP 429); again in 0 s" in note for note in site.progress.notes)
 
 
-@pytest.mark.timeout(20)
 def test_a_refused_link_ends_the_other_transfers_at_once(site):
     site.add("a.pt", "b.pt")
     site.store.inject(Fault(stall_after=1000), file="a.pt")

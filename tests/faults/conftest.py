@@ -101,7 +101,7 @@ class Box:
 
     def end(self, process: subprocess.Popen[str]) -> Ran:
         """Wait for it, and hold it to what every run owes: see `check`."""
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=110)
         ran = Ran(process.returncode, stdout, stderr)
         self.check(ran)
         return ran
@@ -138,10 +138,8 @@ class Box:
 
     def kill_when(self, is_time: Callable[[], bool], process: subprocess.Popen[str], sig: int):
         """Send the signal as soon as it is time; what the run had to say."""
-        deadline = time.monotonic() + 30
         while not is_time():
             assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
             time.sleep(0.002)
         process.send_signal(sig)
         return self.end(process)

@@ -22,10 +22,8 @@ def stalled(box, store, options=()):
     """A run that waits for the rest of one file, all others being there."""
     store.store.inject(Fault(stall_after=40_000), file="part-1.pt", times=8)
     process = box.start(store.url(), *options)
-    deadline = time.monotonic() + 20
     while len(box.fetched()) < len(box.names) - 1:
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
         time.sleep(0.005)
     return process
 

@@ -87,7 +87,7 @@ def pasted_link(server) -> tuple[str, ...]:
     link.write_text(server.url() + "\n")
 
     def paste():
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 100
         while not any(request.status == 403 for request in server.store.requests):
             if time.monotonic() > deadline:
                 return
@@ -348,10 +348,9 @@ def test_nginx_mid_way(row, nginx, smallest_share_bytes):
 def test_nginx_loses_its_workers_mid_way(nginx):
     nginx.nginx.configure(RATE)
     process = nginx.box.start(nginx.url())
-    deadline = time.monotonic() + 20
     for num_bytes in (300_000, 800_000):
         while not nginx.box.has_bytes(num_bytes):
-            assert time.monotonic() < deadline
+            assert process.poll() is None, process.communicate()
             time.sleep(0.005)
         nginx.nginx.kill_workers()
     assert nginx.box.end(process).code == 0

@@ -176,7 +176,7 @@ class ScriptedEngine:
             self.changed.notify_all()
         self._thread.join()
 
-    def wait_until(self, predicate: Callable[[], bool], timeout: float = 5) -> bool:
+    def wait_until(self, predicate: Callable[[], bool], timeout: float = 60) -> bool:
         with self.changed:
             return self.changed.wait_for(predicate, timeout)
 
