@@ -26,7 +26,8 @@ def pytest_configure() -> None:
     environment says: workers and children would compile all files anew each time."""
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    settings.register_profile("unshard", deadline=None)  # other tests take time meanwhile
+    settings.register_profile("unshard", deadline=None, max_examples=30)  # others take time too
+    settings.register_profile("thorough", deadline=None, max_examples=300)
     settings.load_profile("unshard")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -81,7 +81,7 @@ steps = st.tuples(
 )
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(steps, max_size=60))
 def test_any_order_of_pieces_kills_and_power_cuts_gives_the_right_bytes(next_boot, sequence):
     with tempfile.TemporaryDirectory() as name:

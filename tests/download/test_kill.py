@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -35,6 +36,7 @@ def test_kill_9_loses_nothing_that_had_arrived(site):
         assert child.stdout.readline() == "a.pt\n"
         while site.partials() != {"b.pt.partial": 200_000}:
             assert child.poll() is None
+            time.sleep(0.005)
         child.kill()
         assert child.wait() == -signal.SIGKILL
     assert sorted(site.fetched()) == ["a.pt"]

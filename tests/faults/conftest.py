@@ -131,10 +131,10 @@ class Box:
         """What has its final name."""
         return {n: p.read_bytes() for n in self.names if (p := self.target / n).is_file()}
 
-    def has_bytes(self, num_bytes: int) -> bool:
-        """Whether so many bytes of files, whole or not, are in the target by now."""
+    def num_bytes(self) -> int:
+        """How many bytes of files, whole or not, are in the target by now."""
         files = self.target.glob("*.pt*") if self.target.exists() else ()
-        return sum(allocated(path) for path in files) >= num_bytes
+        return sum(allocated(path) for path in files)
 
     def kill_when(self, is_time: Callable[[], bool], process: subprocess.Popen[str], sig: int):
         """Send the signal as soon as it is time; what the run had to say."""

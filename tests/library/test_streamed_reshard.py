@@ -297,6 +297,7 @@ def test_a_reshard_that_fails_ends_the_download(site_of, monkeypatch: pytest.Mon
 
     site, ended = site_of("raw"), threading.Event()
     site.source().draw(Silent())
+    monkeypatch.setattr(checker, "GATHER_S", 0.01)
     monkeypatch.setattr(Copier, "run", failing)
     monkeypatch.setattr(site.store, "requests", Holding(part(0, 1), ended))
     with pytest.raises(NoSpaceError, match=r"^out of space$"):

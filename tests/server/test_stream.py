@@ -44,9 +44,7 @@ def joined(chunks: list[dict], num_choices: int) -> list[dict]:
     return whole
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     tokens=st.lists(st.sampled_from([*TOKENIZER.encode("ab é\n\u2028日😀"), 0, 3]), max_size=30),
     sizes=st.lists(st.integers(1, 4), min_size=1, max_size=5),
