@@ -19,8 +19,8 @@ test: .venv/dev ## The unit tests
 	$(BIN)/pytest $(ARGS)
 
 slow: .venv/dev ## The slower tests, and all properties with many examples
-	$(BIN)/pytest -m "slow and not hypothesis" -n 0 $(ARGS)
-	$(BIN)/pytest -m "hypothesis and not ray" --hypothesis-profile thorough $(ARGS)
+	$(BIN)/pytest -m "slow and not hypothesis" --timeout 600 -n 0 $(ARGS)
+	$(BIN)/pytest -m "hypothesis and not ray" --hypothesis-profile thorough --timeout 600 $(ARGS)
 
 ray: .venv/ray ## The tests on a Ray cluster that they start on this machine
 	$(BIN)/pytest -m ray -n 0 $(ARGS)

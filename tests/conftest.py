@@ -26,8 +26,9 @@ def pytest_configure() -> None:
     environment says: workers and children would compile all files anew each time."""
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    settings.register_profile("unshard", deadline=None, max_examples=30)  # others take time too
-    settings.register_profile("thorough", deadline=None, max_examples=300)
+    alike = {"deadline": None, "print_blob": True}  # other tests take time meanwhile
+    settings.register_profile("unshard", max_examples=30, **alike)
+    settings.register_profile("thorough", max_examples=300, **alike)
     settings.load_profile("unshard")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     signal.signal(signal.SIGINT, signal.default_int_handler)

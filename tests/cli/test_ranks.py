@@ -39,7 +39,7 @@ def unshard_says(*arguments: str, command: tuple[str, ...] = UNSHARD) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_two_ranks_continue_as_one_does() -> None:
     arguments = ("generate", str(DEMO_MODEL), "ROMEO.\n", *GREEDY)
     alone = unshard_says(*arguments)
@@ -49,7 +49,7 @@ def test_two_ranks_continue_as_one_does() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_two_ranks_continue_as_one_does_with_a_narrow_embedding(tmp_path: Path) -> None:
     """Norms after the sums, projections of the embedding, a vocabulary that does not divide."""
     config = OPTConfig(3, 64, 4, 96, 1537, 128, 32, pre_norm=False)

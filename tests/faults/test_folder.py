@@ -156,7 +156,7 @@ class Kills:
     longest_s: float
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "kills",
     [Kills(50, 4, 48, 2, "limit_rate 12m;", 0.3), Kills(25, 1, 128, 8, "limit_rate 4m;", 1.3)],
