@@ -32,7 +32,7 @@ GONE_SECONDS = 60
 
 def unshard_says(*arguments: str, command: tuple[str, ...] = UNSHARD) -> str:
     done = subprocess.run(
-        [*command, *arguments], capture_output=True, text=True, check=False, timeout=100
+        [*command, *arguments], capture_output=True, text=True, check=False, timeout=280
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
