@@ -28,7 +28,7 @@ def pytest_configure() -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     alike = {"deadline": None, "print_blob": True}  # other tests take time meanwhile
     settings.register_profile("unshard", max_examples=30, **alike)
-    settings.register_profile("thorough", max_examples=300, **alike)
+    settings.register_profile("thorough", max_examples=200, **alike)
     settings.load_profile("unshard")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     signal.signal(signal.SIGINT, signal.default_int_handler)

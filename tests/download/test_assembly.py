@@ -7,6 +7,7 @@ import os
 import random
 import tempfile
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def small_numbers():
 @pytest.fixture
 def next_boot(tmp_path, monkeypatch):
     """Call it, and the kernel is another one."""
-    boots = iter(range(100))
+    boots = count()
     boot_id = tmp_path / "boot-id"
     monkeypatch.setattr(partway, "_BOOT_ID", boot_id)
 
