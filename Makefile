@@ -23,7 +23,7 @@ slow: .venv/dev ## The slower tests, and all properties with many examples
 	$(BIN)/pytest -m "hypothesis and not ray" --hypothesis-profile thorough --timeout 600 $(ARGS)
 
 ray: .venv/ray ## The tests on a Ray cluster that they start on this machine
-	$(BIN)/pytest -m ray -n 0 $(ARGS)
+	$(BIN)/pytest -m ray --timeout 600 -n 0 $(ARGS)
 
 lint: .venv/dev ## Style, types and the direction of imports
 	$(BIN)/ruff check
