@@ -27,7 +27,8 @@ from unshard.cli.main import main
 from unshard.download import RetryPolicy, download, shares
 shares.SMALLEST_SHARE_BYTES = int(os.environ["SMALLEST_SHARE_BYTES"])
 download.__kwdefaults__.update(
-    retry=RetryPolicy(attempts=5, first_delay_s=0.05), stall_timeout_s=1.0
+    retry=RetryPolicy(attempts=5, first_delay_s=0.05),
+    stall_timeout_s=float(os.environ["STALL_TIMEOUT_S"]),
 )
 sys.exit(main())
 """
@@ -53,6 +54,7 @@ class Box:
         self.objects.mkdir()
         self.random = random.Random(4)
         self.smallest_share_bytes = 2**20
+        self.stall_timeout_s = 1.0
         self.contents = {
             f"part-{i}.pt": b"PK\x03\x04" + self.random.randbytes(size - 4 + i)
             for i in range(num_files)
@@ -94,6 +96,7 @@ class Box:
         return os.environ | {
             "DEBUG_LOG": str(self.home / "debug.log"),
             "SMALLEST_SHARE_BYTES": str(self.smallest_share_bytes),
+            "STALL_TIMEOUT_S": str(self.stall_timeout_s),
         }
 
     def run(self, url: str, *options: str) -> Ran:

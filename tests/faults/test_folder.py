@@ -19,8 +19,9 @@ MIB = 2**20
 
 
 def stalled(box, store, options=()):
-    """A run that waits for the rest of one file, all others being there."""
-    store.store.inject(Fault(stall_after=40_000), file="part-1.pt", times=8)
+    """A run that waits for the rest of one file until it is cut, all others being there."""
+    store.store.inject(Fault(stall_after=40_000), file="part-1.pt")
+    box.stall_timeout_s = 100.0
     process = box.start(store.url(), *options)
     while len(box.fetched()) < len(box.names) - 1:
         assert process.poll() is None, process.communicate()
@@ -33,6 +34,7 @@ def test_two_processes_in_one_folder(box, store):
     second = box.run(store.url())
     assert second.code == 1
     assert "another download is writing to this folder" in second.stderr
+    store.store.end_silence()
     assert box.end(first).code == 0
     assert box.run(store.url()).code == 0
 
