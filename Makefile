@@ -18,11 +18,12 @@ kernels: .venv/demo ## Compile the native kernels of the engine (needs a C++ com
 test: .venv/dev ## The unit tests
 	$(BIN)/pytest $(ARGS)
 
-slow: .venv/dev ## The slower tests
-	$(BIN)/pytest -m slow -n 0 $(ARGS)
+slow: .venv/dev ## The slower tests, and all properties with many examples
+	$(BIN)/pytest -m "slow and not hypothesis" --timeout 600 -n 0 $(ARGS)
+	$(BIN)/pytest -m "hypothesis and not ray" --hypothesis-profile thorough --timeout 600 $(ARGS)
 
 ray: .venv/ray ## The tests on a Ray cluster that they start on this machine
-	$(BIN)/pytest -m ray -n 0 $(ARGS)
+	$(BIN)/pytest -m ray --timeout 600 -n 0 $(ARGS)
 
 clients: .venv/clients ## lm-eval and LiteLLM against the bundled model's API
 	$(BIN)/pytest -m clients -n 0 $(ARGS)

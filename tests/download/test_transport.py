@@ -86,7 +86,6 @@ def test_a_body_left_unread_costs_the_connection_and_nothing_else(num_connection
     assert num_connections() == 2
 
 
-@pytest.mark.timeout(20)
 @pytest.mark.parametrize("stall_after", [0, 1000])
 def test_an_abort_ends_a_stalled_body_and_every_later_request(site, stall_after):
     site.add("a.pt")

@@ -88,7 +88,7 @@ class Command:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("options", [(), ("--reclaim",)])
 def test_killed_at_twelve_moments(tmp_path: Path, options: tuple[str, ...]) -> None:
     config = replace(TINY, num_layers=8, hidden_size=256, embedding_size=256, ffn_dim=1024)

@@ -44,7 +44,7 @@ def running_server() -> Iterator[SimpleNamespace]:
     bound.listen()
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([bound])))
     thread.start()
-    yield SimpleNamespace(engine=engine, url=url)
+    yield SimpleNamespace(engine=engine, url=url, server=server)
     server.should_exit = True
     thread.join()
     assert engine.closed
@@ -64,7 +64,7 @@ def engine(running_server: SimpleNamespace) -> Iterator[scripted_engine.Scripted
 
 @pytest.fixture(scope="session")
 def session_client(running_server: SimpleNamespace) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=running_server.url, timeout=10) as client:
+    with httpx.Client(base_url=running_server.url, timeout=60) as client:
         yield client
 
 

@@ -208,7 +208,7 @@ class ScriptedEngine:
     def on_loss(self, call: Callable[[], None]) -> None:
         self._lose = call
 
-    def wait_until(self, predicate: Callable[[], bool], timeout: float = 5) -> bool:
+    def wait_until(self, predicate: Callable[[], bool], timeout: float = 60) -> bool:
         with self.changed:
             return self.changed.wait_for(predicate, timeout)
 

@@ -36,7 +36,7 @@ def url(model_folder: Path) -> Iterator[str]:
             assert line.startswith("serving demo on http://127.0.0.1:")
             yield line.split()[3]
             process.send_signal(signal.SIGTERM)
-            assert process.communicate(timeout=10)[1] == ""
+            assert process.communicate(timeout=60)[1] == ""
             assert process.returncode == 0
         finally:
             process.kill()
@@ -44,7 +44,7 @@ def url(model_folder: Path) -> Iterator[str]:
 
 @pytest.fixture
 def client(url: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=url, timeout=30) as client:
+    with httpx.Client(base_url=url, timeout=60) as client:
         yield client
 
 

@@ -19,9 +19,7 @@ def events(client: httpx.Client, **body: object) -> list[dict | str]:
     return sse.events(client, URL, **body)
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     tokens=st.lists(st.sampled_from([*TOKENIZER.encode("ab é\n\u2028日😀"), 0, 3]), max_size=30),
     sizes=st.lists(st.integers(1, 4), min_size=1, max_size=5),

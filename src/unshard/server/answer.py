@@ -17,10 +17,9 @@ from unshard.errors import UnshardError
 from unshard.server.choice import Piece
 from unshard.server.failures import failure_of
 from unshard.server.generation import Generations, until_disconnect
+from unshard.server.visit import CLIENT_CLOSED_REQUEST
 
 DONE = b"data: [DONE]\n\n"
-CLIENT_CLOSED_REQUEST = 499
-"""nginx's status for a client that went away; nobody reads it."""
 
 
 class WholeCall(Protocol):
