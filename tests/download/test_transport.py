@@ -36,7 +36,7 @@ class Requests:
 
 def read(requests: Requests, name: str, **headers: str) -> bytes:
     with requests.get(name, headers) as response:
-        return b"".join(response.chunks)
+        return response.body()
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_an_abort_ends_a_stalled_body_and_every_later_request(site, stall_after)
         with link.get("a.pt", {}) as response:
             threading.Timer(0.05, link.transport.abort).start()
             with pytest.raises(InterruptedTransferError, match="cut"):
-                b"".join(response.chunks)
+                response.body()
         with pytest.raises(InterruptedTransferError):
             read(link, "a.pt")
 

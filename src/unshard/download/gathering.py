@@ -3,33 +3,51 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from http.client import HTTPResponse
 
 GATHER_BYTES = 2**18
+"""Fits a core's cache beside what TLS needs."""
 GATHER_S = 0.5
 
 
-def gathered(
-    pieces: Iterable[bytes], clock: Callable[[], float] = time.monotonic
-) -> Iterator[bytes]:
-    """The same bytes in chunks of `GATHER_BYTES` or more, or of what `GATHER_S` seconds brought.
+class GatheredResponse(HTTPResponse):
+    """An answer whose `read1` waits for more than what has arrived: for all that it may return, or
+    for `GATHER_S` seconds.
 
-    Each chunk costs a write and a call of the meter, whatever its size. What had
-    come when `pieces` raises is handed over before the error is.
+    What it returns lies in a buffer that the next call fills again. What had come when the
+    connection breaks is returned before the error is raised. This is a loop around as little as
+    can be: the layers above `read1` cost more than to decrypt a record does.
     """
-    waiting: list[bytes] = []
-    num_bytes, since = 0, 0.0
-    try:
-        for piece in pieces:
-            since = since if waiting else clock()
-            waiting.append(piece)
-            num_bytes += len(piece)
-            if num_bytes >= GATHER_BYTES or clock() - since >= GATHER_S:
-                yield b"".join(waiting)
-                waiting, num_bytes = [], 0
-    except Exception:
-        if waiting:
-            yield b"".join(waiting)
-        raise
-    if waiting:
-        yield b"".join(waiting)
+
+    _buffer = memoryview(b"")
+    _failure: OSError | None = None
+
+    def read1(self, n: int = -1, /) -> bytes:
+        """
+        Raises:
+            OSError: what the connection raised.
+        """
+        if not self.length or self.isclosed():
+            return super().read1(n)  # an end that is not known beforehand
+        if self._failure:
+            raise self._failure
+        if not self._buffer:
+            self._buffer = memoryview(bytearray(min(GATHER_BYTES, self.length)))
+        view = self._buffer[: min(n, self.length) if n >= 0 else self.length]
+        num_bytes = self._fill(view)
+        self.length -= num_bytes
+        return view[:num_bytes]  # type: ignore[return-value]  # as good as bytes, and no copy
+
+    def _fill(self, view: memoryview) -> int:
+        """Read into `view` what comes; how many bytes. 0: the end, sooner than it was told."""
+        num_bytes, until = 0, time.monotonic() + GATHER_S
+        try:
+            while num_bytes < len(view) and (count := self.fp.readinto1(view[num_bytes:])):
+                num_bytes += count
+                if time.monotonic() >= until:
+                    break
+        except OSError as error:
+            if not num_bytes:
+                raise
+            self._failure = error
+        return num_bytes

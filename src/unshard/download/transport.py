@@ -22,15 +22,13 @@ import urllib3
 from urllib3 import exceptions as http_errors
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from unshard.download.gathering import gathered
+from unshard.download.gathering import GatheredResponse
 from unshard.download.response import InterruptedTransferError, Response
 from unshard.download.url import PresignedTemplate
 from unshard.errors import TransferError
 
 CHUNK_BYTES = 2**20
 """At most so many bytes per read; a read returns what has arrived, so a cut loses nothing."""
-RECORD_BYTES = 2**14
-"""The same over TLS, which gives no more than a record: a read takes memory for all it may get."""
 SMALL_REST_BYTES = 4096
 """An error document that nobody wants is read away: that is less than a handshake."""
 CONNECT_TIMEOUT_S = 15.0
@@ -67,9 +65,7 @@ class Transport:
         with self._wire.asking(template.query):
             raw = host.ask(template.path_of(name), headers)
         try:
-            is_tls = host.pool.scheme == "https"
-            chunks = host.chunks(raw, RECORD_BYTES if is_tls else CHUNK_BYTES)
-            yield Response(raw.status, raw.headers, gathered(chunks) if is_tls else chunks)
+            yield Response(raw.status, raw.headers, host.chunks(raw))
         finally:
             if _is_soon_read(raw):
                 raw.drain_conn()  # of an empty body too, whose end nobody noticed else
@@ -133,11 +129,11 @@ class _Host:
             )
         raise InterruptedTransferError(f"{self.name}: {problem}")
 
-    def chunks(self, raw: urllib3.BaseHTTPResponse, at_most: int) -> Iterator[bytes]:
+    def chunks(self, raw: urllib3.BaseHTTPResponse) -> Iterator[bytes | memoryview]:
         expected, received = raw.length_remaining, 0
         problem = "the connection was cut"
         try:
-            while chunk := raw.read1(at_most, decode_content=False):
+            while chunk := raw.read1(CHUNK_BYTES, decode_content=False):
                 received += len(chunk)
                 yield chunk
             if expected is None or received == expected:
@@ -215,6 +211,8 @@ class _SignedHTTPConnection(HTTPConnection):
 
 class _SignedHTTPSConnection(_SignedHTTPConnection, HTTPSConnection):
     """The same over TLS: the base before this one in line is HTTPSConnection."""
+
+    response_class = GatheredResponse
 
 
 _CONNECTIONS = {"http": _SignedHTTPConnection, "https": _SignedHTTPSConnection}
