@@ -23,13 +23,11 @@ from urllib3 import exceptions as http_errors
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.ssl_ import create_urllib3_context
 
-from unshard.download.gathering import GatheredResponse
+from unshard.download.body import BUFFER_BYTES, BufferedResponse, GatheredResponse
 from unshard.download.response import InterruptedTransferError, Response
 from unshard.download.url import PresignedTemplate
 from unshard.errors import TransferError
 
-CHUNK_BYTES = 2**20
-"""At most so many bytes per read; a read returns what has arrived, so a cut loses nothing."""
 SMALL_REST_BYTES = 4096
 """An error document that nobody wants is read away: that is less than a handshake."""
 CONNECT_TIMEOUT_S = 15.0
@@ -134,7 +132,7 @@ class _Host:
         expected, received = raw.length_remaining, 0
         problem = "the connection was cut"
         try:
-            while chunk := raw.read1(CHUNK_BYTES, decode_content=False):
+            while chunk := raw.read1(BUFFER_BYTES, decode_content=False):
                 received += len(chunk)
                 yield chunk
             if expected is None or received == expected:
@@ -196,6 +194,8 @@ def _shut_down(sock: socket.socket) -> None:
 
 
 class _SignedHTTPConnection(HTTPConnection):
+    response_class = BufferedResponse
+
     def __init__(self, *args: Any, wire: _Wire, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._wire = wire

@@ -1,4 +1,4 @@
-"""Gathering changes the size of chunks, never the bytes, and loses none at an error."""
+"""However the body is read, its bytes are the same, and none that came is lost at an error."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unshard.download import gathering
-from unshard.download.gathering import GATHER_BYTES, GatheredResponse
+from unshard.download import body as reading
+from unshard.download.body import BUFFER_BYTES, GATHER_BYTES, BufferedResponse, GatheredResponse
 
 PIECES = st.lists(st.integers(1, GATHER_BYTES + 9).map(lambda n: bytes([n % 256]) * n), max_size=9)
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
@@ -45,14 +45,14 @@ class Wire(io.RawIOBase):
         return io.BufferedReader(self)
 
 
-def answer(wire: Wire) -> GatheredResponse:
-    response = GatheredResponse(wire)  # type: ignore[arg-type]  # it only makes a file of it
+def answer(wire: Wire, kind=GatheredResponse) -> BufferedResponse:
+    response = kind(wire)
     response.begin()
     return response
 
 
-def chunks(response: GatheredResponse) -> list[bytes]:
-    return list(iter(lambda: bytes(response.read1(GATHER_BYTES)), b""))
+def chunks(response: BufferedResponse) -> list[bytes]:
+    return list(iter(lambda: bytes(response.read1(BUFFER_BYTES)), b""))
 
 
 @given(PIECES)
@@ -64,15 +64,24 @@ def test_the_bytes_are_the_same_and_the_chunks_large(pieces):
 
 
 @given(PIECES)
+def test_without_tls_every_read_is_handed_over(pieces):
+    body = b"".join(pieces)
+    found = chunks(answer(Wire([HEAD % len(body), *pieces, b"next"]), BufferedResponse))
+    assert b"".join(found) == body
+    assert len(found) == len(pieces)
+
+
+@given(PIECES)
 def test_bytes_that_came_with_the_headers_are_the_first(pieces):
     body = b"".join(pieces)
     assert b"".join(chunks(answer(Wire([HEAD % len(body) + body])))) == body
 
 
-@given(PIECES)
-def test_nothing_that_came_is_lost_when_the_connection_breaks(pieces):
+@pytest.mark.parametrize("kind", [BufferedResponse, GatheredResponse])
+@given(pieces=PIECES)
+def test_nothing_that_came_is_lost_when_the_connection_breaks(kind, pieces):
     body, received = b"".join(pieces), []
-    response = answer(Wire([HEAD % (len(body) + 1), *pieces], TimeoutError("silent")))
+    response = answer(Wire([HEAD % (len(body) + 1), *pieces], TimeoutError("silent")), kind)
     with pytest.raises(TimeoutError, match="silent"):
         received.extend(bytes(response.read1(GATHER_BYTES)) for _ in range(99))
     assert b"".join(received) == body
@@ -90,5 +99,5 @@ def test_a_body_whose_length_is_not_told_is_all_that_comes():
 
 def test_a_slow_line_is_heard_of_each_half_second(monkeypatch):
     seconds = (tick / 10 for tick in count())
-    monkeypatch.setattr(gathering.time, "monotonic", lambda: next(seconds))
+    monkeypatch.setattr(reading.time, "monotonic", lambda: next(seconds))
     assert len(chunks(answer(Wire([HEAD % 40, *[b"x"] * 40])))) > 5
