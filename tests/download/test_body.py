@@ -5,15 +5,17 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable
 from itertools import count
+from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unshard.download import body as reading
 from unshard.download.body import BUFFER_BYTES, GATHER_BYTES, BufferedResponse, GatheredResponse
 
-PIECES = st.lists(st.integers(1, GATHER_BYTES + 9).map(lambda n: bytes([n % 256]) * n), max_size=9)
+PIECES = st.lists(st.integers(1, GATHER_BYTES + 9).map(lambda n: bytes([n % 256]) * n), max_size=4)
+FEW = settings(max_examples=20)
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
 
 
@@ -55,6 +57,7 @@ def chunks(response: BufferedResponse) -> list[bytes]:
     return list(iter(lambda: bytes(response.read1(BUFFER_BYTES)), b""))
 
 
+@FEW
 @given(PIECES)
 def test_the_bytes_are_the_same_and_the_chunks_large(pieces):
     body = b"".join(pieces)
@@ -63,6 +66,7 @@ def test_the_bytes_are_the_same_and_the_chunks_large(pieces):
     assert all(len(chunk) == GATHER_BYTES for chunk in found[:-1])
 
 
+@FEW
 @given(PIECES)
 def test_without_tls_every_read_is_handed_over(pieces):
     body = b"".join(pieces)
@@ -71,6 +75,7 @@ def test_without_tls_every_read_is_handed_over(pieces):
     assert len(found) == len(pieces)
 
 
+@FEW
 @given(PIECES)
 def test_bytes_that_came_with_the_headers_are_the_first(pieces):
     body = b"".join(pieces)
@@ -78,6 +83,7 @@ def test_bytes_that_came_with_the_headers_are_the_first(pieces):
 
 
 @pytest.mark.parametrize("kind", [BufferedResponse, GatheredResponse])
+@FEW
 @given(pieces=PIECES)
 def test_nothing_that_came_is_lost_when_the_connection_breaks(kind, pieces):
     body, received = b"".join(pieces), []
@@ -87,6 +93,7 @@ def test_nothing_that_came_is_lost_when_the_connection_breaks(kind, pieces):
     assert b"".join(received) == body
 
 
+@FEW
 @given(PIECES)
 def test_a_body_that_ends_too_soon_ends(pieces):
     body = b"".join(pieces)
@@ -99,5 +106,5 @@ def test_a_body_whose_length_is_not_told_is_all_that_comes():
 
 def test_a_slow_line_is_heard_of_each_half_second(monkeypatch):
     seconds = (tick / 10 for tick in count())
-    monkeypatch.setattr(reading.time, "monotonic", lambda: next(seconds))
+    monkeypatch.setattr(reading, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
     assert len(chunks(answer(Wire([HEAD % 40, *[b"x"] * 40])))) > 5

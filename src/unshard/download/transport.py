@@ -10,6 +10,7 @@ import contextlib
 import socket
 import ssl
 import threading
+import time
 import urllib.request
 import weakref
 from collections.abc import Iterator, Mapping
@@ -31,6 +32,8 @@ from unshard.errors import TransferError
 SMALL_REST_BYTES = 4096
 """An error document that nobody wants is read away: that is less than a handshake."""
 CONNECT_TIMEOUT_S = 15.0
+LEAST_RATE = 100
+"""Bytes per second: who brings less for the time of a stall has stalled."""
 
 
 class Transport:
@@ -41,6 +44,7 @@ class Transport:
 
     def __init__(self, *, max_connections: int, stall_timeout_s: float) -> None:
         self._wire = _Wire()
+        self._stall_timeout_s = stall_timeout_s
         self._settings = {
             "timeout": urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=stall_timeout_s),
             "maxsize": max_connections,
@@ -94,7 +98,9 @@ class Transport:
                 pool, prefix = _connect(origin, **self._settings)
                 pool.conn_kw["wire"] = self._wire
                 pool.ConnectionCls = _CONNECTIONS[pool.scheme]
-                self._hosts[origin] = _Host(urlsplit(origin).netloc, pool, prefix)
+                self._hosts[origin] = _Host(
+                    urlsplit(origin).netloc, pool, prefix, self._stall_timeout_s
+                )
             return self._hosts[origin]
 
 
@@ -105,6 +111,7 @@ class _Host:
     name: str
     pool: urllib3.HTTPConnectionPool
     prefix: str
+    stall_timeout_s: float
 
     def ask(self, path: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
         try:
@@ -132,7 +139,7 @@ class _Host:
         expected, received = raw.length_remaining, 0
         problem = "the connection was cut"
         try:
-            while chunk := raw.read1(BUFFER_BYTES, decode_content=False):
+            for chunk in self._patiently(raw):
                 received += len(chunk)
                 yield chunk
             if expected is None or received == expected:
@@ -143,6 +150,21 @@ class _Host:
         raise InterruptedTransferError(
             f"{self.name}: {problem} after {received}{of_all} bytes of the answer"
         )
+
+    def _patiently(self, raw: urllib3.BaseHTTPResponse) -> Iterator[bytes | memoryview]:
+        waited_s, num_bytes = 0.0, 0
+        while True:
+            began = time.monotonic()
+            chunk = raw.read1(BUFFER_BYTES, decode_content=False)
+            waited_s += time.monotonic() - began
+            if not chunk:
+                return
+            yield chunk
+            num_bytes += len(chunk)
+            if num_bytes >= LEAST_RATE * self.stall_timeout_s:
+                waited_s, num_bytes = 0.0, 0
+            elif waited_s >= self.stall_timeout_s:
+                raise TimeoutError
 
 
 @dataclass(slots=True, repr=False)
@@ -267,6 +289,8 @@ def _in_words(error: http_errors.HTTPError | OSError) -> str:
             return "no connection in time"
         case http_errors.TimeoutError():
             return "the server went silent"
+        case TimeoutError():
+            return "the server sends next to nothing"
         case http_errors.SSLError():
             return "TLS failed"
         case http_errors.ProxyError():
