@@ -226,3 +226,4 @@ def test_wrong_bytes_at_the_source_never_get_the_files_name(site):
     assert sorted(site.fetched()) == ["a.pt", "c.pt"]
     assert site.partials() == {}
     assert len(site.requests("b.pt")) == 2
+    assert sum("arrived with" in note for note in site.progress.notes) == 1  # the first time
