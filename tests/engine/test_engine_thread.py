@@ -65,7 +65,44 @@ def test_many_threads_get_what_one_gets_alone(thread, make_engine, run):
         worker.join()
     for name, client in clients.items():
         assert ids(client.all()) == alone[name]
-    assert thread.cache_use.num_started_tokens == sum(len(r.prompt_ids) for r in requests)
+    cache = thread.statistics().cache
+    assert cache.num_started_tokens == sum(len(r.prompt_ids) for r in requests)
+
+
+class HeldStep:
+    """Steps of an engine that wait until they may go on."""
+
+    def __init__(self, engine):
+        self._step = engine.step
+        self.began, self.may_go_on = threading.Semaphore(0), threading.Semaphore(0)
+        engine.step = self
+
+    def __call__(self):
+        self.began.release()
+        self.may_go_on.acquire()
+        return self._step()
+
+
+def test_statistics_are_told_in_the_midst_of_a_step(make_engine):
+    engine = make_engine(2)
+    held = HeldStep(engine)
+    thread = EngineThread(engine)
+    client = Client()
+    params = SamplingParams(max_tokens=3, temperature=0)
+    for name in "abc":
+        thread.submit(GenerationRequest(name, tuple(range(2, 24)), params), client)
+        if name == "a":
+            held.began.acquire()
+    before = thread.statistics()
+    assert (before.num_running, before.num_waiting, before.num_steps) == (0, 3, 0)
+    held.may_go_on.release()
+    held.began.acquire()
+    during = thread.statistics()
+    assert (during.num_running, during.num_waiting, during.batch_size) == (1, 2, 1)
+    assert (during.num_steps, during.num_step_tokens) == (1, 22)
+    assert (during.cache.num_held, during.cache.num_missed_tokens) == (2, 22)
+    held.may_go_on.release(99)
+    thread.close()
 
 
 def test_an_impossible_request_is_refused_in_the_callers_thread(thread):

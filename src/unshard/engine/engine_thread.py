@@ -6,12 +6,12 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unshard.architectures.opt import OPTConfig
-from unshard.engine.block_pool import CacheUse
 from unshard.engine.engine import Engine
 from unshard.engine.request import GenerationOutput, GenerationRequest
+from unshard.engine.statistics import EngineStatistics
 from unshard.engine.tokenizer import Tokenizer
 from unshard.errors import RequestError, UnshardError
 
@@ -32,10 +32,11 @@ class EngineThread:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._changed = threading.Condition()
-        # All three guarded by `_changed`; the engine itself is touched by the thread alone.
+        # All of these are guarded by `_changed`; the engine itself is touched by the thread alone.
         self._inbox: deque[GenerationRequest | _Cancel] = deque()
         self._callbacks: dict[str, OutputCallback | None] = {}
         self._closing = False
+        self._statistics = engine.statistics()
         self._thread = threading.Thread(target=self._run, name="unshard-engine", daemon=True)
         self._thread.start()
 
@@ -47,10 +48,12 @@ class EngineThread:
     def tokenizer(self) -> Tokenizer:
         return self._engine.tokenizer
 
-    @property
-    def cache_use(self) -> CacheUse:
-        """As of the last step."""
-        return self._engine.cache_use
+    def statistics(self) -> EngineStatistics:
+        """As of the last step; requests that came since then wait. From any thread, at once."""
+        with self._changed:
+            arrived = sum(isinstance(message, GenerationRequest) for message in self._inbox)
+            known = self._statistics
+        return replace(known, num_waiting=known.num_waiting + arrived)
 
     def submit(self, request: GenerationRequest, on_output: OutputCallback) -> None:
         """Queue `request` and return at once. Every output of it goes to `on_output` in order,
@@ -104,6 +107,7 @@ class EngineThread:
     def _take_messages(self) -> bool:
         """Wait for work, pass arrivals and cancellations on in order; False when closing."""
         with self._changed:
+            self._statistics = self._engine.statistics()
             self._changed.wait_for(lambda: self._closing or self._inbox or self._engine.has_work)
             while self._inbox:
                 message = self._inbox.popleft()
@@ -112,6 +116,7 @@ class EngineThread:
                 else:
                     self._engine.cancel(message.request_id)
                     del self._callbacks[message.request_id]
+            self._statistics = self._engine.statistics()
             return not self._closing
 
     def _step(self) -> list[GenerationOutput]:
