@@ -76,6 +76,7 @@ class Visitors:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2 * SECONDS + 120)
 def test_soak(make_engine, alone, run, small_steps):  # noqa: F811 - fixtures
     rng = random.Random(11)
     small_steps(STEP_TOKENS)
