@@ -37,10 +37,11 @@ void append(const Head<Cache, HEAD_DIM>& head, const Row* kvq, int64_t first, in
   }
 }
 
-// What lies one head further in memory, or what is read next.
+// What lies one head further in memory, or what is read next: into the second cache, because the
+// first keeps no more than some twenty lines on their way.
 template <class Cache>
 inline void fetch(const Cache* row, int64_t dim) {
-  for (int64_t d = 0; d < dim; d += 64 / (int64_t)sizeof(Cache)) __builtin_prefetch(row + d);
+  for (int64_t d = 0; d < dim; d += 64 / (int64_t)sizeof(Cache)) __builtin_prefetch(row + d, 0, 2);
 }
 
 }  // namespace
