@@ -116,7 +116,7 @@ def load_runner(
     _fill(model, checkpoint, progress or Silent())
     model.finalize()
     group.meet()
-    return _runner(model, cache_sequences)
+    return _runner(model, cache_sequences, is_int8=dtype is INT8)
 
 
 def _fill(model: OPTModel, checkpoint: Checkpoint, progress: Progress) -> None:
@@ -137,8 +137,9 @@ def _fill(model: OPTModel, checkpoint: Checkpoint, progress: Progress) -> None:
     fill_slices(checkpoint.index, placements, slices, group.rank, group.size, progress)
 
 
-def _runner(model: OPTModel, cache_sequences: int) -> Runner:
-    """With the native kernels where they are compiled. Theirs is a cache of the model's dtype."""
+def _runner(model: OPTModel, cache_sequences: int, *, is_int8: bool) -> Runner:
+    """With the native kernels where they are compiled. Theirs is a cache of the model's dtype, or
+    for 8-bit weights of bf16: in fp32 it would soon be more to read than the weights."""
     dtype, device, size = model.dtype, model.device, model.group.size
     config = replace(
         model.config,
@@ -146,7 +147,8 @@ def _runner(model: OPTModel, cache_sequences: int) -> Runner:
         num_heads=model.config.num_heads // size,
     )
     is_native = kernels() is not None and suits(config.head_dim, device)
-    cache_dtype = dtype if is_native else default_cache_dtype(dtype, device)
+    native_dtype = torch.bfloat16 if is_int8 else dtype
+    cache_dtype = native_dtype if is_native else default_cache_dtype(dtype, device)
     # Ranks on CPUs share the memory that each of them finds free.
     counted = model.config if device.type == "cpu" else config
     num_blocks = num_blocks_for_batch(counted, cache_sequences, cache_dtype, device)
