@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
 import click
 
 from unshard.cli.compute_options import device_option, dtype_option
@@ -97,6 +95,6 @@ def _refuse_unknown(ctx: click.Context, *arguments: str) -> None:
     for argument in arguments:
         if argument.startswith("-"):
             name = argument.split("=")[0]
-            raise click.NoSuchOption(name, get_close_matches(name, options), ctx)
+            raise click.NoSuchOption(name, possibilities=options, ctx=ctx)
     if arguments[1:]:
         raise click.UsageError(f"Got unexpected extra argument ({arguments[1]})", ctx)

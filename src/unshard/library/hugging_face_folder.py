@@ -5,21 +5,22 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from unshard.dtypes import DType
 from unshard.errors import UsageError
 from unshard.index.checkpoint import Checkpoint
 from unshard.plan.safetensors_target import TOKENIZER_NAMES, model_files, tokenizer_files
 from unshard.plan.small_files import json_bytes
 
 
-def write_description(checkpoint: Checkpoint, folder: Path) -> None:
+def write_description(checkpoint: Checkpoint, folder: Path, dtype: DType | None = None) -> None:
     """Writes config and tokenizer into `folder`, and no weights; the tokenizer's files are left
-    out where the checkpoint has none.
+    out where the checkpoint has none. The config says that weights are `dtype`, or as stored.
 
     Raises:
         OSError: `folder` cannot be written to.
     """
     config = checkpoint.config
-    described = model_files(config, next(iter(checkpoint.index.values())).dtype)
+    described = model_files(config, dtype or next(iter(checkpoint.index.values())).dtype)
     if has_tokenizer(checkpoint):
         described |= tokenizer_files(config)
     for companion, stored in checkpoint.companions.items():
