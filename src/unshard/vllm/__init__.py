@@ -5,7 +5,13 @@ vLLM imports this in each of its processes, by the entry point `vllm.general_plu
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+
 LOAD_FORMAT = "unshard"
+
+SERVED = "UNSHARD_SERVES"
+"""Set in the environment of the servers that `unshard serve` started."""
 
 
 def register() -> None:
@@ -13,3 +19,8 @@ def register() -> None:
     from unshard.vllm.loader import register_loader  # noqa: PLC0415  (imports torch and vLLM)
 
     register_loader()
+    if SERVED in os.environ and multiprocessing.parent_process() is not None:
+        from unshard.parallel.place import end_with_parent  # noqa: PLC0415
+
+        # vLLM's own processes wait for ever for a server that was killed.
+        end_with_parent(os.getppid())

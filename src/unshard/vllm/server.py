@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import shutil
 import signal
 import sys
 from types import FrameType
+
+from unshard.vllm import SERVED
 
 SERVER = "vllm.entrypoints.openai.api_server"
 """Older than vLLM's own command, and in the builds whose package has another name too, where that
@@ -19,6 +22,7 @@ command does not start."""
 def main(folder: str, flags: list[str]) -> None:
     """Runs the server until it ends, then removes `folder`."""
     signal.signal(signal.SIGTERM, _end)  # until vLLM has its own handler
+    os.environ[SERVED] = "1"
     sys.argv = [SERVER, *flags]
     try:
         runpy.run_module(SERVER, run_name="__main__", alter_sys=True)
