@@ -42,12 +42,19 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("dtype", [None, "fp32", "bf16"])
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("layout", ["raw", "parts, a storage per unit", "safetensors"])
+@pytest.mark.parametrize(
+    ("layout", "variant", "dtype"),
+    [
+        ("raw", "as published", None),
+        ("raw", "350M", None),
+        ("raw", "untied", "fp32"),
+        ("raw", "as published", "bf16"),
+        ("parts, a storage per unit", "350M", "fp32"),
+        ("safetensors", "untied", None),
+        ("safetensors", "gelu", "fp32"),
+    ],
+)
 def test_logits_are_those_of_the_export(layout, variant, dtype, folder, tmp_path):
-    if variant == "gelu" and layout != "safetensors":
-        pytest.skip("no cfg of these layouts says so")
     LAYOUTS[layout](folder, VARIANTS[variant])
     run_plan(plan_safetensors(open_checkpoint(folder)), tmp_path / "export", sync=False)
     torch_dtype = {None: torch.float16, "fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
@@ -127,7 +134,7 @@ def test_a_model_that_has_more_is_refused(folder):
 @pytest.mark.parametrize("dtype", ["int8", "fp64", torch.float64, "float8"])
 def test_a_dtype_it_cannot_compute_in_is_refused(dtype, folder):
     LAYOUTS["raw"](folder)
-    with pytest.raises(UsageError, match="float8|does not compute"):
+    with pytest.raises(UsageError, match=r"float8|does not compute"):
         unshard.to_transformers(folder, dtype=dtype)
 
 
