@@ -110,7 +110,7 @@ def test_each_rank_read_its_bytes_and_no_others(served: Served) -> None:
     for rank, count in num_read.items():
         local = checkpoint.local(rank, RANKS)
         assert count == sum(local[name].nbytes for name in weight_names(local))
-    print(f"ready after {served.start_seconds:.1f} s; bytes by rank: {num_read}")
+    print(f"ready after {served.start_seconds:.1f} s; bytes by rank: {num_read}")  # noqa: T201
 
 
 def test_only_this_machine_can_connect(served: Served) -> None:
@@ -119,7 +119,7 @@ def test_only_this_machine_can_connect(served: Served) -> None:
     for pid in pids:
         for number in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(OSError):
-                inodes.update(re.findall(r"socket:\[(\d+)\]", os.readlink(number)))
+                inodes.update(re.findall(r"socket:\[(\d+)\]", str(number.readlink())))
     tables = [Path(f"/proc/net/{table}").read_text().splitlines()[1:] for table in ("tcp", "tcp6")]
     listening = [row.split() for rows in tables for row in rows if row.split()[3] == "0A"]
     addresses = {row[1].rpartition(":")[0] for row in listening if row[9] in inodes}
