@@ -84,9 +84,12 @@ def command(
 
 def _given(ctx: click.Context) -> dict[str, object]:
     """The options that the command line names."""
-    said = click.core.ParameterSource.COMMANDLINE
-    options = {name for name in ctx.params if ctx.get_parameter_source(name) is said}
-    return {name: ctx.params[name] for name in options - {"source", "flags", "engine"}}
+    return {
+        name: value
+        for name, value in ctx.params.items()
+        if name not in {"source", "flags", "engine"}
+        and ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    }
 
 
 def _refuse_unknown(ctx: click.Context, *arguments: str) -> None:
