@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, OPTConfig
 
 from unshard.cli import vllm_serving
 from unshard.cli.main import main
+from unshard.vllm.server import SERVER
 
 DEMO_MODEL = Path(__file__).parents[2] / "src/unshard/demo_model"
 
@@ -128,17 +129,22 @@ def test_our_own_engine_takes_no_flags_that_it_does_not_know(arguments, error, c
 # The process that becomes vLLM's server
 
 
+VLLM = {
+    "vllm/model_executor/model_loader/__init__": "register_model_loader = lambda name: id",
+    "vllm/model_executor/model_loader/base_loader": "class BaseModelLoader: pass",
+}
+
+
 @pytest.fixture
 def served(tmp_path):
     """Starts the server's program with a vLLM of these lines; waits for its first line."""
     running = []
 
     def start(*lines):
-        package = tmp_path / "vllm/entrypoints/openai"
-        package.mkdir(parents=True)
-        for folder in (package, package.parent, package.parent.parent):
-            (folder / "__init__.py").touch()
-        (package / "api_server.py").write_text("\n".join(lines) + "\n")
+        for name, content in (VLLM | {SERVER.replace(".", "/"): "\n".join(lines)}).items():
+            path = tmp_path / f"{name}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content + "\n")
         folder = tmp_path / "described"
         folder.mkdir()
         process = subprocess.Popen(
@@ -179,10 +185,8 @@ def test_vllms_own_processes_end_with_a_server_that_was_killed(served):
     process, _, _ = served(
         "import multiprocessing, os, signal, sys",
         "def work(pipe):",
-        "    import types, unshard.vllm",
-        "    loader = types.SimpleNamespace(register_loader=lambda: None)",
-        "    sys.modules['unshard.vllm.loader'] = loader",
-        "    unshard.vllm.register()",
+        "    import unshard.vllm.loader",
+        "    unshard.vllm.loader.register()",
         "    pipe.send(os.getpid())",
         "    signal.pause()",
         "ours, theirs = multiprocessing.get_context('fork').Pipe()",

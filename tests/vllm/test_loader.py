@@ -30,7 +30,7 @@ def load(loaders):
     """Runs vLLM's loader; the bytes that it said it read."""
 
     def load(source, model, config, caplog, extra=None, **described):
-        importlib.import_module("unshard.vllm").register()
+        importlib.import_module("unshard.vllm.loader").register()
         settings = SimpleNamespace(model_loader_extra_config=extra)
         fields = hugging_face_config(config, FLOAT16) | described
         model_config = SimpleNamespace(
@@ -102,8 +102,9 @@ def test_an_unknown_setting_is_refused(load, tmp_path, caplog):
         load(tmp_path, ParallelOPT(TINY, 0, 1), TINY, caplog, extra={"sorce": "x"})
 
 
-def test_vllm_finds_the_plugin():
+def test_vllm_finds_the_plugin(loaders):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     plugins = project["entry-points"]["vllm.general_plugins"]
     module, function = plugins["unshard"].split(":")
-    assert callable(getattr(importlib.import_module(module), function))
+    getattr(importlib.import_module(module), function)()
+    assert list(loaders) == ["unshard"]

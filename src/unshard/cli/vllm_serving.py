@@ -9,12 +9,14 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from unshard.errors import UsageError
 from unshard.index.build import open_checkpoint
 from unshard.index.checkpoint import Checkpoint
 from unshard.library.hugging_face_folder import check_tokenizer, write_description
+from unshard.vllm import LOAD_FORMAT
 
 FLAGS: Mapping[str, str] = {
     "host": "--host",
@@ -49,7 +51,7 @@ def serve_with_vllm(source: str, given: Mapping[str, object], flags: Sequence[st
         check_tokenizer(checkpoint)
     folder = _described(checkpoint)
     extra = json.dumps({"source": os.path.abspath(source)})  # noqa: PTH100  (it may be a pattern)
-    model = ["--model", str(folder), "--load-format", "unshard"]
+    model = ["--model", str(folder), "--load-format", LOAD_FORMAT]
     loading = ["--model-loader-extra-config", extra]
     name = ["--served-model-name", checkpoint.folder.resolve().name]
     program = [sys.executable, "-m", "unshard.vllm.server", str(folder)]
@@ -81,9 +83,8 @@ def translated(given: Mapping[str, object]) -> list[str]:
 
 def _described(checkpoint: Checkpoint) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="unshard-vllm-"))
-    try:
+    with ExitStack() as undo:
+        undo.callback(shutil.rmtree, folder)
         write_description(checkpoint, folder)
-    except BaseException:
-        shutil.rmtree(folder)
-        raise
+        undo.pop_all()
     return folder

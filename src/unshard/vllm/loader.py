@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +17,9 @@ from unshard.architectures.opt import OPTConfig, tensor_rules
 from unshard.errors import CheckpointError, UsageError
 from unshard.library.lazy_checkpoint import LazyCheckpoint
 from unshard.library.lazy_checkpoint import open as open_lazily
+from unshard.parallel.place import end_with_parent
 from unshard.plan.safetensors_target import MODEL_FIELDS
-from unshard.vllm import LOAD_FORMAT
+from unshard.vllm import LOAD_FORMAT, SERVED
 from unshard.vllm.lazy_weight import BytesRead, LazyWeight
 
 logger = logging.getLogger("vllm.unshard")  # below vLLM's own, so that it is shown as theirs is
@@ -62,9 +65,13 @@ class UnshardLoader(BaseModelLoader):  # type: ignore[misc]  # vLLM is not there
         )
 
 
-def register_loader() -> None:
-    """Make vLLM know the load format."""
+def register() -> None:
+    """Make the load format known: the entry point `vllm.general_plugins`, which vLLM calls in each
+    of its processes."""
     register_model_loader(LOAD_FORMAT)(UnshardLoader)
+    if SERVED in os.environ and multiprocessing.parent_process() is not None:
+        # vLLM's own processes wait for ever for a server that was killed.
+        end_with_parent(os.getppid())
 
 
 def weights(checkpoint: LazyCheckpoint, num_read: BytesRead) -> Iterator[tuple[str, LazyWeight]]:
