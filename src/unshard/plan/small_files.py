@@ -22,7 +22,12 @@ def literal_file(name: str, content: bytes) -> PlannedFile:
 
 def json_file(name: str, content: Mapping[str, Any]) -> PlannedFile:
     """A JSON file with this content."""
-    return literal_file(name, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    return literal_file(name, json_bytes(content))
+
+
+def json_bytes(content: Mapping[str, Any]) -> bytes:
+    """The content of a JSON file that people read too."""
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def copied_companions(
