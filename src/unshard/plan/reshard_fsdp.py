@@ -1,8 +1,8 @@
 """metaseq's `reshard_fsdp`: the FSDP shards of one part, merged, and perhaps cut anew.
 
 The output holds what the original's holds, value for value and object for object: keys in
-the same order, one storage for each unit, the metadata of the first shard. Where the original
-is wrong, `bug_for_bug` says whether to be so too (docs/metaseq-commands.md).
+the same order, one storage for each unit, the metadata of the first shard, but where the
+original is wrong (docs/metaseq-commands.md).
 """
 
 from __future__ import annotations
@@ -50,7 +50,6 @@ class FsdpOptions:
     """For weights and buffers; an optimizer's state stays as it is."""
     drop_metaseq_req: bool = False
     """Leaves out the data loader's state where only metaseq's own classes can load it."""
-    bug_for_bug: bool = False
     release: TorchRelease = TORCH_1_13
 
 
@@ -197,9 +196,7 @@ class _Reshard:
     ) -> None:
         if self.options.skip_optimizer_state or OPTIMIZER not in entries:
             return
-        optimizer = ReshardedOptimizer(
-            self.files, [flat.num_elements for flat in flats], self.options.bug_for_bug
-        )
+        optimizer = ReshardedOptimizer(self.files, [flat.num_elements for flat in flats])
         self.sources |= optimizer.sources
         states = optimizer.states(entries[OPTIMIZER], len(contents), process)
         for content, state in zip(contents, states, strict=True):
