@@ -19,13 +19,12 @@ from unshard.formats.torch_zip import TorchFile, storage_refs, stored_records
 from unshard.index.local_part import read_local_part
 from unshard.index.optimizer import KEY as OPTIMIZER
 from unshard.index.part import PartTensors
-from unshard.plan.carried import carried_storages, used_sources
 from unshard.plan.copy_plan import CopyPlan, TargetTensor
 from unshard.plan.flat_shards import cut_into_shards
 from unshard.plan.original_process import OriginalProcess
 from unshard.plan.pickled_metadata import FlatNames, buffer_names, flat_names, for_shard
 from unshard.plan.reshard_optimizer import ReshardedOptimizer
-from unshard.plan.small_files import copied
+from unshard.plan.small_files import carried_storages, copied, used_sources
 from unshard.plan.torch_archive import (
     pickled_tensor,
     storage_of,

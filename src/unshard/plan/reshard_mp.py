@@ -23,11 +23,11 @@ from unshard.index.part import PartTensors, split_part
 from unshard.index.shape import tensor_parallel_size
 from unshard.placement import Placement, Replicate, Shard, local_box
 from unshard.plan.boxes import Box
-from unshard.plan.carried import carried_storages, used_sources
 from unshard.plan.copy_plan import CopyPlan, TargetTensor
 from unshard.plan.local_tensors import stacked
 from unshard.plan.metaseq_content import NUM_PARTS, set_num_parts
 from unshard.plan.original_process import OriginalProcess
+from unshard.plan.small_files import carried_storages, used_sources
 from unshard.plan.torch_archive import pickled_tensor, storage_of, torch_archive
 from unshard.tensors import UNCUT, Chunk, Cut, LogicalTensor, Shape
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from unshard.architectures.layers import split_layer
 from unshard.health.findings import Finding, HealthReport, Place
-from unshard.health.html_report.histograms import axes_of, cards
-from unshard.health.html_report.markup import escape, number
+from unshard.health.html_report.histograms import axes_of, cards, escape, number
 from unshard.health.statistics import TensorStatistics
 
 MAX_PLACES = 100
