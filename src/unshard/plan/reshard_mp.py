@@ -21,7 +21,7 @@ from unshard.index.fused import logical_names
 from unshard.index.local_part import read_local_part
 from unshard.index.part import PartTensors, split_part
 from unshard.index.shape import tensor_parallel_size
-from unshard.placement import Placement, Replicate, Shard, local_box
+from unshard.placement import Placement, Replicate, Shard, assembled, local_box
 from unshard.plan.boxes import Box
 from unshard.plan.copy_plan import CopyPlan, TargetTensor
 from unshard.plan.local_tensors import stacked
@@ -29,7 +29,7 @@ from unshard.plan.metaseq_content import NUM_PARTS, set_num_parts
 from unshard.plan.original_process import OriginalProcess
 from unshard.plan.small_files import carried_storages, used_sources
 from unshard.plan.torch_archive import pickled_tensor, storage_of, torch_archive
-from unshard.tensors import UNCUT, Chunk, Cut, LogicalTensor, Shape
+from unshard.tensors import UNCUT, Cut, LogicalTensor, Shape
 
 KEYS = ("model", "cfg", "extra_state", "optimizer_history", "args", "shard_metadata")
 LAYER = re.compile(r"^decoder\.layers\.\d+\.")
@@ -137,19 +137,11 @@ class _Merged:
         if any((ref.dtype, ref.shape) != (first.dtype, first.shape) for ref in refs):
             raise CheckpointError(f"{name}: its dtype or shape differs between the parts")
         if isinstance(placement, Replicate):
-            chunk = Chunk((0,) * len(first.shape), first)
-            return LogicalTensor(name, first.dtype, first.shape, (chunk,), tuple(refs[1:]))
-        sizes = list(first.shape)
-        sizes[placement.dim] *= len(refs)
-        step = first.shape[placement.dim]
-        chunks = tuple(
-            Chunk(
-                tuple(rank * step if dim == placement.dim else 0 for dim in range(len(sizes))), ref
-            )
-            for rank, ref in enumerate(refs)
-        )
+            return assembled(name, first.shape, placement, refs)
+        dim, sizes = placement.dim, list(first.shape)
+        sizes[dim] *= len(refs)
         shape = tuple(sizes)
-        return LogicalTensor(name, first.dtype, shape, chunks, cut=self._cut(shape, placement.dim))
+        return assembled(name, shape, placement, refs, cut=self._cut(shape, dim))
 
     def _cut(self, shape: Shape, dim: int) -> Cut:
         count = math.lcm(len(self._files), self._options.num_output_parts)
