@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from unshard.execute.arrival_log import ArrivalLog
 from unshard.execute.run import run_plan
+from unshard.execute.task_log import ArrivalLog
 from unshard.index.build import open_checkpoint
 from unshard.plan.metaseq_target import plan_metaseq
 from unshard.testing.object_store import FakeObjectStore

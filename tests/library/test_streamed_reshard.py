@@ -25,11 +25,11 @@ from unshard.errors import (
     TransferError,
 )
 from unshard.execute import finishing
-from unshard.execute.arrival_log import ArrivalLog
 from unshard.execute.copy import Copier
 from unshard.execute.journal import recorded_fingerprint
 from unshard.execute.reclaim import unfinished
 from unshard.execute.run import run_plan
+from unshard.execute.task_log import ArrivalLog
 from unshard.index.build import open_checkpoint
 from unshard.index.checkpoint import Checkpoint
 from unshard.library import stand_ins

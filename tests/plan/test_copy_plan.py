@@ -1,4 +1,4 @@
-"""Boxes against numpy, and the law that a plan covers its target exactly once."""
+"""The laws of plans: a target is covered exactly once, and a plan is data."""
 
 from __future__ import annotations
 
@@ -8,37 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from unshard.errors import CheckpointError
 from unshard.index.build import open_checkpoint
-from unshard.plan.boxes import Box, whole
+from unshard.plan.boxes import Box
 from unshard.plan.copy_plan import CopyPlan, TargetTensor
 from unshard.plan.metaseq_target import plan_metaseq
 from unshard.plan.plan_json import plan_digest, plan_from_json, plan_to_json
 from unshard.plan.safetensors_target import plan_safetensors
 from unshard.testing.tiny_checkpoint import Array
-
-side = st.tuples(st.integers(0, 6), st.integers(0, 5))
-boxes = st.lists(side, min_size=1, max_size=3).map(
-    lambda sides: Box(tuple(start for start, _ in sides), tuple(size for _, size in sides))
-)
-
-
-def mask(box: Box) -> np.ndarray:
-    found = np.zeros((12,) * len(box.sizes), bool)
-    found[tuple(slice(a, b) for a, b in zip(box.offsets, box.ends, strict=True))] = True
-    return found
-
-
-@given(data=st.data(), left=boxes)
-def test_overlap_is_numpys(data: st.DataObject, left: Box) -> None:
-    sides = [data.draw(side) for _ in left.sizes]
-    right = Box(tuple(start for start, _ in sides), tuple(size for _, size in sides))
-    shared = left.overlap(right)
-    expected = mask(left) & mask(right)
-    np.testing.assert_array_equal(expected, mask(shared) if shared else np.zeros_like(expected))
 
 
 def covers_once(plan: CopyPlan, target: TargetTensor) -> bool:
@@ -46,7 +24,8 @@ def covers_once(plan: CopyPlan, target: TargetTensor) -> bool:
     for region in target.regions:
         box = Box(region.at, region.box.sizes)
         count[tuple(slice(a, b) for a, b in zip(box.offsets, box.ends, strict=True))] += 1
-        assert region.box.overlap(whole(plan.sources[region.source].shape)) == region.box
+        shape = plan.sources[region.source].shape
+        assert all(end <= size for end, size in zip(region.box.ends, shape, strict=True))
     return bool((count == 1).all())
 
 

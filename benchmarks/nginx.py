@@ -83,7 +83,7 @@ class Nginx:
             ssl=_TLS.format(home=self._home) if self.is_tls else "",
         )
         (self._home / "nginx.conf").write_text(text)
-        self._process = subprocess.Popen(  # noqa: S603
+        self._process = subprocess.Popen(
             [self._program, "-p", self._home, "-c", self._home / "nginx.conf"],
             stderr=subprocess.DEVNULL,
         )
@@ -91,7 +91,7 @@ class Nginx:
 
     def kill_workers(self) -> None:
         """Kill what serves, and with it every connection; the master starts others at once."""
-        assert self._process  # noqa: S101 - configured since construction
+        assert self._process
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
         for pid in children.read_text().split():
             os.kill(int(pid), signal.SIGKILL)
@@ -120,7 +120,7 @@ class Nginx:
             self._process = None
 
     def _await_start(self) -> None:
-        assert self._process  # noqa: S101 - it was started just now
+        assert self._process
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
@@ -137,7 +137,7 @@ class Nginx:
         names = "subjectAltName=IP:127.0.0.1,DNS:localhost"
         command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
         files = ["-keyout", str(self._home / "key.pem"), "-out", str(self.certificate)]
-        subprocess.run(  # noqa: S603
+        subprocess.run(
             [*command, *files, "-subj", "/CN=localhost", "-addext", names],
             check=True,
             stderr=subprocess.DEVNULL,
