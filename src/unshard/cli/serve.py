@@ -62,6 +62,7 @@ DEFAULT_MAX_BATCH = 8
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     source: str,
     flags: tuple[str, ...],
     engine: str,
