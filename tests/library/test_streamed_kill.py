@@ -90,19 +90,20 @@ class Command:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("options", [(), ("--reclaim",)])
-def test_killed_at_twelve_moments(tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_killed_at_twelve_moments_or_more(tmp_path: Path, options: tuple[str, ...]) -> None:
     config = replace(TINY, num_layers=8, hidden_size=256, embedding_size=256, ffn_dim=1024)
     objects = tmp_path / "objects"
     write_tiny_checkpoint(objects, config, tp_size=2, fsdp_size=5)
     write_manifest(objects, tmp_path / "files.md5")
     run_plan(plan_metaseq(open_checkpoint(objects), 1), tmp_path / "once")
     once = contents(tmp_path / "once")
-    moments, went_on = random.Random(0), 0
+    moments, number, went_on = random.Random(0), 0, 0
     with FakeObjectStore(objects) as store:
         command = Command(store, tmp_path, *options)
         whole_s = command.run()
         command.clear()
-        for number in range(12):
+        while number < 12 or went_on < 3:  # on a busy machine a kill may come when all is done
+            number += 1
             arrived, num_requests = command.arrived(), len(store.requests)
             process = command.start()
             if number % 2:
@@ -120,4 +121,3 @@ def test_killed_at_twelve_moments(tmp_path: Path, options: tuple[str, ...]) -> N
         command.run()
     assert contents(command.folders[1]) == once
     assert not list((tmp_path / "files").glob("*.pt")) or not options
-    assert went_on >= 3

@@ -9,7 +9,12 @@
 #include "plain_products.h"
 
 #if defined(__AVX512BF16__)
+// GCC 12's own intrinsics begin with a register that may hold anything, and it warns of that (its
+// bug 105593).
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
+#pragma GCC diagnostic pop
 
 namespace {
 
