@@ -4,9 +4,9 @@
 
 A result is {name, date, machine, runs, program, record, rows: [{scenario, ours, peer, peer_name,
 ratio, unit}]}: `ratio` is how many times better ours is than the peer's, whatever the unit; `ours`
-and `peer` are null where the record has the ratios alone, in all rows. `record` is the page below docs/ that
-says what was measured, `program` what measures it again. benchmarks/owed.json is a list of {what,
-program, why}.
+and `peer` are null where the record has the ratios alone, in all rows. `record` is the page below
+docs/ that says what was measured, `program` what measures it again. benchmarks/owed.json is a list
+of {what, program, why}.
 """
 
 from __future__ import annotations
