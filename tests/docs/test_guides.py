@@ -159,3 +159,10 @@ def test_it_serves(name: str, tmp_path: Path, serving: Callable, ask: Callable) 
         with serving(["unshard", *shlex.split(line), "--port", "0"], tmp_path) as url:
             for curl in re.findall(r"^\$ (curl .*)$", page(name), re.MULTILINE):
                 assert ask(shlex.split(curl), url)["choices"][0]["text"]
+
+
+def test_figures_of_175b_are_the_plans() -> None:
+    """docs/plan.md's own test holds them to the program."""
+    figures = set(re.findall(r"\d+\.\d GB", page("serve-175b-on-8x80gb.md")))
+    assert figures
+    assert figures <= set(re.findall(r"\d+\.\d GB", (ROOT / "docs/plan.md").read_text()))
