@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import shlex
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import Mock
 
-import httpx
 import pytest
 from fastapi.openapi.utils import get_openapi
 
@@ -49,38 +44,6 @@ def commands(name: str) -> list[list[str]]:
     lines = [line for block in blocks for line in re.split(r"^\$ ", block, flags=re.MULTILINE)]
     split = [shlex.split(line.replace("\\\n", "")) for line in lines]
     return [words for words in split if words and words[0] == name]
-
-
-@contextlib.contextmanager
-def serving(command: list[str], folder: Path) -> Iterator[str]:
-    """The address of the server that `command` starts, with the bundled model under the name of
-    the real one."""
-    link = folder / "opt-175b"
-    link.symlink_to(DEMO_MODEL)
-    words = [{"6010": "0"}.get(word, word) for word in command[1:]]
-    with subprocess.Popen(
-        [sys.executable, "-m", "unshard", *words, "--model-name", "opt-175b"],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=folder,
-    ) as process:
-        try:
-            line = next(line for line in process.stderr if line.startswith("serving "))
-            yield line.split()[3]
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=20)
-
-
-def ask(curl: list[str], url: str) -> dict:
-    """What `curl` would, which need not be installed."""
-    _, address, header, kind, data, body = curl
-    assert (header, data) == ("-H", "-d")
-    name, _, value = kind.partition(": ")
-    path = httpx.URL(address).path
-    answer = httpx.post(f"{url}{path}", content=body, headers={name: value}, timeout=60)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
 
 
 def test_every_field_of_completions_has_its_row():
@@ -125,11 +88,12 @@ def test_commands_are_known():
 
 
 @pytest.mark.slow
-def test_its_commands_run(tmp_path: Path) -> None:
+def test_its_commands_run(tmp_path: Path, serving: Callable, ask: Callable) -> None:
     [template] = re.findall(r"```jinja\n(.*?)```", PAGE, re.DOTALL)
     (tmp_path / "chat.jinja").write_text(template)
     [serve] = commands("unshard")
-    with serving(serve, tmp_path) as url:
+    (tmp_path / "opt-175b").symlink_to(DEMO_MODEL)
+    with serving([*serve, "--model-name", "opt-175b"], tmp_path) as url:
         answers = [ask(words, url) for words in commands("curl")]
     completion, chat, tokens, text, original = answers
     assert len(completion["choices"][0]["logprobs"]["top_logprobs"][0]) in (2, 3)
