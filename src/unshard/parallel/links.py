@@ -54,7 +54,7 @@ class _Link:
 
     def hear(self) -> dict[str, Any]:
         """The next line; {} at the end, or where it is none."""
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
             heard = json.loads(self._lines.readline(_LONGEST_LINE) or b"{}")
             return heard if isinstance(heard, dict) else {}
         return {}
@@ -107,7 +107,7 @@ class Followers(Watch):
         if missing:
             late = self._late(missing, seconds)
             self._end_all(late.message)
-            for link in self._links.values():
+            for link in list(self._links.values()):
                 link.close()
             raise late
         interface = self._interface()
@@ -126,7 +126,7 @@ class Followers(Watch):
         self._end_all(self.lost.message if self.lost is not None else "rank 0 failed")
 
     def _end_all(self, why: str) -> None:
-        for link in self._links.values():
+        for link in list(self._links.values()):  # one may come just now
             link.end(why)
 
     def _accept(self, listening: socket.socket) -> None:
@@ -145,12 +145,13 @@ class Followers(Watch):
             return
         connection.settimeout(None)
         with self._came:
-            if rank in self._links:
-                link.end(f"rank {rank} of {self._size} is there twice")
-                link.close()
+            if 0 < rank < self._size and rank not in self._links:
+                self._links[rank], self._hosts[rank] = link, str(hello.get("host"))
+                self._came.notify_all()
                 return
-            self._links[rank], self._hosts[rank] = link, str(hello.get("host"))
-            self._came.notify_all()
+        which = "there already" if rank in self._links else "none of them"
+        link.end(f"rank 0 leads {self._size} ranks, and rank {rank} is {which}")
+        link.close()
 
     def _hear(self, rank: int, link: _Link) -> None:
         self._lose(_ended(rank, self._size, self._hosts[rank], link.last()))
