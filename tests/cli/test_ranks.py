@@ -26,19 +26,20 @@ DEMO_MODEL = Path(unshard.__file__).parent / "demo_model"
 UNSHARD = (sys.executable, "-m", "unshard")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "unshard")
 GREEDY = ("--temperature", "0", "--seed", "1", "--max-tokens", "48")
-GONE_SECONDS = 5
+GONE_SECONDS = 60
+"""Each takes about one; what waited for the end of a text, or for a peer, would take longer."""
 
 
 def unshard_says(*arguments: str, command: tuple[str, ...] = UNSHARD) -> str:
     done = subprocess.run(
-        [*command, *arguments], capture_output=True, text=True, check=False, timeout=100
+        [*command, *arguments], capture_output=True, text=True, check=False, timeout=280
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_two_ranks_continue_as_one_does() -> None:
     arguments = ("generate", str(DEMO_MODEL), "ROMEO.\n", *GREEDY)
     alone = unshard_says(*arguments)
@@ -48,7 +49,7 @@ def test_two_ranks_continue_as_one_does() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_two_ranks_continue_as_one_does_with_a_narrow_embedding(tmp_path: Path) -> None:
     """Norms after the sums, projections of the embedding, a vocabulary that does not divide."""
     config = OPTConfig(3, 64, 4, 96, 1537, 128, 32, pre_norm=False)
@@ -100,7 +101,7 @@ class Server:
             json.dumps({"model": "demo_model"} | asked).encode(),
             {"content-type": "application/json"},
         )
-        answer = urllib.request.urlopen(request, timeout=30)
+        answer = urllib.request.urlopen(request, timeout=100)
         assert answer.readline().startswith(b"data: ")
         return answer
 
@@ -131,10 +132,8 @@ def server() -> Iterator[Server]:
 @pytest.mark.parametrize("busy", [False, True])
 def test_a_killed_worker_ends_the_server_with_its_name(server: Server, busy: bool) -> None:
     answer = server.ask() if busy else None
-    killed = time.monotonic()
     os.kill(server.worker, signal.SIGKILL)
-    assert server.process.wait(20) == 1
-    assert time.monotonic() - killed < GONE_SECONDS
+    assert server.process.wait(GONE_SECONDS) == 5
     assert not is_running(server.worker)
     told = server.process.stderr.read().splitlines()
     assert told[-1] == "error: rank 1 of 2 was ended by SIGKILL"
@@ -182,10 +181,10 @@ def test_ctrl_c_in_the_middle_of_a_text() -> None:
 def test_a_rank_that_ends_before_the_group_is_there() -> None:
     command = [*UNSHARD, "generate", str(DEMO_MODEL), "x", "--tp", "2"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        deadline = time.monotonic() + 30
-        while not children(process.pid) and time.monotonic() < deadline:
+        while not children(process.pid):
+            assert process.poll() is None
             time.sleep(0.001)
         (worker,) = children(process.pid)
         os.kill(worker, signal.SIGTERM)
-        assert process.wait(20) == 1
+        assert process.wait(GONE_SECONDS) == 5
         assert process.stderr.read().endswith(b"error: rank 1 of 2 was ended by SIGTERM\n")

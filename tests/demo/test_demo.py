@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,6 @@ def unshard(*arguments: str, stdin: str | None = None) -> subprocess.CompletedPr
 
 @pytest.mark.slow
 def test_demo_once(tmp_path: Path) -> None:
-    started = time.monotonic()
     done = unshard("demo", "--once", "--dir", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "identical: 68 tensors" in done.stdout
@@ -30,7 +28,6 @@ def test_demo_once(tmp_path: Path) -> None:
     assert first == second
     assert "finish_reason" in done.stdout
     assert "Signature=" not in (done.stdout + done.stderr).replace("Signature=…", "")
-    assert time.monotonic() - started < 60
 
 
 def stable(text: str) -> list[str]:

@@ -7,6 +7,7 @@ import os
 import random
 import tempfile
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def small_numbers():
 @pytest.fixture
 def next_boot(tmp_path, monkeypatch):
     """Call it, and the kernel is another one."""
-    boots = iter(range(100))
+    boots = count()
     boot_id = tmp_path / "boot-id"
     monkeypatch.setattr(partway, "_BOOT_ID", boot_id)
 
@@ -81,7 +82,7 @@ steps = st.tuples(
 )
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(steps, max_size=60))
 def test_any_order_of_pieces_kills_and_power_cuts_gives_the_right_bytes(next_boot, sequence):
     with tempfile.TemporaryDirectory() as name:

@@ -81,7 +81,7 @@ def test_of_eight_refused_at_once_one_asks():
         """Looked at by a thread that has seen how things stood, before it asks."""
 
         def __iter__(self):
-            all_refused.wait(timeout=20)
+            all_refused.wait(timeout=60)
             return super().__iter__()
 
     def probe(witness):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -35,6 +36,7 @@ def test_kill_9_loses_nothing_that_had_arrived(site):
         assert child.stdout.readline() == "a.pt\n"
         while site.partials() != {"b.pt.partial": 200_000}:
             assert child.poll() is None
+            time.sleep(0.005)
         child.kill()
         assert child.wait() == -signal.SIGKILL
     assert sorted(site.fetched()) == ["a.pt"]
@@ -47,7 +49,6 @@ def test_kill_9_loses_nothing_that_had_arrived(site):
     assert site.fetched() == site.contents
 
 
-@pytest.mark.timeout(20)
 def test_ctrl_c_ends_all_transfers_at_once_and_keeps_them(site):
     site.add("a.pt", "b.pt", size=5000)
     site.store.inject(Fault(stall_after=1000), times=2)

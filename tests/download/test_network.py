@@ -138,7 +138,7 @@ def get(url: str, name: str = "a.pt") -> bytes:
         Transport(max_connections=1, stall_timeout_s=20) as transport,
         transport.get(template, name, {}) as response,
     ):
-        return b"".join(response.chunks)
+        return response.body()
 
 
 @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY"])

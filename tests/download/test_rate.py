@@ -31,7 +31,7 @@ def test_connections_share_the_rate():
     assert [limit.wait_s(500) for _ in range(3)] == [0.5, 1.0, 1.5]
 
 
-@pytest.mark.parametrize(("max_rate", "connections"), [(1, 1), (50_000, 1), (2**20, 10)])
+@pytest.mark.parametrize(("max_rate", "connections"), [(1, 1), (50_000, 1), (2**20, 20)])
 def test_a_low_rate_has_few_connections_that_none_is_silent_for_long(max_rate, connections):
     assert RateLimit(max_rate).connections == connections
 

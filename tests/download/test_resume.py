@@ -42,9 +42,7 @@ def manifest_of(content: bytes) -> Manifest:
     return Manifest({"w.pt": Digest("md5", hashlib.md5(content).hexdigest())}, "m")
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sequence=st.lists(faults, max_size=9), runs=st.integers(1, 3), known=st.booleans())
 def test_any_interruptions_give_the_same_bytes_as_none(store, recorder, sequence, runs, known):
     store.heal()
@@ -67,9 +65,7 @@ def test_any_interruptions_give_the_same_bytes_as_none(store, recorder, sequence
         assert progress.done_bytes in (0, LENGTH)  # 0: an earlier run had finished
 
 
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(64, LENGTH - 1), grows=st.booleans(), between_runs=st.booleans())
 def test_an_object_that_changes_never_mixes(store, recorder, cut, grows, between_runs):
     new = NEW if grows else NEW[:LENGTH]
@@ -230,3 +226,4 @@ def test_wrong_bytes_at_the_source_never_get_the_files_name(site):
     assert sorted(site.fetched()) == ["a.pt", "c.pt"]
     assert site.partials() == {}
     assert len(site.requests("b.pt")) == 2
+    assert sum("arrived with" in note for note in site.progress.notes) == 1  # the first time

@@ -97,7 +97,7 @@ def test_the_clients_own_exceptions_are_gone(site):
             pytest.raises(InterruptedTransferError) as e,
             transport.get(template, "a.pt", {}) as response,
         ):
-            b"".join(response.chunks)
+            response.body()
         assert e.value.__cause__ is e.value.__context__ is None
     gc.collect()
     assert not [o for o in gc.get_objects() if issubclass(type(o), urllib3.exceptions.HTTPError)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import threading
@@ -36,7 +37,7 @@ class Requests:
 
 def read(requests: Requests, name: str, **headers: str) -> bytes:
     with requests.get(name, headers) as response:
-        return b"".join(response.chunks)
+        return response.body()
 
 
 @pytest.fixture
@@ -86,7 +87,6 @@ def test_a_body_left_unread_costs_the_connection_and_nothing_else(num_connection
     assert num_connections() == 2
 
 
-@pytest.mark.timeout(20)
 @pytest.mark.parametrize("stall_after", [0, 1000])
 def test_an_abort_ends_a_stalled_body_and_every_later_request(site, stall_after):
     site.add("a.pt")
@@ -95,9 +95,35 @@ def test_an_abort_ends_a_stalled_body_and_every_later_request(site, stall_after)
         with link.get("a.pt", {}) as response:
             threading.Timer(0.05, link.transport.abort).start()
             with pytest.raises(InterruptedTransferError, match="cut"):
-                b"".join(response.chunks)
+                response.body()
         with pytest.raises(InterruptedTransferError):
             read(link, "a.pt")
+
+
+def trickle(listener: socket.socket, stopped: threading.Event) -> None:
+    """Answer one request with a byte now and then."""
+    connection, _ = listener.accept()
+    with connection, contextlib.suppress(OSError):
+        connection.recv(4096)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        while not stopped.wait(0.02):
+            connection.sendall(b"x")
+
+
+@pytest.mark.timeout(20)
+def test_a_server_that_trickles_is_given_up_as_a_silent_one_is():
+    stopped = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=trickle, args=(listener, stopped))
+        server.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/a.pt"
+        with (
+            Requests(url, stall_timeout_s=0.4) as link,
+            pytest.raises(InterruptedTransferError, match=r"next to nothing|silent"),
+        ):
+            read(link, "a.pt")
+        stopped.set()
+        server.join()
 
 
 def test_tls_to_a_server_without_it_is_said_plainly(site):

@@ -91,7 +91,7 @@ class Blocks(RuleBasedStateMachine):
 
 
 TestBlocks = Blocks.TestCase
-TestBlocks.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestBlocks.settings = settings(stateful_step_count=30, deadline=None)
 
 
 @pytest.fixture

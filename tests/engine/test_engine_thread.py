@@ -7,7 +7,7 @@ import pytest
 
 from unshard.engine.engine_thread import EngineThread
 from unshard.engine.request import GenerationRequest, SamplingParams
-from unshard.errors import RequestError, UnshardError
+from unshard.errors import EngineLostError, RequestError, UnshardError
 
 GREEDY = SamplingParams(max_tokens=12, temperature=0)
 LONG = SamplingParams(max_tokens=100, temperature=0)
@@ -65,7 +65,44 @@ def test_many_threads_get_what_one_gets_alone(thread, make_engine, run):
         worker.join()
     for name, client in clients.items():
         assert ids(client.all()) == alone[name]
-    assert thread.cache_use.num_started_tokens == sum(len(r.prompt_ids) for r in requests)
+    cache = thread.statistics().cache
+    assert cache.num_started_tokens == sum(len(r.prompt_ids) for r in requests)
+
+
+class HeldStep:
+    """Steps of an engine that wait until they may go on."""
+
+    def __init__(self, engine):
+        self._step = engine.step
+        self.began, self.may_go_on = threading.Semaphore(0), threading.Semaphore(0)
+        engine.step = self
+
+    def __call__(self):
+        self.began.release()
+        self.may_go_on.acquire()
+        return self._step()
+
+
+def test_statistics_are_told_in_the_midst_of_a_step(make_engine):
+    engine = make_engine(2)
+    held = HeldStep(engine)
+    thread = EngineThread(engine)
+    client = Client()
+    params = SamplingParams(max_tokens=3, temperature=0)
+    for name in "abc":
+        thread.submit(GenerationRequest(name, tuple(range(2, 24)), params), client)
+        if name == "a":
+            held.began.acquire()
+    before = thread.statistics()
+    assert (before.num_running, before.num_waiting, before.num_steps) == (0, 3, 0)
+    held.may_go_on.release()
+    held.began.acquire()
+    during = thread.statistics()
+    assert (during.num_running, during.num_waiting, during.batch_size) == (1, 2, 1)
+    assert (during.num_steps, during.num_step_tokens) == (1, 22)
+    assert (during.cache.num_held, during.cache.num_missed_tokens) == (2, 22)
+    held.may_go_on.release(99)
+    thread.close()
 
 
 def test_an_impossible_request_is_refused_in_the_callers_thread(thread):
@@ -133,6 +170,12 @@ def test_a_failing_callback_harms_only_its_request(thread):
     assert called.is_set()
 
 
+def test_it_is_alive_until_it_is_closed(thread):
+    assert thread.is_alive
+    thread.close()
+    assert not thread.is_alive
+
+
 def test_close_ends_what_runs_and_what_waits(thread):
     clients = [Client() for _ in range(5)]
     for i, client in enumerate(clients):
@@ -146,3 +189,45 @@ def test_close_ends_what_runs_and_what_waits(thread):
     with pytest.raises(UnshardError, match="closed"):
         thread.submit(GenerationRequest("new", (2,), GREEDY), Client())
     assert not any(t.name == "unshard-engine" for t in threading.enumerate())
+
+
+@pytest.mark.parametrize("reason", [MemoryError("no more"), SystemExit(3), RuntimeError("a\nb")])
+def test_the_death_of_the_thread_is_everybodys(make_engine, reason, caplog):
+    engine = make_engine(2)
+    held = HeldStep(engine)
+
+    def fail(_):
+        raise reason
+
+    engine.fail_step = fail
+    thread = EngineThread(engine)
+    clients, told = [Client() for _ in range(3)], threading.Event()
+    thread.on_loss(told.set)
+    for number, client in enumerate(clients):
+        thread.submit(GenerationRequest(str(number), (2, 5), LONG), client)
+    thread.check()
+    engine._scheduler.next_step = lambda: 1 / 0
+    held.may_go_on.release(99)
+    for client in clients:
+        (last,) = client.all()
+        assert isinstance(last.error, EngineLostError)
+        assert "\n" not in last.error.message
+    assert told.wait(60)
+    again = threading.Event()
+    thread.on_loss(again.set)
+    assert again.is_set()
+    with pytest.raises(EngineLostError, match=f"the engine died: {type(reason).__name__}"):
+        thread.submit(GenerationRequest("new", (2,), GREEDY), Client())
+    with pytest.raises(EngineLostError) as lost:
+        thread.check()
+    assert lost.value.exit_code == 6
+    thread.close()
+    assert any("thread died" in line for line in caplog.messages)
+
+
+def test_a_close_is_no_loss(thread):
+    lost = threading.Event()
+    thread.on_loss(lost.set)
+    thread.close()
+    thread.check()
+    assert not lost.is_set()

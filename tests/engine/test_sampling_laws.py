@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import RepetitionPenaltyLogitsProcessor
 
@@ -62,7 +62,6 @@ def draw_of(params, prompt_ids, generated, seed=0, position=None):
     return Draw(params, seed, 0, place, history_of(params, prompt_ids, generated))
 
 
-@settings(max_examples=40)
 @given(st.lists(rows, min_size=1, max_size=5))
 def test_what_is_changed_is_what_the_reference_changes(batch):
     logits = torch.tensor([row[0] for row in batch])
@@ -74,7 +73,6 @@ def test_what_is_changed_is_what_the_reference_changes(batch):
         assert row.tolist() == pytest.approx(wanted, abs=1e-4)
 
 
-@settings(max_examples=40)
 @given(st.lists(rows, min_size=1, max_size=5), st.floats(0, 1, exclude_max=True))
 def test_every_draw_is_one_that_the_reference_allows(batch, number):
     """And each row's is the same alone."""
@@ -134,7 +132,6 @@ def test_draws_are_distributed_as_the_reference(fields):
     assert chi_square < CHI_SQUARE_999.get(freedom, 29.6)
 
 
-@settings(max_examples=40)
 @given(logits_of_a_row, tokens, st.sampled_from([0.5, 1.2, 2.0]))
 def test_the_repetition_penalty_is_that_of_transformers(values, token_ids, penalty):
     ids, logits = (EOS, *token_ids), torch.tensor([values])
@@ -145,7 +142,6 @@ def test_the_repetition_penalty_is_that_of_transformers(values, token_ids, penal
     torch.testing.assert_close(penalized(logits, [(params, history)]), wanted)
 
 
-@settings(max_examples=40)
 @given(all_params, tokens)
 def test_the_nucleus_narrows_within_a_sentence(params, generated):
     wanted = factual_top_p(params, generated, ENDS)
@@ -162,7 +158,6 @@ def test_the_factual_nucleus_by_hand():
     assert [draw_of(wide, (), said[:n]).kept.top_p for n in (0, 1)] == [0.2, 0.3]
 
 
-@settings(max_examples=40)
 @given(rows)
 def test_logprobs_are_of_the_logits_as_they_come(row):
     """fp32, before everything that a request asks of them."""

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from stopping import contents
 
-from unshard.execute.arrival_log import ArrivalLog
 from unshard.execute.arrivals import Arrivals
 from unshard.execute.journal import recorded_fingerprint
 from unshard.execute.run import run_plan
+from unshard.execute.task_log import ArrivalLog
 from unshard.index.build import open_checkpoint
 from unshard.plan.copy_plan import CopyPlan
 from unshard.plan.metaseq_target import plan_metaseq

@@ -141,14 +141,6 @@ def test_the_optimizer_can_be_left_out(trained: Path, tmp_path: Path) -> None:
     assert "last_optimizer_state" not in content
 
 
-def test_bug_for_bug_keeps_the_padding_of_moments(trained: Path, tmp_path: Path) -> None:
-    [content] = reshard_fsdp(shards(trained), tmp_path, FsdpOptions(bug_for_bug=True))
-    files = [load(path) for path in shards(trained)]
-    for number, state in content["last_optimizer_state"]["state"].items():
-        pieces = [each["last_optimizer_state"]["state"][number]["exp_avg"] for each in files]
-        assert torch.equal(state["exp_avg"], torch.cat(pieces))
-
-
 def test_moments_of_another_length_are_refused(trained: Path, tmp_path: Path) -> None:
     def shorten(content: Content) -> None:
         state = content["last_optimizer_state"]["state"][1]
@@ -292,6 +284,3 @@ def test_parts_that_do_not_divide(tmp_path: Path) -> None:
     parts = unflattened(tmp_path / "raw", tmp_path / "parts", 2)
     with pytest.raises(CheckpointError, match="does not divide by 3"):
         reshard_mp(parts, tmp_path / "out", MpOptions(3))
-    found = reshard_mp(parts, tmp_path / "bug", MpOptions(3, bug_for_bug=True))
-    rows = [len(content["model"]["decoder.embed_tokens.weight"]) for content in found]
-    assert rows == [19, 19, 18]

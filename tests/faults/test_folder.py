@@ -19,13 +19,12 @@ MIB = 2**20
 
 
 def stalled(box, store, options=()):
-    """A run that waits for the rest of one file, all others being there."""
-    store.store.inject(Fault(stall_after=40_000), file="part-1.pt", times=8)
+    """A run that waits for the rest of one file until it is cut, all others being there."""
+    store.store.inject(Fault(stall_after=40_000), file="part-1.pt")
+    box.stall_timeout_s = 100.0
     process = box.start(store.url(), *options)
-    deadline = time.monotonic() + 20
     while len(box.fetched()) < len(box.names) - 1:
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
         time.sleep(0.005)
     return process
 
@@ -35,6 +34,7 @@ def test_two_processes_in_one_folder(box, store):
     second = box.run(store.url())
     assert second.code == 1
     assert "another download is writing to this folder" in second.stderr
+    store.store.end_silence()
     assert box.end(first).code == 0
     assert box.run(store.url()).code == 0
 
@@ -158,10 +158,10 @@ class Kills:
     longest_s: float
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "kills",
-    [Kills(50, 4, 48, 2, "limit_rate 12m;", 0.5), Kills(25, 1, 128, 8, "limit_rate 4m;", 1.5)],
+    [Kills(50, 4, 48, 2, "limit_rate 12m;", 0.3), Kills(25, 1, 128, 8, "limit_rate 4m;", 1.3)],
     ids=["files", "one file in ranges"],
 )
 def test_kill_9_at_random_moments(make_box, nginx, tmp_path, kills):
@@ -174,9 +174,13 @@ def test_kill_9_at_random_moments(make_box, nginx, tmp_path, kills):
     done = 0
     options = ("--max-connections", str(kills.connections))
     while done < kills.num_kills:
+        had_bytes = box.num_bytes()
         process = box.start(nginx.url(), *options)
+        if moments.random() < 0.8:  # else perhaps before a byte has come
+            while process.poll() is None and box.num_bytes() == had_bytes:
+                time.sleep(0.002)
         try:
-            process.wait(0.15 + moments.random() * (kills.longest_s - 0.15))
+            process.wait(moments.random() * kills.longest_s)
         except subprocess.TimeoutExpired:
             process.kill()
             done += 1

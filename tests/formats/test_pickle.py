@@ -79,7 +79,6 @@ plain = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
 @given(value=plain)
 def test_anything_that_protocol_2_writes(value: Any) -> None:
     written = pickle.dumps(value, protocol=2)

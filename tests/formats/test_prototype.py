@@ -7,7 +7,7 @@ from argparse import Namespace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from unshard.errors import FormatError, UnshardError
@@ -80,7 +80,6 @@ def test_length_prefix_that_differs(change: int) -> None:
     check([first, [first, second, third, fourth][change], first])
 
 
-@settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_any_mutation(data: st.DataObject) -> None:
     base = rank_file(data.draw(st.integers(0, 70_000)))

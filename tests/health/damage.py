@@ -12,7 +12,6 @@ from unshard.execute.reader import Reader
 from unshard.health.findings import HealthReport, Place
 from unshard.health.scan import scan_health
 from unshard.index.build import open_checkpoint
-from unshard.plan.lower import lower_whole
 from unshard.tensors import ByteRange, TensorRef
 
 CONFIG = OPTConfig(
@@ -34,7 +33,7 @@ def read_tensor(folder: Path, name: str) -> np.ndarray:
     """The whole tensor through the stream that every other sink reads."""
     tensor = open_checkpoint(folder).index[name]
     with Reader() as reader:
-        blocks = [bytes(block) for block in stream(lower_whole(tensor), reader, Buffers())]
+        blocks = [bytes(block) for block in stream(tensor, reader, Buffers())]
     return np.frombuffer(b"".join(blocks), tensor.dtype.numpy).reshape(tensor.shape)
 
 

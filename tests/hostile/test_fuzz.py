@@ -71,7 +71,7 @@ def part(folder: Path) -> dict[str, bytes]:
 
 
 EXAMPLES = pytest.mark.parametrize(
-    "examples", [100, pytest.param(4000, marks=pytest.mark.slow)], ids=["short", "long"]
+    "examples", [30, pytest.param(4000, marks=pytest.mark.slow)], ids=["short", "long"]
 )
 
 

@@ -15,7 +15,6 @@ from unshard.execute.blocks import Buffers, stream
 from unshard.execute.reader import Reader
 from unshard.index.build import open_checkpoint
 from unshard.index.checkpoint import Checkpoint
-from unshard.plan.lower import lower_whole
 from unshard.testing.tiny_checkpoint import TINY, Array, write_tiny_checkpoint
 
 OPT_350M_STYLE = replace(TINY, embedding_size=8, pre_norm=False)
@@ -26,7 +25,7 @@ def read_all(checkpoint: Checkpoint, block_bytes: int = 64) -> dict[str, Array]:
     values = {}
     with Reader() as reader:
         for name, tensor in checkpoint.index.items():
-            blocks = stream(lower_whole(tensor), reader, Buffers(), block_bytes)
+            blocks = stream(tensor, reader, Buffers(), block_bytes)
             raw = b"".join(bytes(block) for block in blocks)
             values[name] = np.frombuffer(raw, tensor.dtype.numpy).reshape(tensor.shape)
     return values

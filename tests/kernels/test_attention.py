@@ -14,6 +14,8 @@ from unshard.kernels.attention import BLOCK_ROWS, paged_attention
 
 DTYPES = [torch.float32, torch.bfloat16]
 TOLERANCE = {torch.float32: 3e-6, torch.bfloat16: 2e-2}
+SPLIT_TOLERANCE = 2e-5
+"""Of fp32 rows over a bf16 cache: their queries and weights have 16 bits there."""
 HEADS = 3
 
 # Around the edges of blocks, of pieces of 64 and of chunks of 256 positions.
@@ -90,7 +92,9 @@ def test_it_says_what_torch_says(level, head_dim, kvq_dtype, cache_dtype):
     expected, expected_cache = step.attend(torch_paged_attention)
     assert same_bits(cache, expected_cache)
     assert out.dtype == kvq_dtype
-    assert (out - expected).abs().max() < TOLERANCE[kvq_dtype]
+    is_split = kvq_dtype != cache_dtype == torch.bfloat16
+    tolerance = SPLIT_TOLERANCE if is_split else TOLERANCE[kvq_dtype]
+    assert (out - expected).abs().max() < tolerance
 
 
 @same_fixtures

@@ -25,9 +25,7 @@ def layer(rows, out_features, in_features, dtype, seed=0):
     return weight.to(dtype), bias.to(dtype), x.to(dtype)
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(shape=shapes, dtype=st.sampled_from(DTYPES), relu=st.booleans(), has_bias=st.booleans())
 def test_it_says_what_torch_says(level, shape, dtype, relu, has_bias):
     weight, bias, x = layer(*shape, dtype)

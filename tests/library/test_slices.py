@@ -21,9 +21,7 @@ from unshard.library import read
 from unshard.library.lazy_tensor import LazyTensor, whole_tensor
 from unshard.tensors import ByteRange, Chunk, LogicalTensor, TensorRef
 
-in_a_folder = settings(
-    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100
-)
+in_a_folder = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 FC1 = "decoder.layers.0.fc1.weight"
 
 
@@ -76,7 +74,7 @@ def test_any_slice_of_any_slice(tmp_path, counted_reads, drawn, gap_bytes, group
     assert count.num_bytes >= expected.nbytes
 
 
-@settings(in_a_folder, max_examples=30)
+@in_a_folder
 @given(data=st.data())
 def test_every_layout_gives_the_same_slices(model, folder, data):
     checkpoint = unshard.open(folder)

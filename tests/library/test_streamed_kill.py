@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from unshard.execute.arrival_log import ArrivalLog
 from unshard.execute.run import run_plan
+from unshard.execute.task_log import ArrivalLog
 from unshard.index.build import open_checkpoint
 from unshard.plan.metaseq_target import plan_metaseq
 from unshard.testing.object_store import FakeObjectStore
@@ -88,7 +88,7 @@ class Command:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("options", [(), ("--reclaim",)])
 def test_killed_at_twelve_moments(tmp_path: Path, options: tuple[str, ...]) -> None:
     config = replace(TINY, num_layers=8, hidden_size=256, embedding_size=256, ffn_dim=1024)

@@ -17,7 +17,6 @@ from unshard.execute.reader import Reader
 from unshard.execute.run import run_plan
 from unshard.index.build import open_checkpoint
 from unshard.index.checkpoint import Checkpoint
-from unshard.plan.lower import lower_whole
 from unshard.plan.metaseq_target import plan_metaseq
 
 PRESETS = (
@@ -68,7 +67,7 @@ def _canonical(tensors: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray
 def _values(checkpoint: Checkpoint) -> Iterator[tuple[str, np.ndarray]]:
     with Reader() as reader:
         for name, tensor in checkpoint.index.items():
-            raw = b"".join(map(bytes, stream(lower_whole(tensor), reader, Buffers())))
+            raw = b"".join(map(bytes, stream(tensor, reader, Buffers())))
             yield name, np.frombuffer(raw, tensor.dtype.numpy).reshape(tensor.shape)
 
 

@@ -33,7 +33,7 @@ class Meeting:
 
     def __init__(self, size: int) -> None:
         self.parts: list[Tensor | None] = [None] * size
-        self.barrier = threading.Barrier(size, timeout=30)
+        self.barrier = threading.Barrier(size, timeout=60)
         self.num_sums = 0
 
 

@@ -16,8 +16,8 @@ from typing import TypeVar
 import pytest
 
 Found = TypeVar("Found")
-START_TIMEOUT_S = 60
-STOP_TIMEOUT_S = 40
+START_TIMEOUT_S = 100
+STOP_TIMEOUT_S = 60
 
 
 def wait_for(found: Callable[[], Found]) -> Found:

@@ -236,18 +236,18 @@ def test_interrupted_it_returns_when_nothing_runs_any_more(raw: Raw, tmp_path: P
     def linger(task: CopyTask) -> None:
         (events / f"{task.number} began").touch()
         try:
-            for _ in range(6000 if task.number else 100):
+            for _ in range(60_000):  # the first, until another one is at work too
                 time.sleep(0.01)
+                if task.number == 0 and len(list(events.iterdir())) > 1:
+                    break
         finally:
             time.sleep(0.5)
             (events / f"{task.number} ended").touch()
 
     plan = PLANS["metaseq"](raw[0])
-    started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         run_plan(plan, tmp_path / "ray", executor=sabotaged(linger), progress=Interrupting())
     found = {path.name for path in events.iterdir()}
-    assert time.monotonic() - started < 30
     assert len({name for name in found if "began" in name}) > 1
     assert {name.replace("began", "ended") for name in found} <= found
     run_plan(plan, tmp_path / "ray", executor=on_ray())

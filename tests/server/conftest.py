@@ -19,6 +19,7 @@ import scripted_engine
 import uvicorn
 
 from unshard.server.app import create_app
+from unshard.server.chat_template import ChatTemplate
 from unshard.server.generation import Generations
 from unshard.server.run import bind, url_of
 from unshard.server.served import ServedModel
@@ -27,7 +28,13 @@ from unshard.server.served import ServedModel
 @pytest.fixture(scope="session")
 def running_server() -> Iterator[SimpleNamespace]:
     engine = scripted_engine.ScriptedEngine(pause_seconds=0.0002)
-    served = ServedModel("scripted", engine, scripted_engine.ByteTokenizer(), created=12)
+    served = ServedModel(
+        "scripted",
+        engine,
+        scripted_engine.ByteTokenizer(),
+        created=12,
+        chat_template=ChatTemplate(scripted_engine.CHAT_TEMPLATE),
+    )
     bound = bind("127.0.0.1", 0)
     url = url_of(bound)
     config = uvicorn.Config(
@@ -37,7 +44,7 @@ def running_server() -> Iterator[SimpleNamespace]:
     bound.listen()
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([bound])))
     thread.start()
-    yield SimpleNamespace(engine=engine, url=url)
+    yield SimpleNamespace(engine=engine, url=url, server=server)
     server.should_exit = True
     thread.join()
     assert engine.closed
@@ -57,7 +64,7 @@ def engine(running_server: SimpleNamespace) -> Iterator[scripted_engine.Scripted
 
 @pytest.fixture(scope="session")
 def session_client(running_server: SimpleNamespace) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=running_server.url, timeout=10) as client:
+    with httpx.Client(base_url=running_server.url, timeout=60) as client:
         yield client
 
 

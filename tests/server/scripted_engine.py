@@ -12,20 +12,28 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 
+from unshard.engine.block_pool import CacheUse
 from unshard.engine.request import (
     FinishReason,
     GenerationOutput,
     GenerationRequest,
     ScoredToken,
 )
-from unshard.errors import RequestError, UnshardError
+from unshard.engine.statistics import EngineStatistics
+from unshard.errors import EngineLostError, RequestError, UnshardError
 from unshard.server import run as server_run
+from unshard.server.manners import Manners
 from unshard.server.served import ServedModel
 
 BOS = 2
 EOS = 2
 MAX_POSITIONS = 64
 VOCAB_SIZE = 260
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message.role[0] }}:{{ message.content }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}a:{% endif %}"
+)
+"""Short, because the scripted engine's context is."""
 
 Script = Callable[[GenerationRequest], Iterable[GenerationOutput]]
 
@@ -115,6 +123,8 @@ def default_script(request: GenerationRequest) -> Iterator[GenerationOutput]:
         )
     if prompt.startswith("fail"):
         return _failing(request)
+    if prompt.startswith("die"):
+        raise EngineLostError("the engine died: MemoryError: no more")
     if prompt.startswith("end"):
         return write(request, [*ByteTokenizer().encode("fin"), EOS], finish_reason="stop")
     start = sum(request.prompt_ids) + 7 * request.choice + (request.params.seed or 0)
@@ -147,6 +157,13 @@ class ScriptedEngine:
         self._thread = threading.Thread(target=self._work, name="scripted-engine")
         self._thread.start()
 
+    max_positions = MAX_POSITIONS
+    vocab_size = VOCAB_SIZE
+
+    @property
+    def is_alive(self) -> bool:
+        return not self.closed
+
     def submit(
         self, request: GenerationRequest, on_output: Callable[[GenerationOutput], None]
     ) -> None:
@@ -159,9 +176,14 @@ class ScriptedEngine:
             )
         if not all(0 <= i < VOCAB_SIZE for i in request.prompt_ids):
             raise RequestError("a token id is not in the vocabulary", param="prompt")
+        try:
+            script = iter(self.script(request))
+        except EngineLostError as lost:  # as if it had died under it
+            self._lose()
+            raise lost from None
         with self.changed:
             self.submitted.append(request)
-            self.active[request.request_id] = (iter(self.script(request)), on_output)
+            self.active[request.request_id] = (script, on_output)
             self.changed.notify_all()
 
     def cancel(self, request_id: str) -> None:
@@ -176,7 +198,17 @@ class ScriptedEngine:
             self.changed.notify_all()
         self._thread.join()
 
-    def wait_until(self, predicate: Callable[[], bool], timeout: float = 5) -> bool:
+    num_waiting = 0
+    """What it says of its queue, which it has not."""
+
+    def statistics(self) -> EngineStatistics:
+        cache = CacheUse(num_blocks=10, num_held=4, num_started_tokens=32, num_shared_tokens=16)
+        return EngineStatistics(cache, len(self.active), self.num_waiting, 2, 7, 40, 1)
+
+    def on_loss(self, call: Callable[[], None]) -> None:
+        self._lose = call
+
+    def wait_until(self, predicate: Callable[[], bool], timeout: float = 60) -> bool:
         with self.changed:
             return self.changed.wait_for(predicate, timeout)
 
@@ -198,7 +230,8 @@ class ScriptedEngine:
 def serve_forever(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--grace", type=float, default=0.3)
-    grace = parser.parse_args(argv).grace
+    parser.add_argument("--client-seconds", type=float, default=30)
+    options = parser.parse_args(argv)
     bound = server_run.bind("127.0.0.1", 0)
     served = ServedModel("scripted", ScriptedEngine(), ByteTokenizer(), created=0)
 
@@ -206,7 +239,8 @@ def serve_forever(argv: Sequence[str]) -> None:
         sys.stdout.write(server_run.url_of(bound) + "\n")
         sys.stdout.flush()
 
-    server_run.run(served, bound, on_ready=say_where, grace_seconds=grace)
+    manners = Manners(drain_seconds=options.grace, client_seconds=options.client_seconds)
+    server_run.run(served, bound, on_ready=say_where, manners=manners)
 
 
 if __name__ == "__main__":

@@ -176,7 +176,7 @@ class LogWatch(logging.Handler):
 def test_an_engine_failure_tells_the_log_and_not_the_client(client):
     with LogWatch("/secret/place/weights.bin: out of memory") as logged:
         error = refused(client.post(URL, json={"prompt": "fail"}), 500)
-        assert logged.wait(5)
+        assert logged.wait(60)
     assert "secret" not in str(error)
 
 
@@ -187,5 +187,5 @@ def test_a_bug_tells_the_log_and_not_the_client(client, engine):
     engine.script = script
     with LogWatch("RuntimeError: /secret/place: a bug") as logged:
         error = refused(client.post(URL, json={"prompt": "p"}), 500)
-        assert logged.wait(5)
+        assert logged.wait(60)
     assert "secret" not in str(error)

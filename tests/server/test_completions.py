@@ -257,6 +257,7 @@ def test_scores_of_continuations_as_a_harness_sums_them(client, engine):
 
 def test_models_and_health(client):
     model = {"id": "scripted", "object": "model", "created": 12, "owned_by": "unshard"}
+    model["max_model_len"] = 64
     assert client.get("/v1/models").json() == {"object": "list", "data": [model]}
     assert client.get("/v1/models/scripted").json() == model
     assert client.get("/health").json() == {"status": "ok"}

@@ -14,7 +14,7 @@ from unshard.engine.request import GenerationOutput
 
 def send(url: str, body: dict) -> socket.socket:
     address = urlsplit(url)
-    connection = socket.create_connection((address.hostname, address.port), timeout=5)
+    connection = socket.create_connection((address.hostname, address.port), timeout=60)
     data = json.dumps(body).encode()
     connection.sendall(
         b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,20 +28,18 @@ class Running:
     url: str
 
     def stop(self, *signals: int) -> str:
-        """Send `signals`; what the process wrote to stderr. It must end well within 5 s."""
+        """Send `signals`; what the process wrote to stderr. It must end long before the grace."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         assert children == ""
-        began = time.monotonic()
         for number in signals:
             self.process.send_signal(number)
-        _, err = self.process.communicate(timeout=10)
-        assert time.monotonic() - began < 5
+        _, err = self.process.communicate(timeout=60)
         assert self.process.returncode == 0
         return err
 
     def send(self, head: bytes, body: bytes) -> socket.socket:
         address = urlsplit(self.url)
-        connection = socket.create_connection((address.hostname, address.port), timeout=5)
+        connection = socket.create_connection((address.hostname, address.port), timeout=60)
         connection.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\n" + head + b"\r\n" + body)
         return connection
 
@@ -80,17 +77,18 @@ def test_a_host_that_is_not_ours(host):
 
 
 def test_answers_are_not_held_up_by_the_network_stack(running_server):
-    # A client that sends head and body apart met 40 ms of delayed acknowledgement per request.
-    body = {"prompt": "p", "max_tokens": 1}
-    with httpx.Client(base_url=running_server.url) as client:
-        answers = [client.post("/v1/completions", json=body) for _ in range(40)]
-    # A new connection is acknowledged at once; the delay comes after its first segments.
-    assert min(answer.elapsed.total_seconds() for answer in answers[30:]) < 0.03
+    # With Nagle's algorithm a client that sends head and body apart waits 40 ms for each answer.
+    with httpx.Client(base_url=running_server.url, timeout=60) as client:
+        client.post("/v1/completions", json={"prompt": "p", "max_tokens": 1})
+        connections = list(running_server.server.server_state.connections)
+        sockets = [each.transport.get_extra_info("socket") for each in connections]
+        assert sockets
+        assert all(s.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for s in sockets)
 
 
 def test_sigterm_lets_requests_finish_and_cuts_the_endless_with_an_answer():
     short = {"prompt": "short", "max_tokens": 16}
-    with running() as server, httpx.Client(base_url=server.url) as client:
+    with running() as server, httpx.Client(base_url=server.url, timeout=60) as client:
         assert len(client.post("/v1/completions", json=short).json()["choices"]) == 1
         endless = {"prompt": "forever", "stream": True}
         with client.stream("POST", "/v1/completions", json=endless) as answer:
@@ -106,14 +104,14 @@ def test_sigterm_lets_requests_finish_and_cuts_the_endless_with_an_answer():
 @pytest.mark.slow
 @pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT], [signal.SIGINT] * 2])
 def test_an_idle_server_ends_at_once(signals):
-    with running(grace=60) as server, httpx.Client(base_url=server.url) as client:
+    with running(grace=3600) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         assert client.get("/health").is_success  # and the connection stays open
         assert server.stop(*signals) == ""
 
 
 @pytest.mark.slow
 def test_a_request_in_time_is_answered_whole():
-    with running(grace=60) as server, httpx.Client(base_url=server.url) as client:
+    with running(grace=3600) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         body = {"prompt": "x", "max_tokens": 60, "stream": True}
         with client.stream("POST", "/v1/completions", json=body) as answer:
             lines = answer.iter_lines()
@@ -126,7 +124,7 @@ def test_a_request_in_time_is_answered_whole():
 
 @pytest.mark.slow
 def test_a_second_signal_cuts_the_grace():
-    with running(grace=60) as server, httpx.Client(base_url=server.url) as client:
+    with running(grace=3600) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         body = {"prompt": "forever", "stream": True}
         with client.stream("POST", "/v1/completions", json=body) as answer:
             lines = answer.iter_lines()
@@ -148,3 +146,17 @@ def test_a_client_that_hangs_does_not_hold_the_server(kind):
             if sent is body:
                 assert connection.recv(100, socket.MSG_PEEK)
             assert server.stop(signal.SIGTERM) == ""
+
+
+def test_the_engines_death_ends_the_server_without_grace():
+    with running(grace=60) as server, httpx.Client(base_url=server.url) as client:
+        endless = {"prompt": "forever", "stream": True}
+        with client.stream("POST", "/v1/completions", json=endless) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            died = httpx.post(f"{server.url}/v1/completions", json={"prompt": "die"})
+            assert died.status_code == 500
+            assert "MemoryError" not in died.text
+            assert "died: MemoryError" in server.stop()
+            *_, last = [line for line in lines if line]
+            assert "error" in json.loads(last.removeprefix("data: "))

@@ -36,7 +36,7 @@ def url(model_folder: Path) -> Iterator[str]:
             assert line.startswith("serving demo on http://127.0.0.1:")
             yield line.split()[3]
             process.send_signal(signal.SIGTERM)
-            assert process.communicate(timeout=10)[1] == ""
+            assert process.communicate(timeout=60)[1] == ""
             assert process.returncode == 0
         finally:
             process.kill()
@@ -44,7 +44,7 @@ def url(model_folder: Path) -> Iterator[str]:
 
 @pytest.fixture
 def client(url: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=url, timeout=30) as client:
+    with httpx.Client(base_url=url, timeout=60) as client:
         yield client
 
 
@@ -83,3 +83,19 @@ def test_a_taken_port_is_said_before_the_weights_are_read(url, model_folder):
     error, hint = err.splitlines()
     assert error.startswith("error: cannot listen on 127.0.0.1 port ")
     assert "--port 0" in hint
+
+
+def test_a_port_that_others_reach_is_said_to_be_open(model_folder, tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text("a-key\n")
+    for host, options, is_said in (
+        ("0.0.0.0", (), True),
+        ("0.0.0.0", ("--api-key-file", keys), False),
+    ):
+        with start(model_folder, "--host", host, "--port", "0", *options) as process:
+            url = process.stderr.readline().split()[3].replace(host, "127.0.0.1")
+            refused = httpx.get(f"{url}/v1/models").status_code
+            process.send_signal(signal.SIGTERM)
+            rest = process.stderr.read()
+        assert ("--api-key-file" in rest) == is_said
+        assert refused == (200 if is_said else 401)

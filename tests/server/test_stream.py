@@ -6,6 +6,7 @@ import json
 
 import httpx
 import pytest
+import sse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted_engine import BOS, ByteTokenizer, write
@@ -15,38 +16,10 @@ URL = "/v1/completions"
 
 
 def events(client: httpx.Client, **body: object) -> list[dict | str]:
-    with client.stream("POST", URL, json=body | {"stream": True}) as answer:
-        assert answer.status_code == 200
-        assert answer.headers["content-type"].startswith("text/event-stream")
-        # By str.splitlines, the rule that a raw U+2028 inside an event would break.
-        lines = "".join(answer.iter_text()).splitlines()
-    assert lines[1::2] == [""] * (len(lines) // 2)
-    data = [line.removeprefix("data: ") for line in lines[::2]]
-    return [item if item == "[DONE]" else json.loads(item) for item in data]
+    return sse.events(client, URL, **body)
 
 
-def joined(chunks: list[dict], num_choices: int) -> list[dict]:
-    """The choices of a whole answer from the chunks of a stream, by plain concatenation."""
-    whole: list[dict] = [
-        {"index": i, "text": "", "logprobs": None, "finish_reason": None}
-        for i in range(num_choices)
-    ]
-    for chunk in chunks:
-        for new in chunk["choices"]:
-            choice = whole[new["index"]]
-            assert choice["finish_reason"] is None
-            choice["text"] += new["text"]
-            choice["finish_reason"] = new["finish_reason"]
-            if new["logprobs"] is not None:
-                lists = choice["logprobs"] or {key: [] for key in new["logprobs"]}
-                choice["logprobs"] = {k: v + new["logprobs"][k] for k, v in lists.items()}
-                assert all(offset <= len(choice["text"]) for offset in lists["text_offset"])
-    return whole
-
-
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     tokens=st.lists(st.sampled_from([*TOKENIZER.encode("ab é\n\u2028日😀"), 0, 3]), max_size=30),
     sizes=st.lists(st.integers(1, 4), min_size=1, max_size=5),
@@ -73,7 +46,7 @@ def test_streamed_equals_whole(
     assert last["choices"] == []
     assert last["usage"] == whole["usage"]
     assert all(chunk["usage"] is None for chunk in chunks)
-    assert joined(chunks, len(prompts) * n) == whole["choices"]
+    assert sse.joined(chunks, len(prompts) * n) == whole["choices"]
     assert len({(c["id"], c["created"], c["model"], c["object"]) for c in [*chunks, last]}) == 1
     for choice in whole["choices"]:
         text, lists = choice["text"], choice["logprobs"]

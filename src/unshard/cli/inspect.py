@@ -14,7 +14,7 @@ from unshard.cli.display import progress
 from unshard.cli.findings import health_json, health_lines
 from unshard.cli.printable import printable
 from unshard.cli.quantities import format_bytes
-from unshard.cli.tensor_tree import build_tree, tree_json, tree_lines
+from unshard.cli.tensor_tree import build_tree, tree_lines
 from unshard.errors import IntegrityError, UsageError
 from unshard.execute.workers import DEFAULT_WORKERS
 from unshard.health.findings import HealthReport
@@ -170,7 +170,6 @@ def describe(checkpoint: Checkpoint, report: HealthReport | None = None) -> dict
             {"name": tensor.name, "dtype": tensor.dtype.name, "shape": list(tensor.shape)}
             for tensor in checkpoint.index.values()
         ],
-        "tree": tree_json(build_tree(checkpoint.index.values())),
         **health,
     }
 

@@ -23,11 +23,6 @@ from unshard.plan.reshard_mp import MpOptions, plan_reshard_mp
 
 SETTINGS = {"token_normalize_func": dashes}
 
-bug_for_bug_option = truth_option(
-    "--bug-for-bug",
-    default=False,
-    help_text="Write what the original writes even where it is wrong (docs/metaseq-commands.md).",
-)
 torch_version_option = click.option(
     "--torch-version",
     "release",
@@ -90,7 +85,6 @@ def command() -> None:
     default=False,
     help_text="Leave out the data loader's state where it takes metaseq's classes to load it.",
 )
-@bug_for_bug_option
 @torch_version_option
 def reshard_fsdp(
     pattern: str,
@@ -100,7 +94,6 @@ def reshard_fsdp(
     skip_optimizer_state: bool,
     output_dtype: str,
     drop_metaseq_req: bool,
-    bug_for_bug: bool,
     release: str,
 ) -> None:
     """Merge the FSDP shards of one part, and perhaps cut them anew."""
@@ -110,7 +103,6 @@ def reshard_fsdp(
         skip_optimizer_state=skip_optimizer_state,
         output_dtype=BY_NAME.get(output_dtype),
         drop_metaseq_req=drop_metaseq_req,
-        bug_for_bug=bug_for_bug,
         release=RELEASES[release],
     )
     folder, names = output_names(output, num_output_shards)
@@ -145,13 +137,10 @@ def reshard_fsdp(
     show_default=True,
     help="How far the parts' copies of a replicated tensor may differ; more is an error.",
 )
-@bug_for_bug_option
 @torch_version_option
-def reshard_mp(
-    pattern: str, output: str, num_output_parts: int, eps: float, bug_for_bug: bool, release: str
-) -> None:
+def reshard_mp(pattern: str, output: str, num_output_parts: int, eps: float, release: str) -> None:
     """Merge tensor-parallel parts, and perhaps split them anew."""
-    options = MpOptions(num_output_parts, bug_for_bug, RELEASES[release])
+    options = MpOptions(num_output_parts, RELEASES[release])
     folder, names = output_names(output, num_output_parts)
     plan = plan_reshard_mp(pattern, _open(pattern, "model_part-"), names, options)
     _write(accept_close_replicas(plan, eps), folder)
@@ -183,8 +172,6 @@ def _open(pattern: str, rank: Rank) -> list[TorchFile]:
 
 
 def _write(plan: CopyPlan, folder: Path) -> None:
-    for omission in plan.omissions:
-        click.echo(f"note: leaves out {omission.name}: {omission.reason}", err=True)
     with progress() as reporter:
         paths: Sequence[Path] = run_plan(plan, folder, claim=False, progress=reporter)
     for written in paths:

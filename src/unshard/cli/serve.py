@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from unshard.cli.compute_options import device_option, dtype_option
 from unshard.cli.deferred import deferred
+from unshard.cli.manners_options import chosen_manners, manners_options
 from unshard.cli.rank_option import tp_option
 from unshard.errors import UsageError
 
 serve = deferred("unshard.cli.serving", "serve")
+serve_with_vllm = deferred("unshard.cli.vllm_serving", "serve_with_vllm")
 
 DEFAULT_PORT = 6010
 """The port of the original API."""
@@ -18,9 +22,18 @@ DEFAULT_MAX_BATCH = 8
 
 @click.command(
     help="Serve SRC, in any layout, as OpenAI's completions API. Ctrl-C or SIGTERM ends it: "
-    "running requests get a few seconds, then an answer that says why they were ended."
+    "running requests get --drain-seconds, then an answer that says why they were ended.",
+    context_settings={"ignore_unknown_options": True},
 )
 @click.argument("source", metavar="SRC")
+@click.argument("flags", nargs=-1, type=click.UNPROCESSED, metavar="[VLLM FLAGS]")
+@click.option(
+    "--engine",
+    type=click.Choice(["unshard", "vllm"]),
+    default="unshard",
+    show_default=True,
+    help="vllm becomes vLLM's server, which reads SRC as it is; its own flags follow SRC.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option(
     "--port",
@@ -40,18 +53,35 @@ DEFAULT_MAX_BATCH = 8
     help="Sequences to run at once; others wait.",
 )
 @click.option("--model-name", help="The name clients ask for.  [default: the folder's name]")
+@click.option(
+    "--chat-template",
+    metavar="FILE|TEXT",
+    help="Jinja that makes a text of messages, for /v1/chat/completions.",
+)
+@manners_options
+@click.pass_context
 def command(
+    ctx: click.Context,
+    /,
     source: str,
+    flags: tuple[str, ...],
+    engine: str,
     host: str,
     port: int,
     dtype: str,
     device: str,
     max_batch: int,
     model_name: str | None,
+    chat_template: str | None,
     tp: int | None,
+    **manners: Any,
 ) -> None:
     if not host:
         raise UsageError("--host is empty", hint="127.0.0.1 is this machine alone")
+    if engine == "vllm" and not source.startswith("-"):
+        serve_with_vllm(source, _given(ctx) | {"host": host, "port": port, "dtype": dtype}, flags)
+        return
+    _refuse_unknown(ctx, source, *flags)
     serve(
         source,
         host=host,
@@ -60,5 +90,28 @@ def command(
         device=device,
         max_batch=max_batch,
         model_name=model_name,
+        chat_template=chat_template,
         tp=tp,
+        manners=chosen_manners(**manners),
     )
+
+
+def _given(ctx: click.Context) -> dict[str, object]:
+    """The options that the command line names."""
+    return {
+        name: value
+        for name, value in ctx.params.items()
+        if name not in {"source", "flags", "engine"}
+        and ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    }
+
+
+def _refuse_unknown(ctx: click.Context, *arguments: str) -> None:
+    """As click does it where no option may be another program's."""
+    options = [option for parameter in ctx.command.params for option in parameter.opts]
+    for argument in arguments:
+        if argument.startswith("-"):
+            name = argument.split("=")[0]
+            raise click.NoSuchOption(name, possibilities=options, ctx=ctx)
+    if arguments[1:]:
+        raise click.UsageError(f"Got unexpected extra argument ({arguments[1]})", ctx)

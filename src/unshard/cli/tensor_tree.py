@@ -94,23 +94,3 @@ def _tensor_lines(module: Module, prefix: str) -> Iterator[str]:
 def format_shape(shape: Shape) -> str:
     """`256 x 1024`."""
     return " x ".join(map(str, shape))
-
-
-def tree_json(module: Module) -> dict[str, Any]:
-    """The same tree for programs."""
-    return {
-        "modules": [
-            {
-                "name": fold.name,
-                "repeats": fold.repeats,
-                "num_tensors": fold.module.num_tensors,
-                "num_elements": fold.module.num_elements,
-                **tree_json(fold.module),
-            }
-            for fold in folds(module)
-        ],
-        "tensors": [
-            {"name": name, "dtype": tensor.dtype.name, "shape": list(tensor.shape)}
-            for name, tensor in module.tensors.items()
-        ],
-    }

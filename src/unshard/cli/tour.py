@@ -20,7 +20,7 @@ import click
 import openai
 
 from unshard.cli.source_url import URL_VARIABLE
-from unshard.errors import UnshardError
+from unshard.errors import UnshardError, WorkerLostError
 from unshard.manifest import PARTIAL_SUFFIX
 from unshard.testing.object_store import FakeObjectStore, Fault
 
@@ -39,6 +39,7 @@ def tour(folder: Path | None, *, once: bool) -> None:
 
     Raises:
         UnshardError: a command failed.
+        WorkerLostError: the server ended while it should have stayed.
     """
     # All as Ctrl-C: the server and the temporary folder go, too. SIGINT itself is ignored
     # where a script started us in the background, and the children would inherit that.
@@ -63,11 +64,11 @@ def tour(folder: Path | None, *, once: bool) -> None:
         shell.run("fingerprint", "raw")
         shell.run("fingerprint", "safetensors")
         _title("Serve it straight from the raw files, and ask")
-        with shell.server("raw") as address:
+        with shell.server("raw") as (server, address):
             _complete(address)
             click.echo(f"\nThe whole way took {time.monotonic() - started:.0f} s.")
             if not once:
-                _stay(address)
+                _stay(server, address)
 
 
 def _title(text: str) -> None:
@@ -90,7 +91,7 @@ class _Shell:
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         click.echo(click.style(f"$ unshard {shlex.join(arguments)}", fg="cyan"))
         return subprocess.Popen(  # noqa: S603  (our own program and arguments)
-            [sys.executable, "-m", "unshard", *arguments],
+            [sys.executable, "-m", "unshard.cli.child", str(os.getpid()), *arguments],
             cwd=self._folder,
             env=os.environ | environment,
             stderr=subprocess.PIPE,
@@ -126,12 +127,14 @@ class _Shell:
         self.run(*command, **link)
 
     @contextlib.contextmanager
-    def server(self, source: str) -> Iterator[str]:
-        """`unshard serve` as a process of its own; the address it says it serves on."""
+    def server(self, source: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+        """`unshard serve` as a process of its own, and the address it says it serves on."""
         port = PREFERRED_PORT if _is_free(PREFERRED_PORT) else 0
         process = self.start("serve", source, "--model-name", "demo", "--port", str(port))
         try:
-            yield _announced_address(process)
+            yield process, _announced_address(process)
+        except openai.APIConnectionError as error:
+            raise _lost(process) from error
         finally:
             process.terminate()
             process.communicate(timeout=WAIT_S)
@@ -151,6 +154,10 @@ def _announced_address(process: subprocess.Popen[str]) -> str:
     raise UnshardError("`unshard serve` ended before it was ready")
 
 
+def _lost(server: subprocess.Popen[str]) -> WorkerLostError:
+    return WorkerLostError(f"the server ended with {server.wait(WAIT_S)}")
+
+
 def _complete(address: str) -> None:
     click.echo(f"\n>>> client = openai.OpenAI(base_url='{address}/v1', api_key='none')")
     click.echo(
@@ -167,10 +174,12 @@ def _complete(address: str) -> None:
     click.echo(f"\n[finish_reason {choice.finish_reason}, {tokens}]")
 
 
-def _stay(address: str) -> None:
+def _stay(server: subprocess.Popen[str], address: str) -> None:
     click.echo(f"The API stays up on {address} until Ctrl-C. Try:\n")
     body = '{"prompt": "ROMEO.\\n", "max_tokens": 40, "temperature": 0.7}'
     click.echo(f"  curl {address}/v1/completions -H 'Content-Type: application/json' -d '{body}'\n")
     with contextlib.suppress(KeyboardInterrupt):
-        signal.pause()
+        for line in server.stderr or ():
+            click.echo(line, nl=False, err=True)
+        raise _lost(server)
     click.echo("stopping")

@@ -154,7 +154,7 @@ class Assembly:
             if self._shares.missing_bytes and not self._shares.largest_bytes:
                 self._changed.wait(seconds)
 
-    def put(self, share: Share, chunk: bytes) -> int:
+    def put(self, share: Share, chunk: bytes | memoryview) -> int:
         """Write the next bytes of `share`; how many were: fewer than there are where it ends
         sooner by now, or is given up."""
         with self._changed:

@@ -149,9 +149,9 @@ class FileDownload:
             self.partial_path.unlink()
         mismatch = f"arrived with {digest}, the manifest says {self._digest}"
         if self._was_wrong:
-            self._note("the second copy is wrong too; nothing of it is kept")
             raise DigestError(
-                f"{self.name}: {mismatch}", hint="is this the manifest of these weights?"
+                f"{self.name}: {mismatch}; the second wrong copy, nothing of it is kept",
+                hint="is this the manifest of these weights?",
             )
         self._note(f"{mismatch}; fetching it again")
         self._was_wrong, self.has_arrived = not self._has_adopted, False

@@ -139,8 +139,8 @@ class Meter:
         if wanted_bytes > free_bytes and not self._warned:
             self._warned = True
             self.note(
-                f"{self._directory}: about {wanted_bytes / 2**30:.1f} GiB still to come, "
-                f"but only {free_bytes / 2**30:.1f} GiB are free"
+                f"{self._directory}: about {_shown(wanted_bytes)} still to come, "
+                f"but only {_shown(free_bytes)} are free"
             )
 
 
@@ -179,6 +179,10 @@ class _Forecast:
 
 def _ignore(_num_bytes: int) -> None:
     pass
+
+
+def _shown(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 10**9 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def _duration(seconds: float) -> str:

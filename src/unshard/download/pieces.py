@@ -110,4 +110,4 @@ def _piece(name: str, start: int, length: int, response: Response) -> Piece:
     num_bytes, found = check_headers(name, response), content_range(response)
     if found is None or found[0] != start or num_bytes != min(length, found[2] - start):
         raise InterruptedTransferError(f"{name}: the server answered another range")
-    return Piece(b"".join(response.chunks), found[2])
+    return Piece(response.body(), found[2])

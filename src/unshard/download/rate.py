@@ -6,9 +6,9 @@ import threading
 import time
 from collections.abc import Callable
 
+from unshard.download.body import BUFFER_BYTES
+
 LONGEST_SILENCE_S = 10
-READ_BYTES = 2**20
-"""What a connection brings at once, at most."""
 
 
 class RateLimit:
@@ -28,7 +28,7 @@ class RateLimit:
     def connections(self) -> int:
         """So many at most: then none is silent for so long between two reads that the server
         takes it for dead."""
-        return max(1, LONGEST_SILENCE_S * self._max_rate // READ_BYTES)
+        return max(1, LONGEST_SILENCE_S * self._max_rate // BUFFER_BYTES)
 
     def wait_s(self, num_bytes: int) -> float:
         """Seconds to wait after `num_bytes` came, before any more are read."""

@@ -27,13 +27,17 @@ class UnreachableError(TransferError):
 class Response:
     """An answer whose body has not been read: `chunks` yields it as it arrives.
 
-    Header names compare without case. `chunks` raises `InterruptedTransferError` when the
-    body ends before its Content-Length.
+    Header names compare without case. A chunk is good until the next one is asked for. `chunks`
+    raises `InterruptedTransferError` when the body ends before its Content-Length.
     """
 
     status: int
     headers: Mapping[str, str]
-    chunks: Iterator[bytes]
+    chunks: Iterator[bytes | memoryview]
+
+    def body(self) -> bytes:
+        """All chunks in one."""
+        return b"".join(map(bytes, self.chunks))
 
     @property
     def content_length(self) -> int | None:

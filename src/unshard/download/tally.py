@@ -40,7 +40,8 @@ class Tally:
         self.num_open -= 1
         self._failures.append(error)
         self._in_a_row += 1
-        self._meter.note(error.message)
+        if self.num_open or len(self._failures) > 1:  # else it is the error that ends it all
+            self._meter.note(error.message)
         if self._in_a_row >= MAX_FAILURES_IN_A_ROW:
             self.raise_failures()
 

@@ -258,7 +258,7 @@ class Transfer:
             and strong_etag(response) == request.begun.etag
         )
 
-    def _keep(self, share: Share, chunks: Iterator[bytes]) -> None:
+    def _keep(self, share: Share, chunks: Iterator[bytes | memoryview]) -> None:
         self._is_confirmed = True  # the server has this object still: others may help
         with self._session.meter.connection(self._name) as connection:
             try:
@@ -276,7 +276,7 @@ class Transfer:
                 self._session.budget.earn(connection.num_bytes)
 
 
-def _read_head(chunks: Iterator[bytes]) -> bytes:
+def _read_head(chunks: Iterator[bytes | memoryview]) -> bytes:
     """At least `HEAD_BYTES` from the front of `chunks`, or all there are."""
     head = b""
     while len(head) < HEAD_BYTES and (chunk := next(chunks, b"")):

@@ -10,6 +10,7 @@ import contextlib
 import socket
 import ssl
 import threading
+import time
 import urllib.request
 import weakref
 from collections.abc import Iterator, Mapping
@@ -21,19 +22,18 @@ from urllib.parse import unquote, urlsplit
 import urllib3
 from urllib3 import exceptions as http_errors
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.util.ssl_ import create_urllib3_context
 
-from unshard.download.gathering import gathered
+from unshard.download.body import BUFFER_BYTES, BufferedResponse, GatheredResponse
 from unshard.download.response import InterruptedTransferError, Response
 from unshard.download.url import PresignedTemplate
 from unshard.errors import TransferError
 
-CHUNK_BYTES = 2**20
-"""At most so many bytes per read; a read returns what has arrived, so a cut loses nothing."""
-RECORD_BYTES = 2**14
-"""The same over TLS, which gives no more than a record: a read takes memory for all it may get."""
 SMALL_REST_BYTES = 4096
 """An error document that nobody wants is read away: that is less than a handshake."""
 CONNECT_TIMEOUT_S = 15.0
+LEAST_RATE = 100
+"""Bytes per second: who brings less for the time of a stall has stalled."""
 
 
 class Transport:
@@ -44,6 +44,7 @@ class Transport:
 
     def __init__(self, *, max_connections: int, stall_timeout_s: float) -> None:
         self._wire = _Wire()
+        self._stall_timeout_s = stall_timeout_s
         self._settings = {
             "timeout": urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=stall_timeout_s),
             "maxsize": max_connections,
@@ -67,9 +68,7 @@ class Transport:
         with self._wire.asking(template.query):
             raw = host.ask(template.path_of(name), headers)
         try:
-            is_tls = host.pool.scheme == "https"
-            chunks = host.chunks(raw, RECORD_BYTES if is_tls else CHUNK_BYTES)
-            yield Response(raw.status, raw.headers, gathered(chunks) if is_tls else chunks)
+            yield Response(raw.status, raw.headers, host.chunks(raw))
         finally:
             if _is_soon_read(raw):
                 raw.drain_conn()  # of an empty body too, whose end nobody noticed else
@@ -99,7 +98,9 @@ class Transport:
                 pool, prefix = _connect(origin, **self._settings)
                 pool.conn_kw["wire"] = self._wire
                 pool.ConnectionCls = _CONNECTIONS[pool.scheme]
-                self._hosts[origin] = _Host(urlsplit(origin).netloc, pool, prefix)
+                self._hosts[origin] = _Host(
+                    urlsplit(origin).netloc, pool, prefix, self._stall_timeout_s
+                )
             return self._hosts[origin]
 
 
@@ -110,6 +111,7 @@ class _Host:
     name: str
     pool: urllib3.HTTPConnectionPool
     prefix: str
+    stall_timeout_s: float
 
     def ask(self, path: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
         try:
@@ -133,11 +135,11 @@ class _Host:
             )
         raise InterruptedTransferError(f"{self.name}: {problem}")
 
-    def chunks(self, raw: urllib3.BaseHTTPResponse, at_most: int) -> Iterator[bytes]:
+    def chunks(self, raw: urllib3.BaseHTTPResponse) -> Iterator[bytes | memoryview]:
         expected, received = raw.length_remaining, 0
         problem = "the connection was cut"
         try:
-            while chunk := raw.read1(at_most, decode_content=False):
+            for chunk in self._patiently(raw):
                 received += len(chunk)
                 yield chunk
             if expected is None or received == expected:
@@ -148,6 +150,21 @@ class _Host:
         raise InterruptedTransferError(
             f"{self.name}: {problem} after {received}{of_all} bytes of the answer"
         )
+
+    def _patiently(self, raw: urllib3.BaseHTTPResponse) -> Iterator[bytes | memoryview]:
+        waited_s, num_bytes = 0.0, 0
+        while True:
+            began = time.monotonic()
+            chunk = raw.read1(BUFFER_BYTES, decode_content=False)
+            waited_s += time.monotonic() - began
+            if not chunk:
+                return
+            yield chunk
+            num_bytes += len(chunk)
+            if num_bytes >= LEAST_RATE * self.stall_timeout_s:
+                waited_s, num_bytes = 0.0, 0
+            elif waited_s >= self.stall_timeout_s:
+                raise TimeoutError
 
 
 @dataclass(slots=True, repr=False)
@@ -199,6 +216,8 @@ def _shut_down(sock: socket.socket) -> None:
 
 
 class _SignedHTTPConnection(HTTPConnection):
+    response_class = BufferedResponse
+
     def __init__(self, *args: Any, wire: _Wire, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._wire = wire
@@ -216,6 +235,8 @@ class _SignedHTTPConnection(HTTPConnection):
 class _SignedHTTPSConnection(_SignedHTTPConnection, HTTPSConnection):
     """The same over TLS: the base before this one in line is HTTPSConnection."""
 
+    response_class = GatheredResponse
+
 
 _CONNECTIONS = {"http": _SignedHTTPConnection, "https": _SignedHTTPSConnection}
 
@@ -224,6 +245,8 @@ def _connect(origin: str, **settings: Any) -> tuple[urllib3.HTTPConnectionPool, 
     """The pool for `origin` and what goes before each path: nothing, or the origin itself
     for a plain-HTTP proxy. Proxies come from the usual variables (`https_proxy`, …)."""
     parts = urlsplit(origin)
+    if parts.scheme == "https":
+        settings["ssl_context"] = _tls_context()
     proxy = urllib.request.getproxies().get(parts.scheme)
     if not proxy or urllib.request.proxy_bypass(parts.netloc):
         return urllib3.PoolManager(**settings).connection_from_url(origin), ""
@@ -237,6 +260,13 @@ def _connect(origin: str, **settings: Any) -> tuple[urllib3.HTTPConnectionPool, 
             hint="it must be http://HOST:PORT or https://HOST:PORT",
         )
     return manager.connection_from_url(origin), origin if parts.scheme == "http" else ""
+
+
+def _tls_context() -> ssl.SSLContext:
+    """One for all connections: to read the system's certificates takes a connection 25 ms."""
+    context = create_urllib3_context()
+    context.load_default_certs()
+    return context
 
 
 def _proxy_manager(proxy: str, **settings: Any) -> urllib3.ProxyManager:
@@ -259,6 +289,8 @@ def _in_words(error: http_errors.HTTPError | OSError) -> str:
             return "no connection in time"
         case http_errors.TimeoutError():
             return "the server went silent"
+        case TimeoutError():
+            return "the server sends next to nothing"
         case http_errors.SSLError():
             return "TLS failed"
         case http_errors.ProxyError():

@@ -28,7 +28,22 @@ class CacheUse:
     num_started_tokens: int
     """Tokens of the sequences that were started, each time they were."""
     num_shared_tokens: int
-    """Of these, the tokens whose keys and values were there already."""
+    """Of these, the tokens whose keys and values were there already, in whole blocks: hits."""
+
+    @property
+    def num_missed_tokens(self) -> int:
+        """Tokens of started sequences that had to be computed."""
+        return self.num_started_tokens - self.num_shared_tokens
+
+    @property
+    def num_shared_blocks(self) -> int:
+        """Hits, counted in blocks."""
+        return self.num_shared_tokens // BLOCK_TOKENS
+
+    @property
+    def num_free(self) -> int:
+        """Blocks that nobody holds; they may still be found by what they hold."""
+        return self.num_blocks - self.num_held
 
     @property
     def hit_rate(self) -> float:

@@ -17,6 +17,7 @@ from unshard.engine.sampler import sample
 from unshard.engine.scheduler import Scheduler
 from unshard.engine.scoring import score_tokens
 from unshard.engine.sequence import Sequence
+from unshard.engine.statistics import EngineStatistics
 from unshard.engine.step import Chunk, in_row_order
 from unshard.engine.tokenizer import Tokenizer
 from unshard.engine.validation import validate_request
@@ -45,6 +46,7 @@ class Engine:
         self._arrivals = count()
         self._sequences: dict[str, Sequence] = {}
         self._in_step: list[Chunk] = []
+        self._num_steps = self._num_step_tokens = 0
         self._sentence_ends = frozenset(i for mark in ".?!" for i in tokenizer.encode(mark))
 
     @property
@@ -63,6 +65,18 @@ class Engine:
     def num_preempted(self) -> int:
         """How often a sequence had to give its blocks back and start again."""
         return self._scheduler.num_preempted
+
+    def statistics(self) -> EngineStatistics:
+        """As it is now: some microseconds, so it may be asked for at every step."""
+        return EngineStatistics(
+            cache=self.cache_use,
+            num_running=len(self._scheduler.running),
+            num_waiting=len(self._scheduler.waiting),
+            batch_size=len(self._in_step) if self.has_work else 0,
+            num_steps=self._num_steps,
+            num_step_tokens=self._num_step_tokens,
+            num_preempted=self.num_preempted,
+        )
 
     def validate(self, request: GenerationRequest) -> None:
         """Whether `request` can ever run, whatever else does; callable from any thread.
@@ -105,6 +119,8 @@ class Engine:
             hidden = self._runner.run(self._in_step)
             self._score_prompts(hidden)
             tokens = self._next_tokens(hidden)
+        self._num_steps += 1
+        self._num_step_tokens += len(hidden)
         for chunk in self._in_step:
             self._scheduler.computed(chunk)
         outputs = [

@@ -6,14 +6,14 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unshard.architectures.opt import OPTConfig
-from unshard.engine.block_pool import CacheUse
 from unshard.engine.engine import Engine
 from unshard.engine.request import GenerationOutput, GenerationRequest
+from unshard.engine.statistics import EngineStatistics
 from unshard.engine.tokenizer import Tokenizer
-from unshard.errors import RequestError, UnshardError
+from unshard.errors import EngineLostError, RequestError, UnshardError
 
 OutputCallback = Callable[[GenerationOutput], None]
 """Called in the engine's thread: be quick and never block."""
@@ -32,10 +32,13 @@ class EngineThread:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._changed = threading.Condition()
-        # All three guarded by `_changed`; the engine itself is touched by the thread alone.
+        # All of these are guarded by `_changed`; the engine itself is touched by the thread alone.
         self._inbox: deque[GenerationRequest | _Cancel] = deque()
         self._callbacks: dict[str, OutputCallback | None] = {}
         self._closing = False
+        self._lost: EngineLostError | None = None
+        self._on_loss: Callable[[], None] | None = None
+        self._statistics = engine.statistics()
         self._thread = threading.Thread(target=self._run, name="unshard-engine", daemon=True)
         self._thread.start()
 
@@ -44,13 +47,28 @@ class EngineThread:
         return self._engine.config
 
     @property
+    def max_positions(self) -> int:
+        return self.config.max_positions
+
+    @property
+    def vocab_size(self) -> int:
+        return self.config.vocab_size
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it still takes requests."""
+        return self._thread.is_alive() and not self._closing
+
+    @property
     def tokenizer(self) -> Tokenizer:
         return self._engine.tokenizer
 
-    @property
-    def cache_use(self) -> CacheUse:
-        """As of the last step."""
-        return self._engine.cache_use
+    def statistics(self) -> EngineStatistics:
+        """As of the last step; requests that came since then wait. From any thread, at once."""
+        with self._changed:
+            arrived = sum(isinstance(message, GenerationRequest) for message in self._inbox)
+            known = self._statistics
+        return replace(known, num_waiting=known.num_waiting + arrived)
 
     def submit(self, request: GenerationRequest, on_output: OutputCallback) -> None:
         """Queue `request` and return at once. Every output of it goes to `on_output` in order,
@@ -64,7 +82,7 @@ class EngineThread:
         self._engine.validate(request)
         with self._changed:
             if self._closing:
-                raise UnshardError("the engine is closed")
+                raise self._lost or UnshardError("the engine is closed")
             if request.request_id in self._callbacks:
                 raise RequestError(
                     f"request id {request.request_id!r} is in use", param="request_id"
@@ -91,11 +109,44 @@ class EngineThread:
             self._changed.notify()
         self._thread.join()
 
+    def on_loss(self, call: Callable[[], None]) -> None:
+        """Call `call` once if the thread dies before `close`, at once where it is dead already."""
+        with self._changed:
+            self._on_loss = call
+            is_lost = self._lost is not None
+        if is_lost:
+            call()
+
+    def check(self) -> None:
+        """
+        Raises:
+            EngineLostError: the thread died.
+        """
+        if self._lost is not None:
+            raise self._lost
+
     def _run(self) -> None:
-        while self._take_messages():
-            for output in self._step():
-                self._deliver(output)
-        error = UnshardError("the engine was closed before the request was finished")
+        try:
+            while self._take_messages():
+                for output in self._step():
+                    self._deliver(output)
+        # Whatever it was, clients wait for an answer and the process for a reason to end.
+        except BaseException as error:  # noqa: BLE001
+            _LOG.error("the engine's thread died", exc_info=error)
+            self._lose(error)
+        else:
+            self._fail_all(UnshardError("the engine was closed before the request was finished"))
+
+    def _lose(self, error: BaseException) -> None:
+        lost = EngineLostError(f"the engine died: {type(error).__name__}: {error}".split("\n")[0])
+        with self._changed:
+            self._closing, self._lost = True, lost
+            call = self._on_loss
+        self._fail_all(lost)
+        if call is not None:
+            call()
+
+    def _fail_all(self, error: UnshardError) -> None:
         with self._changed:
             unfinished = list(self._callbacks)
         for request_id in unfinished:
@@ -104,6 +155,7 @@ class EngineThread:
     def _take_messages(self) -> bool:
         """Wait for work, pass arrivals and cancellations on in order; False when closing."""
         with self._changed:
+            self._statistics = self._engine.statistics()
             self._changed.wait_for(lambda: self._closing or self._inbox or self._engine.has_work)
             while self._inbox:
                 message = self._inbox.popleft()
@@ -112,6 +164,7 @@ class EngineThread:
                 else:
                     self._engine.cancel(message.request_id)
                     del self._callbacks[message.request_id]
+            self._statistics = self._engine.statistics()
             return not self._closing
 
     def _step(self) -> list[GenerationOutput]:

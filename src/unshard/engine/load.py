@@ -19,6 +19,7 @@ from unshard.execute.model_sink import fill_tensors
 from unshard.index.checkpoint import Checkpoint
 from unshard.kernels.attention import paged_attention, suits
 from unshard.kernels.library import kernels
+from unshard.library.hugging_face_folder import check_tokenizer
 from unshard.models.opt import OPTModel
 from unshard.parallel.fill import fill_slices
 from unshard.parallel.group import ALONE, Group
@@ -116,7 +117,7 @@ def load_runner(
     _fill(model, checkpoint, progress or Silent())
     model.finalize()
     group.meet()
-    return _runner(model, cache_sequences)
+    return _runner(model, cache_sequences, is_int8=dtype is INT8)
 
 
 def _fill(model: OPTModel, checkpoint: Checkpoint, progress: Progress) -> None:
@@ -137,8 +138,9 @@ def _fill(model: OPTModel, checkpoint: Checkpoint, progress: Progress) -> None:
     fill_slices(checkpoint.index, placements, slices, group.rank, group.size, progress)
 
 
-def _runner(model: OPTModel, cache_sequences: int) -> Runner:
-    """With the native kernels where they are compiled. Theirs is a cache of the model's dtype."""
+def _runner(model: OPTModel, cache_sequences: int, *, is_int8: bool) -> Runner:
+    """With the native kernels where they are compiled. Theirs is a cache of the model's dtype, or
+    for 8-bit weights of bf16: in fp32 it would soon be more to read than the weights."""
     dtype, device, size = model.dtype, model.device, model.group.size
     config = replace(
         model.config,
@@ -146,7 +148,8 @@ def _runner(model: OPTModel, cache_sequences: int) -> Runner:
         num_heads=model.config.num_heads // size,
     )
     is_native = kernels() is not None and suits(config.head_dim, device)
-    cache_dtype = dtype if is_native else default_cache_dtype(dtype, device)
+    native_dtype = torch.bfloat16 if is_int8 else dtype
+    cache_dtype = native_dtype if is_native else default_cache_dtype(dtype, device)
     # Ranks on CPUs share the memory that each of them finds free.
     counted = model.config if device.type == "cpu" else config
     num_blocks = num_blocks_for_batch(counted, cache_sequences, cache_dtype, device)
@@ -156,12 +159,8 @@ def _runner(model: OPTModel, cache_sequences: int) -> Runner:
 
 
 def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
-    vocab, merges = (checkpoint.companions.get(companion) for companion in ("vocab", "merges"))
-    if vocab is None or merges is None:
-        raise UsageError(
-            f"{checkpoint.folder}: has no tokenizer",
-            hint="put gpt2-vocab.json and gpt2-merges.txt beside the weights",
-        )
+    check_tokenizer(checkpoint)
+    vocab, merges = checkpoint.companions["vocab"], checkpoint.companions["merges"]
     return Tokenizer.from_files(Path(vocab.path), Path(merges.path))
 
 

@@ -1,4 +1,4 @@
-"""A planned tensor as a stream of bytes, in order, through bounded memory.
+"""A logical tensor as a stream of bytes, in order, through bounded memory.
 
 Every sink reads this one stream: a file writer, a digest, a comparison, a live model. A tensor
 of any shape is treated as a matrix: its first dimension, and all others together.
@@ -17,8 +17,6 @@ import numpy.typing as npt
 from unshard.errors import CheckpointError
 from unshard.execute.reader import Reader
 from unshard.execute.workers import BLOCK_BYTES
-from unshard.plan.boxes import Box
-from unshard.plan.lower import CopyItem, PlannedTensor
 from unshard.tensors import LogicalTensor, Shape, TensorRef
 
 Elements = npt.NDArray[Any]
@@ -41,7 +39,7 @@ class Buffers:
 
 
 def stream(
-    tensor: PlannedTensor,
+    tensor: LogicalTensor,
     reader: Reader,
     buffers: Buffers,
     block_bytes: int = BLOCK_BYTES,
@@ -62,8 +60,8 @@ def stream(
     """
     num_rows, columns = rows_and_columns(tensor.shape)
     itemsize = tensor.dtype.itemsize_bytes
-    strips = [_strip(item) for item in tensor.items]
-    filler = _Filler(tensor.name, columns, itemsize, reader, buffers, seen)
+    strips = _strips(tensor)
+    filler = _Filler(tensor, columns, reader, buffers, seen)
     wanted = range(num_rows) if rows is None else rows
     step = max(1, block_bytes // max(1, columns * itemsize))
     for start in range(wanted.start, wanted.stop if columns else wanted.start, step):
@@ -82,72 +80,65 @@ def stream(
 
 @dataclass(frozen=True, slots=True)
 class _Strip:
-    """A copy item in matrix form: `rows` x `columns` elements at (`row`, `column`) of the target,
-    from (`source_row`, `source_column`) of a stored matrix of `source_columns`."""
+    """A chunk in matrix form: `rows` x `columns` elements at (`row`, `column`) of the tensor."""
 
     row: int
     column: int
     rows: int
     columns: int
-    source_row: int
-    source_column: int
-    source_columns: int
-    source: TensorRef
-    replicas: tuple[TensorRef, ...]
+    ref: TensorRef
 
 
-def _strip(item: CopyItem) -> _Strip:
-    (row, column), (rows, columns) = _corner_and_sizes(item.target_box)
-    (source_row, source_column), _ = _corner_and_sizes(item.source_box)
-    width = rows_and_columns(item.source.shape)[1]
-    return _Strip(
-        row, column, rows, columns, source_row, source_column, width, item.source, item.replicas
-    )
+def _strips(tensor: LogicalTensor) -> list[_Strip]:
+    covered = sum(chunk.ref.num_elements for chunk in tensor.chunks)
+    if covered != tensor.num_elements:
+        raise CheckpointError(
+            f"{tensor.name}: {covered} of its {tensor.num_elements} elements are stored"
+        )
+    return [
+        _Strip(*_corner(chunk.offsets), *rows_and_columns(chunk.sizes), chunk.ref)
+        for chunk in tensor.chunks
+    ]
 
 
-def _corner_and_sizes(box: Box) -> tuple[tuple[int, int], tuple[int, int]]:
-    """A box of a matrix; beyond two dimensions, one that is whole in all but the first."""
-    match box.offsets, box.sizes:
-        case (), ():
-            return (0, 0), (1, 1)
-        case (row, column), (rows, columns):
-            return (row, column), (rows, columns)
-        case (row, *others), (rows, *sizes) if not any(others):
-            return (row, 0), (rows, math.prod(sizes))
-    raise CheckpointError(f"cannot copy a box at {box.offsets} of more than two dimensions")
+def _corner(offsets: Shape) -> tuple[int, int]:
+    """Where a box begins in the matrix; beyond two dimensions, one cut in the first only."""
+    row, *others = offsets or (0,)
+    if len(others) > 1 and any(others):
+        raise CheckpointError(f"cannot copy a box at {offsets} of more than two dimensions")
+    return row, others[0] if others else 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Filler:
-    """Copies strips of stored tensors into blocks of the target matrix."""
+    """Copies strips of stored tensors into blocks of the tensor's matrix."""
 
-    name: str
+    tensor: LogicalTensor
     columns: int
-    itemsize: int
     reader: Reader
     buffers: Buffers
     seen: RowsSeen | None
 
     def fill(self, block: memoryview, top: int, strip: _Strip, first: int, last: int) -> None:
         """Puts rows `[first, last)` of `strip` into `block`, which begins at row `top`."""
-        source_row = strip.source_row + first - strip.row
-        row_bytes = strip.source_columns * self.itemsize
-        whole_rows = strip.columns == self.columns == strip.source_columns
+        itemsize = self.tensor.dtype.itemsize_bytes
+        row_bytes = strip.columns * itemsize
+        whole_rows = strip.columns == self.columns
         if whole_rows:
             target = block[(first - top) * row_bytes : (last - top) * row_bytes]
         else:
             target = self.buffers.take("gather", (last - first) * row_bytes)
-        self.reader.read_into(strip.source, source_row * row_bytes, target)
+        start = (first - strip.row) * row_bytes
+        self.reader.read_into(strip.ref, start, target)
         if self.seen is not None:
-            self.seen(strip.source, source_row, target)
-        for replica in strip.replicas:
-            self.compare(strip.source, replica, source_row * row_bytes, target)
+            self.seen(strip.ref, first - strip.row, target)
+        for replica in self.tensor.replicas:
+            self.compare(strip.ref, replica, start, target)
         if not whole_rows:
-            left, width = strip.source_column, strip.columns
-            matrix = elements(block, self.columns, self.itemsize)
-            matrix[first - top : last - top, strip.column : strip.column + width] = elements(
-                target, strip.source_columns, self.itemsize
-            )[:, left : left + width]
+            matrix = elements(block, self.columns, itemsize)
+            matrix[first - top : last - top, strip.column : strip.column + strip.columns] = (
+                elements(target, strip.columns, itemsize)
+            )
 
     def compare(
         self, source: TensorRef, replica: TensorRef, start: int, expected: memoryview
@@ -156,7 +147,7 @@ class _Filler:
         self.reader.read_into(replica, start, found)
         if not same_bytes(found, expected):
             raise CheckpointError(
-                f"{self.name}: the copy in {replica.ranges[0].path} differs from the one in "
+                f"{self.tensor.name}: the copy in {replica.ranges[0].path} differs from the one in "
                 f"{source.ranges[0].path}",
                 hint="one of the two files is corrupt: `unshard verify` finds which",
             )

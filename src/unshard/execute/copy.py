@@ -26,7 +26,6 @@ from unshard.execute.slices import Block, SliceChecksums, SliceDigests, Slicer
 from unshard.execute.tasks import CopyTask, Extent, Placement, common_cut
 from unshard.execute.workers import BLOCK_BYTES
 from unshard.plan.copy_plan import CopyPlan
-from unshard.plan.lower import lower_whole
 from unshard.progress import Progress
 from unshard.tensors import TensorRef
 
@@ -109,12 +108,11 @@ class _Copy:
 
     def run(self) -> TaskResult:
         task, tensor = self._task, self._tensor
-        planned = lower_whole(tensor)
         row = task.start
         verify = self._copier.verify
         with Reader(self._observe if verify else None) as reader:
             for raw in stream(
-                planned,
+                tensor,
                 reader,
                 self._buffers,
                 self._copier.block_bytes,

@@ -14,7 +14,6 @@ from unshard.execute.element_values import FLOATS
 from unshard.execute.reader import Reader
 from unshard.execute.value_difference import DifferenceCounter, ValueDifference
 from unshard.execute.workers import BLOCK_BYTES, DEFAULT_WORKERS
-from unshard.plan.lower import lower_whole
 from unshard.progress import Progress, Silent
 from unshard.tensors import LogicalTensor, Shape, TensorIndex
 
@@ -152,7 +151,7 @@ def _blocks(left: LogicalTensor, right: LogicalTensor) -> Iterator[tuple[memoryv
 
 def _stream(tensor: LogicalTensor, reader: Reader) -> Iterator[memoryview]:
     block_bytes = BLOCK_BYTES * tensor.dtype.itemsize_bytes // MAX_ITEMSIZE_BYTES
-    return stream(lower_whole(tensor), reader, Buffers(), block_bytes)
+    return stream(tensor, reader, Buffers(), block_bytes)
 
 
 def layer_differences(

@@ -24,7 +24,6 @@ from unshard.execute.reader import Reader
 from unshard.execute.slices import SliceDigests, Slicer
 from unshard.execute.tasks import task_rows
 from unshard.execute.workers import DEFAULT_WORKERS
-from unshard.plan.lower import lower_whole
 from unshard.progress import Progress, Silent
 from unshard.tensors import Cut, LogicalTensor, Shape, TensorIndex
 
@@ -72,7 +71,7 @@ def _digest_rows(tensor: LogicalTensor, rows: range, progress: Progress) -> dict
     digests = SliceDigests(Slicer(tensor.shape, tensor.cut, buffers))
     row = rows.start
     with Reader() as reader:
-        for raw in stream(lower_whole(tensor), reader, buffers, rows=rows):
+        for raw in stream(tensor, reader, buffers, rows=rows):
             block = elements_of(tensor, raw)
             digests.add(row, 0, block)
             row += len(block)

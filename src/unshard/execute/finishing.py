@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+from unshard.disk import sync_file
 from unshard.execute.checksums import RangeChecksums, crc32
 from unshard.execute.copy import TaskResult
 from unshard.execute.fingerprint import Fingerprint, combine, tensor_digest
@@ -178,7 +179,8 @@ class Finishing:
     ) -> None:
         files = {file for result in results for file in result.task.files}
         for number in files - self._closed:
-            _sync_if_there(partial_path(self._directory, self._plan.files[number].name))
+            with suppress(FileNotFoundError):  # it became whole meanwhile, and was synced then
+                sync_file(partial_path(self._directory, self._plan.files[number].name))
         if self._log is not None and results:
             self._log.append(results)
         if self._reclaimer is not None:
@@ -196,15 +198,3 @@ class Finishing:
     def _raise_failures(self) -> None:
         while self._pending and self._pending[0].done():
             self._pending.pop(0).result()
-
-
-def _sync_if_there(path: Path) -> None:
-    """A file that became whole meanwhile was synced then."""
-    try:
-        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
-        os.fdatasync(file)
-    finally:
-        os.close(file)

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from unshard.errors import DestinationError
-from unshard.execute.arrival_log import ArrivalLog, States
 from unshard.execute.fingerprint import VERSION, Fingerprint
 from unshard.execute.output_file import partial_path, write_all, write_error
 from unshard.execute.reclaim import unfinished
 from unshard.execute.source_states import changed_error, source_states
-from unshard.execute.task_log import TaskLog
+from unshard.execute.task_log import ArrivalLog, States, TaskLog
 from unshard.formats.json_object import read_json_object
 from unshard.plan.copy_plan import CopyPlan, PlannedFile
 from unshard.plan.plan_json import plan_digest

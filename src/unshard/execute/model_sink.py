@@ -15,9 +15,8 @@ from unshard.errors import CheckpointError
 from unshard.execute.blocks import Buffers, stream
 from unshard.execute.reader import Reader
 from unshard.execute.workers import BLOCK_BYTES
-from unshard.plan.lower import PlannedTensor, lower_whole
 from unshard.progress import Progress, Silent
-from unshard.tensors import TensorIndex
+from unshard.tensors import LogicalTensor, TensorIndex
 
 TORCH_DTYPES: Mapping[DType, torch.dtype] = {
     FLOAT16: torch.float16,
@@ -63,9 +62,9 @@ def fill_tensors(
                 f"tensor {name}: the model needs {tuple(target.shape)}, the checkpoint has {found}"
             )
     fills = [
-        _Fill(planned, target, rows)
-        for planned, target in ((lower_whole(index[name]), targets[name]) for name in targets)
-        for rows in _shares(planned)
+        _Fill(index[name], target, rows)
+        for name, target in targets.items()
+        for rows in _shares(index[name])
     ]
     progress.start("load", sum(index[name].num_bytes for name in targets))
     num_threads = torch.get_num_threads()
@@ -79,10 +78,10 @@ def fill_tensors(
         torch.set_num_threads(num_threads)
 
 
-def _shares(planned: PlannedTensor) -> Iterator[range]:
+def _shares(stored: LogicalTensor) -> Iterator[range]:
     """The tensor's rows in runs that threads share: one embedding is a third of a small model."""
-    num_rows = planned.shape[0] if planned.shape else 1
-    step = max(1, num_rows * SHARE_BYTES // max(1, planned.num_bytes))
+    num_rows = stored.shape[0] if stored.shape else 1
+    step = max(1, num_rows * SHARE_BYTES // max(1, stored.num_bytes))
     for first in range(0, num_rows, step):
         yield range(first, min(first + step, num_rows))
 
@@ -91,23 +90,23 @@ def _shares(planned: PlannedTensor) -> Iterator[range]:
 class _Fill:
     """What one thread does in one go: `rows` of a tensor."""
 
-    planned: PlannedTensor
+    stored: LogicalTensor
     target: torch.Tensor | Rows
     rows: range
 
     def run(self, progress: Progress) -> None:
-        planned, target = self.planned, self.target
-        dtype = TORCH_DTYPES.get(planned.dtype)
+        stored, target = self.stored, self.target
+        dtype = TORCH_DTYPES.get(stored.dtype)
         if dtype is None:
-            name, found = planned.name, planned.dtype.name
+            name, found = stored.name, stored.dtype.name
             raise CheckpointError(f"tensor {name}: cannot compute with {found}")
         memory = self._memory(dtype)
         size = BLOCK_BYTES if isinstance(target, torch.Tensor) else ROWS_BLOCK_BYTES
         with Reader() as reader, torch.inference_mode():
             row = self.rows.start
-            for block in stream(planned, reader, Buffers(), size, rows=self.rows, into=memory):
+            for block in stream(stored, reader, Buffers(), size, rows=self.rows, into=memory):
                 if memory is None:
-                    rows = torch.frombuffer(block, dtype=dtype).reshape(-1, *planned.shape[1:])
+                    rows = torch.frombuffer(block, dtype=dtype).reshape(-1, *stored.shape[1:])
                     _put(target, row, rows)
                     row += len(rows)
                 progress.advance(len(block))

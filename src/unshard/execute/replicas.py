@@ -12,7 +12,6 @@ from unshard.execute.blocks import Buffers, elements_of, same_bytes, stream
 from unshard.execute.element_values import float64_values
 from unshard.execute.reader import Reader
 from unshard.plan.copy_plan import CopyPlan
-from unshard.plan.lower import lower_whole
 from unshard.tensors import Chunk, LogicalTensor, TensorRef
 
 
@@ -45,8 +44,8 @@ def _differences(tensor: LogicalTensor, replica: TensorRef) -> Iterator[float]:
         tensor.name, tensor.dtype, tensor.shape, (Chunk((0,) * len(tensor.shape), replica),)
     )
     with Reader() as reader:
-        left = stream(lower_whole(mine), reader, Buffers())
-        right = stream(lower_whole(theirs), reader, Buffers())
+        left = stream(mine, reader, Buffers())
+        right = stream(theirs, reader, Buffers())
         for one, two in zip(left, right, strict=True):
             if not same_bytes(one, two):
                 values = [

@@ -1,51 +1,95 @@
-"""What of an unfinished reshard is safely on the disk, task by task."""
+"""What of an unfinished reshard has arrived, and what is safely on the disk, task by task."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from unshard.disk import sync_directory
 from unshard.execute.copy import TaskResult
 from unshard.execute.output_file import write_all, write_error
 from unshard.execute.tasks import CopyTask
 
-NAME = ".unshard.tasks"
+States = Mapping[str, list[int]]
+"""Size and modification time (ns) of source files by absolute path."""
 
 
-class TaskLog:
-    """The file `.unshard.tasks` in the destination: a line of JSON per finished task.
+class _Lines:
+    """A file of JSON lines in the destination, to which lines are only added.
 
-    A line is added only when all that the task wrote is synced, so a line that is there can
-    be believed after a power cut. A line that was cut short or never reached the disk is none.
+    So a kill costs one of them at most, and a line costs the same however many there are. One
+    that was cut short or never reached the disk is none.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / NAME
+    name: ClassVar[str]
 
-    def read(self) -> dict[int, TaskResult]:
-        """The finished tasks, by number."""
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / self.name
+
+    def _values(self) -> Iterator[Any]:
         try:
             lines = self._path.read_bytes().split(b"\n")
         except FileNotFoundError:
-            return {}
-        results = (_result(line) for line in lines)
-        return {result.task.number: result for result in results if result is not None}
+            return
+        for line in lines:
+            with suppress(ValueError):
+                yield json.loads(line)
 
-    def append(self, results: Iterable[TaskResult]) -> None:
-        """Adds finished tasks, durably.
+    def _add(self, values: Iterable[Any]) -> None:
+        """Durably.
 
         Raises:
             NoSpaceError, DestinationError: the system refuses.
         """
-        append_lines(self._path, (json.dumps(_json(result)) for result in results))
+        raw = b"".join(json.dumps(value).encode() + b"\n" for value in values)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            file = os.open(self._path, flags, 0o666)
+            try:
+                size = os.fstat(file).st_size
+                # The line before may have been cut short: a new one begins here.
+                write_all(file, self._path, b"\n" + raw if size else raw, size)
+                os.fsync(file)
+            finally:
+                os.close(file)
+            if not size:
+                sync_directory(self._path.parent)
+        except OSError as error:
+            raise write_error(self._path, error) from error
 
     def remove(self) -> None:
         """Forgets everything."""
         self._path.unlink(missing_ok=True)
+
+
+class ArrivalLog(_Lines):
+    """The source files that have arrived, and how they were then."""
+
+    name = ".unshard.arrived"
+
+    def read(self) -> States:
+        return {path: [size, modified] for path, size, modified in self._values()}
+
+    def append(self, states: States) -> None:
+        self._add([path, *state] for path, state in states.items())
+
+
+class TaskLog(_Lines):
+    """The finished tasks. One is added only when all that it wrote is synced, so that it can be
+    believed after a power cut."""
+
+    name = ".unshard.tasks"
+
+    def read(self) -> dict[int, TaskResult]:
+        """By number."""
+        return {result.task.number: result for result in map(_result, self._values())}
+
+    def append(self, results: Iterable[TaskResult]) -> None:
+        self._add(map(_json, results))
 
 
 class NoTaskLog(TaskLog):
@@ -62,29 +106,6 @@ class NoTaskLog(TaskLog):
         """There is nothing; another run's log may be there."""
 
 
-def append_lines(path: Path, lines: Iterable[str]) -> None:
-    """Adds `lines` to the file at `path`, durably.
-
-    Raises:
-        NoSpaceError, DestinationError: the system refuses.
-    """
-    raw = b"".join(line.encode() + b"\n" for line in lines)
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        file = os.open(path, flags, 0o666)
-        try:
-            size = os.fstat(file).st_size
-            # The line before may have been cut short: a new one begins here.
-            write_all(file, path, b"\n" + raw if size else raw, size)
-            os.fsync(file)
-        finally:
-            os.close(file)
-        if not size:
-            sync_directory(path.parent)
-    except OSError as error:
-        raise write_error(path, error) from error
-
-
 def _json(result: TaskResult) -> list[Any]:
     writes = [[*record, list(ranges)] for record, ranges in result.writes.items()]
     task = result.task
@@ -92,11 +113,8 @@ def _json(result: TaskResult) -> list[Any]:
     return [rows, result.reads, writes, result.slices]
 
 
-def _result(line: bytes) -> TaskResult | None:
-    try:
-        rows, reads, writes, slices = json.loads(line)
-    except ValueError:
-        return None
+def _result(value: Any) -> TaskResult:
+    rows, reads, writes, slices = value
     number, source, start, stop, files = rows
     return TaskResult(
         CopyTask(number, source, start, stop, frozenset(files)),

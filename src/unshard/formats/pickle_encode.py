@@ -7,7 +7,8 @@ the same order, by identity, so that decoding and encoding a file gives its byte
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any
 
 from unshard.errors import UsageError
@@ -136,65 +137,44 @@ class _Encoder:
     def save_elements(self, values: list[Any]) -> None:
         """An exact list: one element alone, else groups of 1000, the last one however short."""
         if len(values) == 1:
-            self.save(values[0])
-            self.out += b"a"
+            self.save_group(values, b"a", marked=False)
             return
         for at in range(0, len(values), BATCH):
-            self.out += b"("
-            for element in values[at : at + BATCH]:
-                self.save(element)
-            self.out += b"e"
-
-    def save_batch(self, batch: list[Any], one: bytes, many: bytes) -> None:
-        if len(batch) == 1:
-            self.save(batch[0])
-            self.out += one
-            return
-        self.out += b"("
-        for element in batch:
-            self.save(element)
-        self.out += many
+            self.save_group(values[at : at + BATCH], b"e", marked=True)
 
     def save_entries(self, entries: dict[Any, Any]) -> None:
         """An exact dict: one item alone, else groups of 1000, an exact multiple one more."""
-        if len(entries) == 1:
-            [(key, value)] = entries.items()
-            self.save(key)
-            self.save(value)
-            self.out += b"s"
-            return
         pairs = list(entries.items())
-        for at in range(0, len(pairs) + 1, BATCH):
-            if not pairs:
-                return
+        if len(pairs) == 1:
+            self.save_group(pairs[0], b"s", marked=False)
+            return
+        for at in range(0, len(pairs) + 1 if pairs else 0, BATCH):
+            self.save_group(chain(*pairs[at : at + BATCH]), b"u", marked=True)
+
+    def save_group(self, values: Iterable[Any], opcode: bytes, *, marked: bool) -> None:
+        if marked:
             self.out += b"("
-            for key, value in pairs[at : at + BATCH]:
-                self.save(key)
-                self.save(value)
-            self.out += b"u"
+        for value in values:
+            self.save(value)
+        self.out += opcode
 
     def save_object(self, value: PickledObject) -> None:
+        """What a subclass of list or dict holds comes from an iterator: a last group of one is
+        bare."""
         self.save(value.constructor)
         self.save(value.args)
         self.out += b"\x81" if value.by_new else b"R"
         self.memoize(value)
-        if value.items:
-            for at in range(0, len(value.items), BATCH):
-                self.save_batch(value.items[at : at + BATCH], one=b"a", many=b"e")
-        if value.entries:
-            self.save_iterated_entries(value.entries)
+        for at in range(0, len(value.items), BATCH):
+            group = value.items[at : at + BATCH]
+            alone = len(group) == 1
+            self.save_group(group, b"a" if alone else b"e", marked=not alone)
+        pairs = list(value.entries.items())
+        for at in range(0, len(pairs), BATCH):
+            alone = at + 1 == len(pairs)
+            self.save_group(
+                chain(*pairs[at : at + BATCH]), b"s" if alone else b"u", marked=not alone
+            )
         if value.has_state:
             self.save(value.state)
             self.out += b"b"
-
-    def save_iterated_entries(self, entries: dict[Any, Any]) -> None:
-        """Items of a dict subclass come from an iterator: a last group of one is bare."""
-        pairs = list(entries.items())
-        for at in range(0, len(pairs), BATCH):
-            group = pairs[at : at + BATCH]
-            if len(group) > 1:
-                self.out += b"("
-            for key, value in group:
-                self.save(key)
-                self.save(value)
-            self.out += b"u" if len(group) > 1 else b"s"

@@ -18,29 +18,22 @@ MAX_WIDE_TEXT_BYTES = 1 << 20
 WIDE = re.compile(rb"[\xc4-\xff]")
 """The first byte of a character beyond U+00FF, which takes up to four bytes in memory."""
 
-_U16 = struct.Struct("<H").unpack_from
-_I32 = struct.Struct("<i").unpack_from
-_F64 = struct.Struct(">d").unpack_from
-
 
 def _byte(machine: Machine, at: int) -> int:
     machine.stack.append(machine.data[at])
     return at + 1
 
 
-def _u16(machine: Machine, at: int) -> int:
-    machine.stack.append(_U16(machine.data, at)[0])
-    return at + 2
+def _number(layout: str) -> Operation:
+    """A number of fixed width."""
+    number = struct.Struct(layout)
+    unpack, width = number.unpack_from, number.size
 
+    def push(machine: Machine, at: int) -> int:
+        machine.stack.append(unpack(machine.data, at)[0])
+        return at + width
 
-def _i32(machine: Machine, at: int) -> int:
-    machine.stack.append(_I32(machine.data, at)[0])
-    return at + 4
-
-
-def _float(machine: Machine, at: int) -> int:
-    machine.stack.append(_F64(machine.data, at)[0])
-    return at + 8
+    return push
 
 
 def _sized(width: int, decode: Callable[[Machine, bytes], Any]) -> Operation:
@@ -88,11 +81,11 @@ def _bytearray(machine: Machine, raw: bytes) -> bytearray:
 
 LEAVES: dict[int, Operation] = {
     ord("K"): _byte,
-    ord("M"): _u16,
-    ord("J"): _i32,
+    ord("M"): _number("<H"),
+    ord("J"): _number("<i"),
     0x8A: _sized(1, _integer),
     0x8B: _sized(4, _integer),
-    ord("G"): _float,
+    ord("G"): _number(">d"),
     ord("X"): _sized(4, _text),
     0x8C: _sized(1, _text),
     0x8D: _sized(8, _text),

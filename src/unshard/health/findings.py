@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from unshard.health.outliers import Limits
 from unshard.health.statistics import TensorStatistics
-from unshard.tensors import Shape
+from unshard.index.slices import slice_ranges
+from unshard.tensors import Chunk, Shape, TensorRef
 
 Severity = Literal["corrupt", "suspicious"]
 """`corrupt`: no healthy file has it. `suspicious`: a person should look."""
@@ -26,6 +29,25 @@ class Place:
     byte_offset: int
     index: Shape
     value: float
+
+
+def index_of(chunk: Chunk, element: int) -> Shape:
+    """Index in the whole logical tensor of the chunk's row-major element `element`."""
+    local = np.unravel_index(element, chunk.sizes)
+    return tuple(int(at) + offset for at, offset in zip(local, chunk.offsets, strict=True))
+
+
+def byte_of(ref: TensorRef, element: int) -> tuple[str, int]:
+    """File and byte offset of a stored tensor's row-major element."""
+    size = ref.dtype.itemsize_bytes
+    first = next(slice_ranges(ref.ranges, element * size, size))
+    return first.path, first.offset
+
+
+def place_of(chunk: Chunk, element: int, value: float) -> Place:
+    """Everything about one element."""
+    path, byte_offset = byte_of(chunk.ref, element)
+    return Place(path, byte_offset, index_of(chunk, element), value)
 
 
 @dataclass(frozen=True, slots=True)

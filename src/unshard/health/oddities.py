@@ -9,8 +9,7 @@ import numpy as np
 
 from unshard.architectures.layers import split_layer
 from unshard.health.constant_runs import PAGE_BYTES, ConstantRun
-from unshard.health.coordinates import byte_of, index_of, place_of
-from unshard.health.findings import Finding, Place
+from unshard.health.findings import Finding, Place, byte_of, index_of, place_of
 from unshard.health.tensor_pass import TensorPass
 
 COMMON_SHARE = 0.25

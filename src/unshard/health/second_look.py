@@ -10,8 +10,7 @@ import numpy.typing as npt
 from unshard.execute.blocks import Buffers
 from unshard.execute.element_values import Bits
 from unshard.execute.reader import Reader
-from unshard.health.coordinates import place_of
-from unshard.health.findings import MAX_PLACES, Finding, FindingKind, Place, Severity
+from unshard.health.findings import MAX_PLACES, Finding, FindingKind, Place, Severity, place_of
 from unshard.health.float_formats import FloatFormat
 from unshard.health.outliers import Limits
 from unshard.health.tensor_pass import TensorPass, block_bytes, elements_per_block, read_block

@@ -12,7 +12,6 @@ from unshard.execute.blocks import Buffers
 from unshard.execute.element_values import Bits
 from unshard.execute.reader import Reader
 from unshard.health.constant_runs import PAGE_BYTES, ConstantRun, constant_runs, join_runs
-from unshard.health.copies import CopyDifference
 from unshard.health.float_formats import FloatFormat, float_format
 from unshard.health.histogram import BitHistogram
 from unshard.health.statistics import TensorStatistics, summarize
@@ -22,6 +21,30 @@ from unshard.tensors import LogicalTensor, TensorRef
 BLOCK_BYTES = 256 * PAGE_BYTES
 """1 MiB: larger blocks fall out of the processor's cache, smaller ones cost more calls."""
 MAX_RUNS = 1000
+
+
+@dataclass(slots=True)
+class CopyDifference:
+    """How one stored copy differs from the one that counts as the tensor."""
+
+    replica: TensorRef
+    num_elements: int = 0
+    first_element: int = 0
+    here: int = 0
+    """Pattern of the first differing element in the tensor."""
+    there: int = 0
+    """Pattern of the same element in the copy."""
+
+    def compare(self, start: int, mine: Bits, theirs: Bits) -> None:
+        """Takes note of the differing elements of a block that begins at element `start`."""
+        if np.array_equal(mine, theirs):
+            return
+        unequal = np.flatnonzero(mine != theirs)
+        if not self.num_elements:
+            first = int(unequal[0])
+            self.first_element = start + first
+            self.here, self.there = int(mine[first]), int(theirs[first])
+        self.num_elements += unequal.size
 
 
 @dataclass(frozen=True)

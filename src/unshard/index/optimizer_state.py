@@ -18,8 +18,8 @@ from unshard.index.fused import logical_names
 from unshard.index.grid import place_files
 from unshard.index.optimizer import KEY, Moment, joined, read_moments
 from unshard.index.slices import cut
-from unshard.placement import Replicate, local_box
-from unshard.tensors import Chunk, LogicalTensor, Shape, TensorRef
+from unshard.placement import assembled, local_box
+from unshard.tensors import LogicalTensor, Shape, TensorRef
 
 
 @dataclass(frozen=True)
@@ -111,18 +111,9 @@ class _LocalMoments:
 
 def _assembled(name: str, rule: TensorRule, refs: Sequence[TensorRef]) -> LogicalTensor:
     """One rank's slices as a whole tensor, split as its weight is."""
-    first = refs[0]
-    if any(ref.dtype != first.dtype for ref in refs):
+    if any(ref.dtype != refs[0].dtype for ref in refs):
         raise CheckpointError(f"{name}: its dtype differs between the parts")
-    if isinstance(rule.placement, Replicate):
-        chunk = Chunk((0,) * len(rule.shape), first)
-        copies = tuple(refs[1:])
-        return LogicalTensor(name, first.dtype, rule.shape, (chunk,), copies)
-    chunks = []
-    for rank, ref in enumerate(refs):
-        offsets, _ = local_box(rule.name, rule.shape, rule.placement, rank, len(refs))
-        chunks.append(Chunk(offsets, ref))
-    return LogicalTensor(name, first.dtype, rule.shape, tuple(chunks))
+    return assembled(name, rule.shape, rule.placement, refs)
 
 
 def _refuse_gaps(

@@ -14,8 +14,8 @@ from unshard.architectures.opt import (
 from unshard.errors import CheckpointError
 from unshard.index.output_projection import with_copies
 from unshard.index.part import PartTensors
-from unshard.placement import Replicate, finest_cut, local_box
-from unshard.tensors import Chunk, Ledger, LogicalTensor, TensorIndex, TensorRef
+from unshard.placement import assembled, finest_cut, local_box
+from unshard.tensors import Ledger, LogicalTensor, TensorIndex, TensorRef
 
 
 def build_index(
@@ -49,24 +49,19 @@ def build_index(
 def _assemble(
     source: str, rule: TensorRule, parts: Sequence[PartTensors], num_heads: int
 ) -> LogicalTensor:
-    chunks = []
+    refs, dtype = [], parts[0].tensors[rule.name].dtype
     for rank, part in enumerate(parts):
         ref = part.tensors.get(rule.name)
-        offsets, sizes = local_box(rule.name, rule.shape, rule.placement, rank, len(parts))
-        if ref is None or ref.shape != sizes or ref.dtype != parts[0].tensors[rule.name].dtype:
+        _, sizes = local_box(rule.name, rule.shape, rule.placement, rank, len(parts))
+        if ref is None or ref.shape != sizes or ref.dtype != dtype:
             found = f"{ref.dtype.name} {ref.shape}" if ref else "nothing"
             raise CheckpointError(
-                f"{source}: tensor {rule.name} of part {rank} is {found}, "
-                f"not {parts[0].tensors[rule.name].dtype.name} {sizes}"
+                f"{source}: tensor {rule.name} of part {rank} is {found}, not {dtype.name} {sizes}"
             )
-        chunks.append(Chunk(offsets, ref))
-    dtype = chunks[0].ref.dtype
-    cut = finest_cut(rule.shape, rule.placement, num_heads)
+        refs.append(ref)
     copies = [ref for part in parts for ref in part.copies.get(rule.name, ())]
-    if isinstance(rule.placement, Replicate):
-        replicas = (*(chunk.ref for chunk in chunks[1:]), *copies)
-        return LogicalTensor(rule.name, dtype, rule.shape, (chunks[0],), replicas, cut)
-    return LogicalTensor(rule.name, dtype, rule.shape, tuple(chunks), tuple(copies), cut)
+    cut = finest_cut(rule.shape, rule.placement, num_heads)
+    return assembled(rule.name, rule.shape, rule.placement, refs, copies, cut)
 
 
 def _ledger(tensors: Iterable[LogicalTensor], parts: Sequence[PartTensors]) -> Ledger:

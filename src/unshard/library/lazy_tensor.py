@@ -59,6 +59,13 @@ class LazyTensor:
         """Bytes of all its elements."""
         return math.prod(self.shape) * self.itemsize
 
+    @property
+    def ranges(self) -> tuple[range, ...]:
+        """The indices of every stored dimension that it stands for."""
+        return tuple(
+            axis if isinstance(axis, range) else range(axis, axis + 1) for axis in self.axes
+        )
+
     def __len__(self) -> int:
         if not self.shape:
             raise TypeError("a tensor without dimensions has no length")
@@ -108,8 +115,7 @@ class LazyTensor:
         Raises:
             FormatError: a file is shorter than its headers said.
         """
-        ranges = [axis if isinstance(axis, range) else range(axis, axis + 1) for axis in self.axes]
-        return read_elements(self.stored, ranges).reshape(self.shape)
+        return read_elements(self.stored, self.ranges).reshape(self.shape)
 
     def torch(self) -> Tensor:
         """The values as a new CPU tensor of the stored dtype.

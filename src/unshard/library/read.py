@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unshard.execute.reader import Reader
+from unshard.execute.reader import Observer, Reader
 from unshard.tensors import Chunk, LogicalTensor, TensorRef
 
 GAP_BYTES = 64 << 10
@@ -25,14 +25,17 @@ Bits = npt.NDArray[np.unsignedinteger[Any]]
 
 
 def read_elements(
-    tensor: LogicalTensor, axes: Sequence[range], gap_bytes: int | None = None
+    tensor: LogicalTensor,
+    axes: Sequence[range],
+    gap_bytes: int | None = None,
+    observe: Observer | None = None,
 ) -> Bits:
     """The elements of `tensor` at every combination of the indices in `axes`, one range per
     dimension, as a new row-major array.
 
     Whole rows are read exactly. Of rows wanted in part, or of every n-th row, only the
     wanted run is read where `gap_bytes` (`GAP_BYTES`) or more lie between two runs. Replicas are
-    not read.
+    not read. `observe` hears of every read.
 
     Raises:
         FormatError: a file is shorter than its headers said.
@@ -42,7 +45,7 @@ def read_elements(
     if elements.size:
         upward = [slice(None, None, -1 if axis.step < 0 else 1) for axis in axes]
         forward = [_forward(axis) for axis in axes]
-        with Reader() as reader:
+        with Reader(observe) as reader:
             for chunk in tensor.chunks:
                 _read_chunk(chunk, forward, _view(elements, upward), reader, gap_bytes)
     return elements

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from unshard.errors import CheckpointError
+from unshard.index.fsdp import padding_of, share
 from unshard.plan.copy_plan import Span, TargetTensor
 from unshard.plan.torch_archive import TargetStorage
 
@@ -25,21 +26,14 @@ def cut_into_shards(name: str, tensors: Sequence[TargetTensor], count: int) -> l
         raise CheckpointError(f"{name}: {kinds} cannot be one flat parameter")
     [dtype] = dtypes
     total = sum(tensor.num_elements for tensor in tensors)
-    share = -(-total // count)
+    each = share(total, count)
     shards = []
     for rank in range(count):
-        fill = padding(total, rank, count)
-        start, size = rank * share, dtype.itemsize_bytes
-        spans = tuple(_spans(tensors, start * size, (start + share - fill) * size))
+        fill = padding_of(total, rank, count)
+        start, size = rank * each, dtype.itemsize_bytes
+        spans = tuple(_spans(tensors, start * size, (start + each - fill) * size))
         shards.append(TargetStorage(dtype, spans, fill))
     return shards
-
-
-def padding(total: int, rank: int, count: int) -> int:
-    """How many elements of zeros shard `rank` of `count` ends with; a late shard may be all
-    zeros."""
-    share = -(-total // count)
-    return min(max((rank + 1) * share - total, 0), share)
 
 
 def _spans(tensors: Sequence[TargetTensor], start: int, stop: int) -> Iterator[Span]:

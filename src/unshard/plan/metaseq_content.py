@@ -12,7 +12,7 @@ from typing import Any
 
 from unshard.architectures.opt import EMBEDDING, OUTPUT_PROJECTION, VERSION_BUFFER, OPTConfig
 from unshard.formats.records import Global, PickledObject, as_mapping
-from unshard.plan.flat_shards import padding
+from unshard.index.fsdp import padding_of
 from unshard.plan.metaseq_model import LocalUnit
 from unshard.plan.metaseq_units import FLAT_PARAMETER, TensorParallel
 
@@ -103,7 +103,7 @@ def shard_metadata(units: Sequence[LocalUnit], tied: bool, rank: int, count: int
             "names": unit.unit.own_names,
             "shapes": [tensor.shape for tensor in unit.tensors],
             "numels": [tensor.num_elements for tensor in unit.tensors],
-            "padding": padding(unit.num_elements, rank, count),
+            "padding": padding_of(unit.num_elements, rank, count),
         }
         shared = tied and not unit.unit.path
         entries.append(

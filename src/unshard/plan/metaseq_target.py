@@ -19,14 +19,19 @@ from unshard.index.companions import Companion
 from unshard.index.fused import logical_names
 from unshard.index.optimizer import KEY as OPTIMIZER
 from unshard.index.optimizer_state import OptimizerState
-from unshard.plan.carried import carried_storages, used_sources
 from unshard.plan.copy_plan import CopyPlan, Omission, PlannedFile, TargetTensor
 from unshard.plan.local_tensors import common_dtype
 from unshard.plan.metaseq_content import carried_entries, in_order, minimal_entries, shard_metadata
 from unshard.plan.metaseq_model import LocalUnit, flat_models, unflattened_model, version_storage
 from unshard.plan.metaseq_units import TensorParallel
 from unshard.plan.optimizer_target import optimizer_states
-from unshard.plan.small_files import copied, copied_companions, literal_file
+from unshard.plan.small_files import (
+    carried_storages,
+    copied,
+    copied_companions,
+    literal_file,
+    used_sources,
+)
 from unshard.plan.torch_archive import TargetStorage, storage_of, torch_archive
 from unshard.releases import dict_txt
 from unshard.tensors import LogicalTensor

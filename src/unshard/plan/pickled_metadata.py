@@ -12,8 +12,8 @@ from typing import Any
 
 from unshard.errors import CheckpointError
 from unshard.formats.records import as_mapping, as_shape
+from unshard.index.fsdp import padding_of
 from unshard.plan.copy_plan import TargetTensor
-from unshard.plan.flat_shards import padding
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def for_shard(
         }
         for own_name, said in flats.items():
             held = tensors[_joined(unit["fsdp_path"], own_name)]
-            said["padding"] = padding(sum(each.num_elements for each in held), rank, count)
+            said["padding"] = padding_of(sum(each.num_elements for each in held), rank, count)
         units.append({**unit, "params": flats})
     return {**metadata, "param_metadata": units}
 

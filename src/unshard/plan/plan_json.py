@@ -1,56 +1,61 @@
 """A plan as JSON and back: for dry runs, for other machines, and for resuming when the
-source files are partly gone."""
+source files are partly gone.
+
+A dataclass is the list of its fields in order. Paths and target tensors, which come many times,
+are numbers in the lists `paths` and `tensors`; dtypes are names, literals base64.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
-from unshard.dtypes import BY_NAME
-from unshard.plan.boxes import Box
-from unshard.plan.copy_plan import (
-    CopyPlan,
-    Omission,
-    PlannedFile,
-    Record,
-    Region,
-    Span,
-    TargetTensor,
-)
-from unshard.tensors import ByteRange, Chunk, Cut, LogicalTensor, StoredRecord, TensorRef
+from unshard.dtypes import BY_NAME, DType
+from unshard.plan.copy_plan import CopyPlan, Omission, PlannedFile, TargetTensor
+from unshard.tensors import ByteRange, LogicalTensor, Shape, StoredRecord
 
 Json = dict[str, Any]
+LOCATED = (ByteRange, StoredRecord)
+"""What names a file."""
 
 
 def plan_to_json(plan: CopyPlan) -> Json:
-    """The whole plan as JSON values: paths and target tensors by number, literals in base64."""
-    paths: dict[str, int] = {}
+    """The whole plan as JSON values."""
     targets = list(plan.targets())
-    numbers = {id(target): number for number, target in enumerate(targets)}
-    content = {
+    pack = _Packer(targets)
+    return {
         "source": plan.source,
         "target": plan.target,
-        "sources": [_tensor_json(tensor, paths) for tensor in plan.sources.values()],
-        "tensors": [_target_json(target) for target in targets],
-        "files": [_file_json(file, numbers) for file in plan.files],
+        "sources": pack.all(plan.sources.values()),
+        "tensors": [pack.fields(target) for target in targets],
+        "files": pack.all(plan.files),
         "weights": sorted(plan.weights),
-        "omissions": [[each.name, each.reason] for each in plan.omissions],
-        "stored": [
-            [
-                paths.setdefault(each.path, len(paths)),
-                each.name,
-                each.offset,
-                each.length,
-                each.crc32,
-            ]
-            for each in plan.stored
-        ],
+        "omissions": pack.all(plan.omissions),
+        "stored": pack.all(plan.stored),
+        "paths": list(pack.paths),
     }
-    return content | {"paths": list(paths)}
+
+
+def plan_from_json(content: Json) -> CopyPlan:
+    """The plan that `plan_to_json` gave `content` for."""
+    unpack = _Unpacker(content["paths"])
+    unpack.targets = [unpack.fields(TargetTensor, each) for each in content["tensors"]]
+    sources = unpack.value(tuple[LogicalTensor, ...], content["sources"])
+    return CopyPlan(
+        source=content["source"],
+        target=content["target"],
+        sources={tensor.name: tensor for tensor in sources},
+        files=unpack.value(tuple[PlannedFile, ...], content["files"]),
+        weights=frozenset(content["weights"]),
+        omissions=unpack.value(tuple[Omission, ...], content["omissions"]),
+        stored=unpack.value(tuple[StoredRecord, ...], content["stored"]),
+    )
 
 
 def plan_digest(plan: CopyPlan) -> str:
@@ -62,109 +67,60 @@ def plan_digest(plan: CopyPlan) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _tensor_json(tensor: LogicalTensor, paths: dict[str, int]) -> Json:
-    return {
-        "name": tensor.name,
-        "dtype": tensor.dtype.name,
-        "shape": tensor.shape,
-        "chunks": [[chunk.offsets, _ref_json(chunk.ref, paths)] for chunk in tensor.chunks],
-        "replicas": [_ref_json(replica, paths) for replica in tensor.replicas],
-        "cut": [tensor.cut.dim, tensor.cut.count],
-    }
+class _Packer:
+    def __init__(self, targets: Sequence[TargetTensor]) -> None:
+        self.paths: dict[str, int] = {}
+        self._numbers = {id(target): number for number, target in enumerate(targets)}
+
+    def value(self, value: Any) -> Any:
+        kind = type(value)
+        if kind is int or kind is str:
+            return value
+        if kind is tuple:
+            return [self.value(each) for each in value]
+        if kind is TargetTensor:
+            return self._numbers[id(value)]
+        if kind is DType:
+            return value.name
+        return base64.b64encode(value).decode() if kind is bytes else self.fields(value)
+
+    def all(self, values: Iterable[Any]) -> list[Any]:
+        return [self.fields(value) for value in values]
+
+    def fields(self, value: Any) -> list[Any]:
+        packed = [self.value(getattr(value, name)) for name in _kinds(value.__class__)]
+        if type(value) in LOCATED:  # whose first field is the path
+            packed[0] = self.paths.setdefault(value.path, len(self.paths))
+        return packed
 
 
-def _ref_json(ref: TensorRef, paths: dict[str, int]) -> list[Any]:
-    ranges = [
-        [paths.setdefault(piece.path, len(paths)), piece.offset, piece.length]
-        for piece in ref.ranges
-    ]
-    return [ref.name, ref.dtype.name, ref.shape, ranges]
+class _Unpacker:
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._paths = paths
+        self.targets: list[TargetTensor] = []
+
+    def value(self, kind: Any, packed: Any) -> Any:
+        """What `packed` says of a value of type `kind`."""
+        if kind is TargetTensor:
+            return self.targets[packed]
+        if kind is DType:
+            return BY_NAME[packed]
+        if kind is bytes:
+            return base64.b64decode(packed)
+        if kind == Shape:
+            return tuple(packed)
+        if get_origin(kind) is tuple:
+            return tuple(self.value(get_args(kind)[0], each) for each in packed)
+        return self.fields(kind, packed) if isinstance(packed, list) else packed
+
+    def fields(self, kind: Any, packed: Sequence[Any]) -> Any:
+        if kind in LOCATED:
+            return kind(self._paths[packed[0]], *packed[1:])
+        return kind(*map(self.value, _kinds(kind).values(), packed))
 
 
-def _target_json(target: TargetTensor) -> Json:
-    return {
-        "name": target.name,
-        "dtype": target.dtype.name,
-        "shape": target.shape,
-        "regions": [
-            [region.source, region.box.offsets, region.box.sizes, region.at]
-            for region in target.regions
-        ],
-    }
-
-
-def _file_json(file: PlannedFile, numbers: Mapping[int, int]) -> Json:
-    return {
-        "name": file.name,
-        "framing": file.framing,
-        "num_bytes": file.num_bytes,
-        "records": [
-            {
-                "name": record.name,
-                "offset": record.offset,
-                "literal": base64.b64encode(record.literal).decode(),
-                "spans": [[numbers[id(s.tensor)], s.start, s.stop] for s in record.spans],
-                "fill_bytes": record.fill_bytes,
-            }
-            for record in file.records
-        ],
-    }
-
-
-def plan_from_json(content: Json) -> CopyPlan:
-    """The plan that `plan_to_json` gave `content` for."""
-    paths = content["paths"]
-    targets = [_target(each) for each in content["tensors"]]
-    sources = [_tensor(each, paths) for each in content["sources"]]
-    return CopyPlan(
-        source=content["source"],
-        target=content["target"],
-        sources={tensor.name: tensor for tensor in sources},
-        files=tuple(_file(each, targets) for each in content["files"]),
-        weights=frozenset(content["weights"]),
-        omissions=tuple(Omission(*each) for each in content["omissions"]),
-        stored=tuple(StoredRecord(paths[each[0]], *each[1:]) for each in content["stored"]),
-    )
-
-
-def _tensor(content: Json, paths: Sequence[str]) -> LogicalTensor:
-    return LogicalTensor(
-        name=content["name"],
-        dtype=BY_NAME[content["dtype"]],
-        shape=tuple(content["shape"]),
-        chunks=tuple(Chunk(tuple(at), _ref(ref, paths)) for at, ref in content["chunks"]),
-        replicas=tuple(_ref(ref, paths) for ref in content["replicas"]),
-        cut=Cut(*content["cut"]),
-    )
-
-
-def _ref(content: Sequence[Any], paths: Sequence[str]) -> TensorRef:
-    name, dtype, shape, ranges = content
-    pieces = tuple(ByteRange(paths[path], offset, length) for path, offset, length in ranges)
-    return TensorRef(name, BY_NAME[dtype], tuple(shape), pieces)
-
-
-def _target(content: Json) -> TargetTensor:
-    regions = tuple(
-        Region(source, Box(tuple(offsets), tuple(sizes)), tuple(at))
-        for source, offsets, sizes, at in content["regions"]
-    )
-    return TargetTensor(
-        content["name"], BY_NAME[content["dtype"]], tuple(content["shape"]), regions
-    )
-
-
-def _file(content: Json, targets: Sequence[TargetTensor]) -> PlannedFile:
-    records = tuple(
-        Record(
-            name=each["name"],
-            offset=each["offset"],
-            literal=base64.b64decode(each["literal"]),
-            spans=tuple(
-                Span(targets[number], start, stop) for number, start, stop in each["spans"]
-            ),
-            fill_bytes=each["fill_bytes"],
-        )
-        for each in content["records"]
-    )
-    return PlannedFile(content["name"], content["framing"], records, content["num_bytes"])
+@cache
+def _kinds(kind: Any) -> dict[str, Any]:
+    """The types of a dataclass's fields by name."""
+    hints = get_type_hints(kind)
+    return {each.name: hints[each.name] for each in fields(kind)}

@@ -1,8 +1,8 @@
 """metaseq's `reshard_fsdp`: the FSDP shards of one part, merged, and perhaps cut anew.
 
 The output holds what the original's holds, value for value and object for object: keys in
-the same order, one storage for each unit, the metadata of the first shard. Where the original
-is wrong, `bug_for_bug` says whether to be so too (docs/metaseq-commands.md).
+the same order, one storage for each unit, the metadata of the first shard, but where the
+original is wrong (docs/metaseq-commands.md).
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ from unshard.formats.torch_zip import TorchFile, storage_refs, stored_records
 from unshard.index.local_part import read_local_part
 from unshard.index.optimizer import KEY as OPTIMIZER
 from unshard.index.part import PartTensors
-from unshard.plan.carried import carried_storages, used_sources
 from unshard.plan.copy_plan import CopyPlan, TargetTensor
 from unshard.plan.flat_shards import cut_into_shards
 from unshard.plan.original_process import OriginalProcess
 from unshard.plan.pickled_metadata import FlatNames, buffer_names, flat_names, for_shard
 from unshard.plan.reshard_optimizer import ReshardedOptimizer
-from unshard.plan.small_files import copied
+from unshard.plan.small_files import carried_storages, copied, used_sources
 from unshard.plan.torch_archive import (
     pickled_tensor,
     storage_of,
@@ -50,7 +49,6 @@ class FsdpOptions:
     """For weights and buffers; an optimizer's state stays as it is."""
     drop_metaseq_req: bool = False
     """Leaves out the data loader's state where only metaseq's own classes can load it."""
-    bug_for_bug: bool = False
     release: TorchRelease = TORCH_1_13
 
 
@@ -197,9 +195,7 @@ class _Reshard:
     ) -> None:
         if self.options.skip_optimizer_state or OPTIMIZER not in entries:
             return
-        optimizer = ReshardedOptimizer(
-            self.files, [flat.num_elements for flat in flats], self.options.bug_for_bug
-        )
+        optimizer = ReshardedOptimizer(self.files, [flat.num_elements for flat in flats])
         self.sources |= optimizer.sources
         states = optimizer.states(entries[OPTIMIZER], len(contents), process)
         for content, state in zip(contents, states, strict=True):

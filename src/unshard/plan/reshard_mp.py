@@ -1,8 +1,7 @@
 """metaseq's `reshard_mp`: another number of tensor-parallel parts.
 
 The output holds what the original's holds: six keys, one storage for each tensor, K, V and Q
-fused where they were. Where the original is wrong, `bug_for_bug` says whether to be so too
-(docs/metaseq-commands.md).
+fused where they were, but where the original is wrong (docs/metaseq-commands.md).
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unshard.architectures.opt import OUTPUT_PROJECTION, OPTConfig, tensor_rules
+from unshard.architectures.opt import OPTConfig, tensor_rules
 from unshard.errors import CheckpointError, UsageError
 from unshard.formats.records import as_mapping
 from unshard.formats.torch_release import TORCH_1_13, TorchRelease
@@ -22,15 +21,15 @@ from unshard.index.fused import logical_names
 from unshard.index.local_part import read_local_part
 from unshard.index.part import PartTensors, split_part
 from unshard.index.shape import tensor_parallel_size
-from unshard.placement import Placement, Replicate, Shard, local_box
+from unshard.placement import Placement, Replicate, Shard, assembled, local_box
 from unshard.plan.boxes import Box
-from unshard.plan.carried import carried_storages, used_sources
-from unshard.plan.copy_plan import CopyPlan, Omission, TargetTensor
+from unshard.plan.copy_plan import CopyPlan, TargetTensor
 from unshard.plan.local_tensors import stacked
 from unshard.plan.metaseq_content import NUM_PARTS, set_num_parts
 from unshard.plan.original_process import OriginalProcess
+from unshard.plan.small_files import carried_storages, used_sources
 from unshard.plan.torch_archive import pickled_tensor, storage_of, torch_archive
-from unshard.tensors import UNCUT, Chunk, Cut, LogicalTensor, Shape
+from unshard.tensors import UNCUT, Cut, LogicalTensor, Shape
 
 KEYS = ("model", "cfg", "extra_state", "optimizer_history", "args", "shard_metadata")
 LAYER = re.compile(r"^decoder\.layers\.\d+\.")
@@ -40,8 +39,6 @@ EVERY_KIND = OPTConfig(
 )  # fmt: skip
 """Has every tensor that an OPT can have."""
 GATED = ("weight", "bias")
-DROPPED = re.compile(r"project_(in|out)_dim\.|activation_fn\.gate\.")
-"""What the original leaves out without a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +46,6 @@ class MpOptions:
     """The original's options, with its defaults, and how to write."""
 
     num_output_parts: int = 1
-    bug_for_bug: bool = False
     release: TorchRelease = TORCH_1_13
 
 
@@ -89,7 +85,6 @@ def plan_reshard_mp(
         f"metaseq's reshard_mp: {len(names)} parts",
         used_sources(outputs, sources),
         outputs,
-        omissions=tuple(merged.omissions()),
         stored=tuple(record for file in files for record in stored_records(file)),
     )
 
@@ -133,8 +128,7 @@ class _Merged:
                 raise CheckpointError(
                     f"{self._files[0].path}: how tensor parallelism splits {name} is unknown"
                 )
-            wrong = self._options.bug_for_bug and name == OUTPUT_PROJECTION
-            placed[name] = Replicate() if wrong else placement
+            placed[name] = placement
         return placed
 
     def _whole(self, name: str) -> LogicalTensor:
@@ -143,34 +137,15 @@ class _Merged:
         if any((ref.dtype, ref.shape) != (first.dtype, first.shape) for ref in refs):
             raise CheckpointError(f"{name}: its dtype or shape differs between the parts")
         if isinstance(placement, Replicate):
-            wrong = self._options.bug_for_bug and name == OUTPUT_PROJECTION
-            others = () if wrong else tuple(refs[1:])
-            chunk = Chunk((0,) * len(first.shape), first)
-            return LogicalTensor(name, first.dtype, first.shape, (chunk,), others)
-        sizes = list(first.shape)
-        sizes[placement.dim] *= len(refs)
-        step = first.shape[placement.dim]
-        chunks = tuple(
-            Chunk(
-                tuple(rank * step if dim == placement.dim else 0 for dim in range(len(sizes))), ref
-            )
-            for rank, ref in enumerate(refs)
-        )
+            return assembled(name, first.shape, placement, refs)
+        dim, sizes = placement.dim, list(first.shape)
+        sizes[dim] *= len(refs)
         shape = tuple(sizes)
-        return LogicalTensor(name, first.dtype, shape, chunks, cut=self._cut(shape, placement.dim))
+        return assembled(name, shape, placement, refs, cut=self._cut(shape, dim))
 
     def _cut(self, shape: Shape, dim: int) -> Cut:
         count = math.lcm(len(self._files), self._options.num_output_parts)
         return UNCUT if shape[dim] % count else Cut(dim, count)
-
-    def omissions(self) -> Iterator[Omission]:
-        """What is left out as the original leaves it out."""
-        for name in self._parts[0].tensors:
-            if self._drops(name):
-                yield Omission(name, "the original's reshard_mp drops it")
-
-    def _drops(self, name: str) -> bool:
-        return self._options.bug_for_bug and DROPPED.search(name) is not None
 
     def contents(self) -> Iterator[dict[str, Any]]:
         """What each output file pickles."""
@@ -178,7 +153,7 @@ class _Merged:
         entries: Mapping[str, Any] = as_mapping(process.load(self._files[0].content)) or {}
         count = self._options.num_output_parts
         set_num_parts(entries, count, process.name(NUM_PARTS))
-        keys = [key for key in as_mapping(entries["model"]) or {} if not self._drops(key)]
+        keys = list(as_mapping(entries["model"]) or {})
         for rank in range(count):
             tensors = [self._local(key, rank) for key in keys]
             views = [pickled_tensor(storage_of([each]), 0, each.shape) for each in tensors]
@@ -193,23 +168,4 @@ class _Merged:
 
     def _box(self, source: LogicalTensor, rank: int) -> Box:
         placement, count = self._placements[source.name], self._options.num_output_parts
-        if self._options.bug_for_bug and isinstance(placement, Shard):
-            return _uneven_box(source, placement.dim, rank, count)
         return Box(*local_box(source.name, source.shape, placement, rank, count))
-
-
-def _resized(shape: Shape, dim: int, size: int) -> Shape:
-    return (*shape[:dim], size, *shape[dim + 1 :])
-
-
-def _uneven_box(source: LogicalTensor, dim: int, rank: int, count: int) -> Box:
-    """torch.chunk's way to share out what does not divide: the last part gets less."""
-    size = source.shape[dim]
-    step = -(-size // count)
-    start, stop = min(rank * step, size), min((rank + 1) * step, size)
-    if start == stop:
-        raise CheckpointError(
-            f"{source.name}: the original fails to share {size} out to {count} parts"
-        )
-    offsets = _resized((0,) * len(source.shape), dim, start)
-    return Box(offsets, _resized(source.shape, dim, stop - start))

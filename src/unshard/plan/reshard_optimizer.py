@@ -1,8 +1,7 @@
 """The optimizer's state of one part, cut into the shards of the weights that it belongs to.
 
 The original joins the slices of all ranks with their padding and cuts that anew: moments get
-longer than their parameter, and fall out of step with it. Here the padding goes first, unless
-that very fault is asked for.
+longer than their parameter, and fall out of step with it. Here the padding goes first.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from typing import Any
 from unshard.formats.records import as_mapping
 from unshard.formats.torch_zip import TorchFile
 from unshard.index.optimizer import KEY, Moment, joined, read_moments
-from unshard.index.slices import concatenate
 from unshard.plan.copy_plan import TargetTensor
 from unshard.plan.flat_shards import cut_into_shards
 from unshard.plan.original_process import OriginalProcess
@@ -30,12 +28,9 @@ class ReshardedOptimizer:
         CheckpointError: a moment is not as long as its flat parameter's shard.
     """
 
-    def __init__(
-        self, files: Sequence[TorchFile], num_elements: Sequence[int], keep_padding: bool
-    ) -> None:
+    def __init__(self, files: Sequence[TorchFile], num_elements: Sequence[int]) -> None:
         self._where = files[0].path
         self._num_elements = num_elements
-        self._keep_padding = keep_padding
         self.sources: dict[str, LogicalTensor] = {}
         self._moments: dict[Moment, TargetTensor] = {}
         for moment, refs in read_moments(files).items():
@@ -46,8 +41,6 @@ class ReshardedOptimizer:
             self._moments[moment] = copied(source)
 
     def _whole(self, name: str, moment: Moment, refs: Sequence[TensorRef]) -> TensorRef:
-        if self._keep_padding:
-            return concatenate(name, refs)
         number, count = moment[0], len(self._num_elements)
         total = self._num_elements[number] if number in range(count) else 0
         return joined(self._where, name, refs, total)

@@ -103,40 +103,63 @@ def _weight_file(name: str, tensors: Sequence[TargetTensor]) -> PlannedFile:
 def _small_files(
     checkpoint: Checkpoint, tensors: Sequence[TargetTensor], copies: Sequence[PlannedFile]
 ) -> Iterator[PlannedFile]:
-    yield json_file("config.json", hugging_face_config(checkpoint.config, tensors[0].dtype))
-    generation = {"bos_token_id": 2, "eos_token_id": 2, "pad_token_id": 1}
-    yield json_file("generation_config.json", generation)
+    config = checkpoint.config
+    for name, content in model_files(config, tensors[0].dtype).items():
+        yield json_file(name, content)
     yield from copies
-    if copies:
-        yield json_file("tokenizer_config.json", tokenizer_config(checkpoint.config))
-        yield json_file("special_tokens_map.json", SPECIAL_TOKENS)
+    for name, content in (tokenizer_files(config) if copies else {}).items():
+        yield json_file(name, content)
+
+
+def model_files(config: OPTConfig, dtype: DType) -> dict[str, Mapping[str, Any]]:
+    """The JSON files by name that say what the weights make, and what generates with them."""
+    generation = {"bos_token_id": 2, "eos_token_id": 2, "pad_token_id": 1}
+    return {
+        "config.json": hugging_face_config(config, dtype),
+        "generation_config.json": generation,
+    }
+
+
+def tokenizer_files(config: OPTConfig) -> dict[str, Mapping[str, Any]]:
+    """The JSON files that lie beside a vocabulary and its merges."""
+    return {
+        "tokenizer_config.json": tokenizer_config(config),
+        "special_tokens_map.json": SPECIAL_TOKENS,
+    }
+
+
+MODEL_FIELDS: Mapping[str, str] = {
+    "activation": "activation_function",
+    "pre_norm": "do_layer_norm_before",
+    "ffn_dim": "ffn_dim",
+    "hidden_size": "hidden_size",
+    "max_positions": "max_position_embeddings",
+    "num_heads": "num_attention_heads",
+    "num_layers": "num_hidden_layers",
+    "tied_embeddings": "tie_word_embeddings",
+    "vocab_size": "vocab_size",
+    "embedding_size": "word_embed_proj_dim",
+}
+"""Every field of `OPTConfig`, and its name in `config.json`."""
 
 
 def hugging_face_config(config: OPTConfig, dtype: DType) -> dict[str, Any]:
     """`config.json` of transformers' `OPTForCausalLM`."""
-    return {
+    fields = {
         "architectures": ["OPTForCausalLM"],
         "model_type": "opt",
-        "activation_function": config.activation,
         "attention_dropout": 0.0,
         "bos_token_id": BOS_TOKEN_ID,
-        "do_layer_norm_before": config.pre_norm,
         "dropout": 0.1,
         "enable_bias": True,
         "eos_token_id": EOS_TOKEN_ID,
-        "ffn_dim": config.ffn_dim,
-        "hidden_size": config.hidden_size,
         "layer_norm_elementwise_affine": True,
-        "max_position_embeddings": config.max_positions,
-        "num_attention_heads": config.num_heads,
-        "num_hidden_layers": config.num_layers,
         "pad_token_id": PAD_TOKEN_ID,
         "prefix": "</s>",
-        "tie_word_embeddings": config.tied_embeddings,
         "torch_dtype": TORCH_NAMES.get(dtype, "float32"),
-        "vocab_size": config.vocab_size,
-        "word_embed_proj_dim": config.embedding_size,
+        **{theirs: getattr(config, ours) for ours, theirs in MODEL_FIELDS.items()},
     }
+    return dict(sorted(fields.items()))
 
 
 SPECIAL_TOKENS = {

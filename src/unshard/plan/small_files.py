@@ -1,9 +1,9 @@
-"""The small files beside the weights: generated ones, and copies of the tokenizer's."""
+"""What goes along with the weights: generated files, the tokenizer's, storages of other tensors."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,12 @@ def literal_file(name: str, content: bytes) -> PlannedFile:
 
 def json_file(name: str, content: Mapping[str, Any]) -> PlannedFile:
     """A JSON file with this content."""
-    return literal_file(name, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    return literal_file(name, json_bytes(content))
+
+
+def json_bytes(content: Mapping[str, Any]) -> bytes:
+    """The content of a JSON file that people read too."""
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def copied_companions(
@@ -54,3 +59,22 @@ def copied(
     """The whole of `source`, in its own dtype or another one."""
     region = Region(source.name, whole(source.shape), (0,) * len(source.shape))
     return TargetTensor(name or source.name, dtype or source.dtype, source.shape, (region,))
+
+
+def carried_storages(name: str, storages: Mapping[str, TensorRef]) -> dict[str, LogicalTensor]:
+    """The storages of a source file as sources of bytes called `NAME KEY`, by key."""
+    return {key: stored_bytes(f"{name} {key}", ref.ranges[0]) for key, ref in storages.items()}
+
+
+def used_sources(
+    files: Iterable[PlannedFile], sources: Mapping[str, LogicalTensor]
+) -> dict[str, LogicalTensor]:
+    """Those of `sources` that the planned files hold anything of."""
+    used = {
+        region.source
+        for file in files
+        for record in file.records
+        for span in record.spans
+        for region in span.tensor.regions
+    }
+    return {name: source for name, source in sources.items() if name in used}

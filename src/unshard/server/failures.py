@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unshard.errors import RequestError, UnshardError
+from unshard.server.visit import current_visit
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +67,10 @@ def failure_of(error: Exception) -> Failure:
         case HTTPException():
             return Failure(error.status_code, error.detail)
         case UnshardError():
-            logger.error("a request failed: %s", error.message)
-    return Failure(500, "the server failed on this request; its log says more")
+            logger.error("request %s failed: %s", current_visit().request_id, error.message)
+    return Failure(
+        500, f"the server failed on this request; its log says more: {current_visit().request_id}"
+    )
 
 
 def install(app: FastAPI) -> None:
@@ -112,7 +115,7 @@ class BugGuard:
         except Exception as error:  # the outermost guard: whatever it is, it is one request's
             if started or scope["type"] != "http":
                 raise
-            logger.error("a bug ended %s %s", scope["method"], scope["path"], exc_info=error)
+            logger.error("a bug ended request %s", current_visit().request_id, exc_info=error)
             failure = failure_of(error)
             await JSONResponse(failure.body(), failure.status)(scope, receive, send)
 

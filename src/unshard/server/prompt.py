@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unshard.architectures.opt import BOS_TOKEN_ID
-from unshard.server.protocol import PromptForm
+from unshard.server.fields import PromptForm
 from unshard.server.served import Tokenizer
 
 
@@ -29,9 +29,9 @@ def parse_prompts(form: PromptForm, tokenizer: Tokenizer) -> list[Prompt]:
     items: list[int | str | list[int]] = [*form]
     ids = [item for item in items if isinstance(item, int)]
     if ids:
-        return [_of_ids(ids, tokenizer)]
+        return [prompt_of_ids(ids, tokenizer)]
     return [
-        _of_text(item, tokenizer) if isinstance(item, str) else _of_ids(item, tokenizer)
+        _of_text(item, tokenizer) if isinstance(item, str) else prompt_of_ids(item, tokenizer)
         for item in items
         if not isinstance(item, int)
     ]
@@ -41,8 +41,9 @@ def _of_text(text: str, tokenizer: Tokenizer) -> Prompt:
     return Prompt(text, (BOS_TOKEN_ID, *tokenizer.encode(text)), bos_added=True)
 
 
-def _of_ids(ids: Sequence[int], tokenizer: Tokenizer) -> Prompt:
+def prompt_of_ids(ids: Sequence[int], tokenizer: Tokenizer) -> Prompt:
+    """The prompt that the model reads for `ids`: they, and `</s>` in front."""
     text = tokenizer.decode(ids)
-    if ids[0] == BOS_TOKEN_ID:
+    if ids and ids[0] == BOS_TOKEN_ID:
         return Prompt(text, tuple(ids), bos_added=False)
     return Prompt(text, (BOS_TOKEN_ID, *ids), bos_added=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable
 from types import FrameType
@@ -11,11 +12,11 @@ import uvicorn
 
 from unshard.errors import UnshardError
 from unshard.server.app import create_app
+from unshard.server.connection import connection_class
 from unshard.server.generation import Generations
+from unshard.server.manners import Manners
 from unshard.server.served import ServedModel
 
-GRACE_SECONDS = 3
-"""How long requests may go on after the first signal."""
 _LAST_WORDS_SECONDS = 1
 """How long they may then take to tell their clients."""
 
@@ -53,19 +54,21 @@ def run(
     bound: socket.socket,
     *,
     on_ready: Callable[[], None],
-    grace_seconds: float = GRACE_SECONDS,
+    manners: Manners | None = None,
 ) -> None:
-    """Serve on `bound` until SIGTERM or SIGINT; a second one cuts the grace short.
+    """Serve on `bound` until SIGTERM or SIGINT, or until the engine dies; a second signal cuts
+    the grace short.
 
     `on_ready` is called when connections are accepted. On return the engine is closed.
 
     Raises:
         UnshardError: somebody else listens on the port since `bind`.
     """
-    generations = Generations(served.engine)
+    manners = manners or Manners()
+    generations = Generations(served.engine, manners)
     config = uvicorn.Config(
-        create_app(served, generations),
-        http="h11",
+        create_app(served, generations, manners),
+        http=connection_class(manners.client_seconds),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -78,7 +81,9 @@ def run(
             bound.listen()
         except OSError as error:
             raise _cannot_listen(host, port, error) from error
-        _Server(config, generations, grace_seconds, on_ready).run(sockets=[bound])
+        server = _Server(config, generations, manners.drain_seconds, on_ready)
+        served.engine.on_loss(server.end_now)
+        server.run(sockets=[bound])
     finally:
         bound.close()
         served.engine.close()
@@ -99,13 +104,24 @@ class _Server(uvicorn.Server):
         self._grace_seconds = grace_seconds
         self._on_ready = on_ready
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._has_lost_engine = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._loop = asyncio.get_running_loop()
+        if self._has_lost_engine:
+            self._abort()
         self._on_ready()
 
+    def end_now(self) -> None:
+        """End without grace, since nothing can be generated any more. From any thread."""
+        self._has_lost_engine = self.should_exit = True
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended meanwhile
+                self._loop.call_soon_threadsafe(self._abort)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._generations.ending = True
         asyncio.get_running_loop().call_later(self._grace_seconds, self._abort)
         await super().shutdown(sockets)
 

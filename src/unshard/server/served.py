@@ -7,10 +7,24 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from unshard.engine.request import GenerationOutput, GenerationRequest
+from unshard.engine.statistics import EngineStatistics
+from unshard.server.chat_template import ChatTemplate
 
 
 class Engine(Protocol):
     """Generates in its own thread; `unshard.engine.engine_thread.EngineThread` is one."""
+
+    @property
+    def max_positions(self) -> int:
+        """Tokens that fit the context, a prompt's and its continuation's."""
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest token id."""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it still takes requests."""
 
     def submit(
         self, request: GenerationRequest, on_output: Callable[[GenerationOutput], None]
@@ -23,6 +37,13 @@ class Engine(Protocol):
 
     def cancel(self, request_id: str) -> None:
         """Forget a request; ids that are unknown or finished are ignored."""
+
+    def on_loss(self, call: Callable[[], None]) -> None:
+        """Call `call` once, in any thread, if the engine dies before `close`; at once where it is
+        dead already. Its requests have failed by then."""
+
+    def statistics(self) -> EngineStatistics:
+        """What it is doing, as of its last step; at once."""
 
     def close(self) -> None:
         """Fail what is still running, stop and join. Idempotent."""
@@ -53,3 +74,5 @@ class ServedModel:
     tokenizer: Tokenizer
     created: int
     """When it was loaded, in Unix seconds; `/v1/models` reports it."""
+    chat_template: ChatTemplate | None = None
+    """How the messages of a chat are written as text."""

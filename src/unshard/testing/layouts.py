@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -23,21 +24,16 @@ class LayoutWriter(Protocol):
     ) -> dict[str, Array]: ...
 
 
-def _metaseq(write: Callable[..., dict[str, Array]], form: MetaseqForm, **how: Any) -> LayoutWriter:
-    def writer(
-        directory: str | Path, config: OPTConfig = TINY, *, seed: int = 0
-    ) -> dict[str, Array]:
-        return write(directory, config, seed=seed, form=form, **how)
-
-    return writer
+def _raw(tp_size: int = 2, fsdp_size: int = 3, **form: Any) -> LayoutWriter:
+    return partial(
+        write_tiny_checkpoint, tp_size=tp_size, fsdp_size=fsdp_size, form=MetaseqForm(**form)
+    )
 
 
-def _raw(
-    tp_size: int = 2, fsdp_size: int = 3, name: str | None = None, **form: Any
-) -> LayoutWriter:
-    how = {"name": name} if name else {}
-    return _metaseq(
-        write_tiny_checkpoint, MetaseqForm(**form), tp_size=tp_size, fsdp_size=fsdp_size, **how
+def _flat_2022(**form: Any) -> LayoutWriter:
+    name, form = "reshard-model_part-{part}.pt", {"shard_metadata": False, **form}
+    return partial(
+        write_tiny_checkpoint, tp_size=2, fsdp_size=1, name=name, form=MetaseqForm(**form)
     )
 
 
@@ -48,24 +44,14 @@ def _parts(
     name: str = "reshard-model_part-{part}.pt",
     **form: Any,
 ) -> LayoutWriter:
-    return _metaseq(
-        write_tiny_parts, MetaseqForm(**form), tp_size=tp_size, storages=storages,
-        metadata_tp_size=metadata_tp_size, name=name,
+    return partial(
+        write_tiny_parts, tp_size=tp_size, storages=storages, metadata_tp_size=metadata_tp_size,
+        name=name, form=MetaseqForm(**form),
     )  # fmt: skip
 
 
 def _hugging_face(**form: Any) -> LayoutWriter:
-    def writer(
-        directory: str | Path, config: OPTConfig = TINY, *, seed: int = 0
-    ) -> dict[str, Array]:
-        return write_tiny_hugging_face(directory, config, seed=seed, form=HuggingFaceForm(**form))
-
-    return writer
-
-
-def _flat_2022(fsdp_size: int = 1, **form: Any) -> LayoutWriter:
-    name = "reshard-model_part-{part}.pt" if fsdp_size == 1 else None
-    return _raw(2, fsdp_size, name, shard_metadata=False, **form)
+    return partial(write_tiny_hugging_face, form=HuggingFaceForm(**form))
 
 
 LAYOUTS: Mapping[str, LayoutWriter] = {
@@ -90,7 +76,7 @@ LAYOUTS: Mapping[str, LayoutWriter] = {
     "flat, 2022": _flat_2022(),
     "flat, 2022, K V Q separate": _flat_2022(fused=False),
     "flat, 2022, one unit for everything": _flat_2022(wrapping="root"),
-    "flat, 2022, sharded": _flat_2022(5),
+    "flat, 2022, sharded": _raw(2, 5, shard_metadata=False),
     # Whole tensors by name: what reshard_fsdp and reshard_mp write.
     "parts, a storage per unit": _parts(),
     "parts, a storage per tensor": _parts(storages="tensor"),

@@ -33,7 +33,7 @@ class Answer:
     body: BinaryIO = field(default_factory=io.BytesIO)
     sent_bytes: int = 0
     stalls: bool = False
-    """After the bytes, silence until the server closes; otherwise a cut if some are missing."""
+    """After the bytes, silence until `end_silence`; otherwise a cut if some are missing."""
 
 
 class ObjectServer(ThreadingHTTPServer):
@@ -46,6 +46,7 @@ class ObjectServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.decide = decide
         self.stopping = threading.Event()
+        self.silence_ends = threading.Event()
         self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._thread = threading.Thread(
@@ -56,12 +57,18 @@ class ObjectServer(ThreadingHTTPServer):
     def stop(self) -> None:
         """Cut every connection and end every thread."""
         self.stopping.set()
+        self.silence_ends.set()
         self.shutdown()
         self._thread.join()
         with self._lock:
             for connection in self._connections:
                 _cut(connection)
         self.server_close()
+
+    def end_silence(self) -> None:
+        """Cut the connections that stall, or are about to; later ones stall anew."""
+        ends, self.silence_ends = self.silence_ends, threading.Event()
+        ends.set()
 
     def opened(self, connection: socket.socket) -> None:
         with self._lock:
@@ -114,6 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815 - the base calls it so
 
     def _transmit(self, answer: Answer) -> None:
+        silence_ends = self.server.silence_ends
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
@@ -130,5 +138,5 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.wfile.flush()
         if answer.stalls:
-            self.server.stopping.wait()
+            silence_ends.wait()
         self.close_connection = True

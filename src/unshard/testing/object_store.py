@@ -140,6 +140,10 @@ class FakeObjectStore:
         with self._lock:
             self._faults.clear()
 
+    def end_silence(self) -> None:
+        """Cut the connections that stall."""
+        self._server.end_silence()
+
     def expire_links(self) -> None:
         """Refuse every link that was given out so far."""
         with self._lock:

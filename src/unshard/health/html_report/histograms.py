@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from unshard.architectures.layers import split_layer
 from unshard.health.findings import Finding
-from unshard.health.html_report.markup import escape, number
 from unshard.health.outliers import Limits
 from unshard.health.statistics import TensorStatistics
 
@@ -137,3 +137,15 @@ def _outline(heights: Sequence[int]) -> str:
             level, run = height, 0
         run += 1
     return f"{path}h{run * BAR_WIDTH}V{HEIGHT}z"
+
+
+def escape(text: str) -> str:
+    """`text` with nothing left that HTML could take for markup, in elements and attributes."""
+    return html.escape(text, quote=True)
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A few digits, as short as they get: `0.0201`, `1.2e−07`, `−3`."""
+    if math.isnan(value):
+        return "NaN"
+    return f"{value:.{digits}g}".replace("-", "\N{MINUS SIGN}")

@@ -1,4 +1,4 @@
-"""The page: verdict, facts, findings, overview, histograms."""
+"""The page: verdict, facts, findings, histograms by layer."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from pathlib import Path
 
 from unshard.architectures.layers import split_layer
 from unshard.health.findings import Finding, HealthReport, Place
-from unshard.health.html_report.histograms import axes_of, cards
-from unshard.health.html_report.markup import escape, number
-from unshard.health.html_report.overview import overview
+from unshard.health.html_report.histograms import axes_of, cards, escape, number
 from unshard.health.statistics import TensorStatistics
 
 MAX_PLACES = 100
@@ -34,7 +32,6 @@ def render_page(report: HealthReport, facts: Mapping[str, str]) -> str:
         '<meta name="color-scheme" content="light dark">'
         f"<title>{escape(title)}</title><style>{style}</style></head><body><main>"
         f"{_header(report)}{_facts(facts)}{_findings(report)}"
-        f"<h2>Layers at a glance</h2>{overview(report.tensors, report.findings)}"
         f"{_histograms(report)}</main></body></html>\n"
     )
 

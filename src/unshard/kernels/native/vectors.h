@@ -56,16 +56,42 @@ inline void store(bf16* to, Floats v) {
   memcpy(to, &halves, sizeof halves);
 }
 
-inline float largest(Floats v) {
-  float found = v[0];
-  for (int lane = 1; lane < LANES; lane++) found = v[lane] > found ? v[lane] : found;
+// Each lane's neighbour at distance D.
+template <int D>
+inline Floats swapped(Floats v) {
+#if defined(__clang__)
+  Floats found;
+  for (int lane = 0; lane < LANES; lane++) found[lane] = v[lane ^ D];
   return found;
+#else
+  Ints from;
+  for (int lane = 0; lane < LANES; lane++) from[lane] = lane ^ D;
+  return __builtin_shuffle(v, from);
+#endif
+}
+
+inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
+
+inline float largest(Floats v) {
+#if LANES >= 16
+  v = larger(v, swapped<8>(v));
+#endif
+#if LANES >= 8
+  v = larger(v, swapped<4>(v));
+#endif
+  v = larger(v, swapped<2>(v));
+  return larger(v, swapped<1>(v))[0];
 }
 
 inline float sum(Floats v) {
-  float total = 0;
-  for (int lane = 0; lane < LANES; lane++) total += v[lane];
-  return total;
+#if LANES >= 16
+  v += swapped<8>(v);
+#endif
+#if LANES >= 8
+  v += swapped<4>(v);
+#endif
+  v += swapped<2>(v);
+  return (v + swapped<1>(v))[0];
 }
 
 template <int D>

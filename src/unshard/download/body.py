@@ -1,0 +1,63 @@
+"""How the body of an answer is read: into one buffer, with as few layers around as can be."""
+
+from __future__ import annotations
+
+import time
+from http.client import HTTPResponse
+
+BUFFER_BYTES = 2**19
+GATHER_BYTES = 2**18
+GATHER_S = 0.5
+
+
+class BufferedResponse(HTTPResponse):
+    """An answer whose `read1` returns what has arrived, in a buffer that the next call fills
+    again: fresh memory for each read costs as much as the read does."""
+
+    buffer_bytes = BUFFER_BYTES
+    _buffer = memoryview(b"")
+
+    def read1(self, n: int = -1, /) -> bytes:
+        """
+        Raises:
+            OSError: what the connection raised.
+        """
+        if not self.length or self.isclosed():
+            return super().read1(n)  # an end that is not known beforehand
+        if not self._buffer:
+            self._buffer = memoryview(bytearray(min(self.buffer_bytes, self.length)))
+        view = self._buffer[: min(n, self.length) if n >= 0 else self.length]
+        num_bytes = self._fill(view)
+        self.length -= num_bytes
+        return view[:num_bytes]  # type: ignore[return-value]  # as good as bytes, and no copy
+
+    def _fill(self, view: memoryview) -> int:
+        """Read into `view`; how many bytes. 0: the end, sooner than it was told."""
+        return self.fp.readinto1(view)
+
+
+class GatheredResponse(BufferedResponse):
+    """The same over TLS, which hands over its records of 16 KiB one by one: `read1` waits for
+    all that it may return, or for `GATHER_S` seconds.
+
+    The layers above it cost more than to decrypt a record does. What had come when the
+    connection breaks is returned before the error is raised.
+    """
+
+    buffer_bytes = GATHER_BYTES
+    _failure: OSError | None = None
+
+    def _fill(self, view: memoryview) -> int:
+        if self._failure:
+            raise self._failure
+        num_bytes, until = 0, time.monotonic() + GATHER_S
+        try:
+            while num_bytes < len(view) and (count := super()._fill(view[num_bytes:])):
+                num_bytes += count
+                if time.monotonic() >= until:
+                    break
+        except OSError as error:
+            if not num_bytes:
+                raise
+            self._failure = error
+        return num_bytes
