@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from unshard.errors import UsageError, WorkerLostError
-from unshard.parallel import workers as workers_module
+from unshard.parallel import watch
 from unshard.parallel.place import Place, launched_place
 from unshard.parallel.workers import Workers
 
@@ -73,7 +73,7 @@ def test_on_loss_is_called_also_afterwards(started):
 
 
 def test_who_does_not_end_after_a_loss_is_abandoned(started, monkeypatch):
-    monkeypatch.setattr(workers_module, "END_SECONDS", 0.05)
+    monkeypatch.setattr(watch, "END_SECONDS", 0.05)
     abandoned, said = threading.Event(), []
 
     def abandon(lost):
@@ -86,7 +86,7 @@ def test_who_does_not_end_after_a_loss_is_abandoned(started, monkeypatch):
 
 
 def test_close_waits_then_kills_and_nothing_is_lost(started, monkeypatch):
-    monkeypatch.setattr(workers_module, "END_SECONDS", 0.1)
+    monkeypatch.setattr(watch, "END_SECONDS", 0.1)
     workers = started(["/bin/sleep", "0.3"], SLEEP)
     workers.dismiss()
     workers._processes[1].wait()

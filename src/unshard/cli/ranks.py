@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -17,13 +17,16 @@ from unshard.dtypes import parse_dtype
 from unshard.engine.engine import Engine
 from unshard.engine.load import load_engine
 from unshard.engine.team import TeamModel, be_led, check_team, join, lead
-from unshard.errors import UsageError, WorkerLostError
+from unshard.errors import UnshardError, UsageError, WorkerLostError
 from unshard.index.checkpoint import Checkpoint
+from unshard.parallel import launch
+from unshard.parallel.links import Followers, Leader
 from unshard.parallel.place import Place, end_with_parent, launched_place
-from unshard.parallel.rendezvous import Store, file_store, launched_store, local_environment
+from unshard.parallel.rendezvous import Store, file_store, local_environment
+from unshard.parallel.watch import Watch, broken_group
 from unshard.parallel.workers import Workers
 
-LOSS_SECONDS = 1.0
+LOSS_SECONDS = 3.0
 """How long a failed step waits to hear which rank was lost."""
 
 
@@ -49,17 +52,28 @@ def followed(checkpoint: Checkpoint, options: ModelOptions, tp: int | None) -> b
     if place.rank == 0:
         return False
     end_with_parent(os.getppid())
-    model = options.of(checkpoint)
+    model, stderr = options.of(checkpoint), current()
     check_team(model, place)
-    be_led(model, join(model, place, launched_store(), lambda: None))
+    leader = Leader(place, lambda lost: _abandon(stderr, lost))
+    try:
+        store = launch.follow(leader, place)
+        be_led(model, join(model, place, store, lambda: leader.lost))
+    except UnshardError as error:
+        leader.tell(error)
+        raise
+    except RuntimeError as error:  # gloo's: a consequence of what rank 0 will say, most likely
+        lost = leader.wait_for_loss(LOSS_SECONDS) or broken_group(place.size, error)
+        leader.tell(lost)
+        raise lost from error
+    leader.close()
     return True
 
 
 @contextmanager
 def engine_of(
     checkpoint: Checkpoint, options: ModelOptions, tp: int | None
-) -> Iterator[tuple[Engine, Workers]]:
-    """The engine, and the ranks that this process started for it, none where it is alone.
+) -> Iterator[tuple[Engine, Watch]]:
+    """The engine, and the other ranks, none where it is alone.
 
     Raises:
         UsageError: the model cannot be split over so many ranks.
@@ -67,27 +81,27 @@ def engine_of(
         UsageError, FormatError, CheckpointError: as from `load_engine`.
     """
     place, model, stderr = _place(tp), options.of(checkpoint), current()
-    workers = Workers(lambda lost: _abandon(stderr, lost))
+    others = _others(place, lambda lost: _abandon(stderr, lost))
     if place.size == 1:
-        yield _lone_engine(model), workers
+        yield _lone_engine(model), others
         return
     check_team(model, place)
     try:
-        with _meeting(workers, options, place) as store:
-            ranks = join(model, place, store, lambda: workers.lost)
+        with _meeting(others, options, place) as store:
+            ranks = join(model, place, store, lambda: others.lost)
             with progress() as reporter:
                 engine, runner = lead(
-                    model, ranks, lambda: workers.wait_for_loss(LOSS_SECONDS), reporter
+                    model, ranks, lambda: others.wait_for_loss(LOSS_SECONDS), reporter
                 )
         try:
-            yield engine, workers
+            yield engine, others
         finally:
-            workers.dismiss()
+            others.dismiss()
             if runner.close():
-                workers.close()
+                others.close()
                 ranks.leave()
     finally:
-        workers.kill()
+        others.kill()
 
 
 def _lone_engine(model: TeamModel) -> Engine:
@@ -114,16 +128,22 @@ def _place(tp: int | None) -> Place:
     return launched
 
 
+def _others(place: Place, abandon: Callable[[WorkerLostError], None]) -> Workers | Followers:
+    if launched_place(os.environ) is None:
+        return Workers(abandon)
+    return Followers(place, abandon)
+
+
 @contextmanager
-def _meeting(workers: Workers, options: ModelOptions, place: Place) -> Iterator[Store]:
+def _meeting(others: Workers | Followers, options: ModelOptions, place: Place) -> Iterator[Store]:
     """Where the ranks find each other; those that torchrun did not start are started."""
-    if launched_place(os.environ) is not None:
+    if isinstance(others, Followers):
         end_with_parent(os.getppid())
-        yield launched_store()
+        yield launch.lead(others, place)
         return
     with tempfile.TemporaryDirectory(prefix="unshard-") as folder:
         meeting = Path(folder, "ranks")
-        _start(workers, options, place, meeting)
+        _start(others, options, place, meeting)
         yield file_store(meeting, place.size)
 
 

@@ -15,6 +15,7 @@ from unshard.engine.runner import Runner
 from unshard.engine.step import Chunk
 from unshard.errors import WorkerLostError
 from unshard.parallel.place import SILENCE_SECONDS
+from unshard.parallel.watch import broken_group
 
 if TYPE_CHECKING:  # torch.distributed is imported where there are ranks
     from unshard.parallel.ranks import Ranks
@@ -79,10 +80,7 @@ class LeadingRunner:
                 if not isinstance(error, Exception):
                     self._lost = WorkerLostError("a step of the group was interrupted")
                     raise
-                reason = str(error).strip().split("\n")[0]
-                self._lost = self._verdict() or WorkerLostError(
-                    f"the group of {self._ranks.size} ranks broke: {reason}"
-                )
+                self._lost = self._verdict() or broken_group(self._ranks.size, error)
                 raise self._lost from error
 
     def _keep_alive(self) -> None:

@@ -17,6 +17,7 @@ from unshard.errors import UsageError
 from unshard.index.checkpoint import Checkpoint
 from unshard.parallel.place import Place
 from unshard.parallel.ranks import Ranks
+from unshard.parallel.watch import broken_group
 from unshard.progress import Progress
 
 
@@ -69,14 +70,21 @@ def device_of(model: TeamModel, place: Place) -> str:
 
 
 def join(model: TeamModel, place: Place, store: Store, verdict: Verdict) -> Ranks:
-    """The group, once all ranks are there; this process computes with its share of the cores."""
+    """The group, once all ranks are there; this process computes with its share of the cores.
+
+    Raises:
+        WorkerLostError: they did not get through to each other.
+    """
     torch.set_num_threads(place.num_threads)
 
     def check() -> None:
         if (lost := verdict()) is not None:
             raise lost
 
-    return Ranks(place, store, torch.device(device_of(model, place)), check)
+    try:
+        return Ranks(place, store, torch.device(device_of(model, place)), check)
+    except RuntimeError as error:  # gloo's and NCCL's
+        raise verdict() or broken_group(place.size, error) from error
 
 
 def lead(

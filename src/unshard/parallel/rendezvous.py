@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
-from torch._C._distributed_c10d import FileStore, Store  # where torch declares the types
-from torch.distributed.rendezvous import rendezvous
+from torch._C._distributed_c10d import FileStore, Store, TCPStore  # where torch declares the types
 
-from unshard.parallel.place import SILENCE_SECONDS
+from unshard.errors import UsageError
+from unshard.parallel.place import Place
 
-__all__ = ["Store", "file_store", "launched_store", "local_environment"]
+__all__ = ["Store", "file_store", "join_seconds", "launched_store", "local_environment"]
+
+JOIN_SECONDS = 300
+"""How long ranks that were started on several hosts wait for each other."""
 
 
 def local_environment(num_threads: int) -> dict[str, str]:
@@ -24,9 +28,32 @@ def file_store(path: Path, size: int) -> Store:
     return FileStore(os.fspath(path), size)
 
 
-def launched_store() -> Store:
-    """As the environment says: MASTER_ADDR and MASTER_PORT."""
-    timeout = timedelta(seconds=SILENCE_SECONDS)
-    store: Store
-    store, _, _ = next(rendezvous("env://", timeout=timeout))
-    return store
+def join_seconds(environment: Mapping[str, str]) -> float:
+    """`JOIN_SECONDS`, or what UNSHARD_JOIN_SECONDS says.
+
+    Raises:
+        UsageError: it is no number above 0.
+    """
+    told = environment.get("UNSHARD_JOIN_SECONDS", str(JOIN_SECONDS))
+    try:
+        if 0 < (seconds := float(told)) < float("inf"):
+            return seconds
+    except ValueError:
+        pass
+    raise UsageError(f"UNSHARD_JOIN_SECONDS={told} is no number of seconds")
+
+
+def launched_store(place: Place, environment: Mapping[str, str], seconds: float) -> Store:
+    """The store at MASTER_ADDR and MASTER_PORT: torchrun's, or else rank 0's own.
+
+    Raises:
+        RuntimeError: it is not there within `seconds`, or the port is taken.
+    """
+    has_store = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return TCPStore(
+        environment["MASTER_ADDR"],
+        int(environment["MASTER_PORT"]),
+        is_master=place.rank == 0 and not has_store,
+        timeout=timedelta(seconds=seconds),
+        wait_for_workers=False,
+    )
