@@ -13,6 +13,7 @@ import pytest
 from tests.parallel.hosts import ADDRESSES, Hosts
 
 import unshard
+from unshard.errors import WorkerLostError
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -155,5 +156,5 @@ def test_ranks_that_never_come_are_named() -> None:
         env=os.environ | place, capture_output=True, text=True, check=False,
         timeout=BOUND_SECONDS,
     )  # fmt: skip
-    assert done.returncode == 1
+    assert done.returncode == WorkerLostError.exit_code
     assert done.stderr.startswith("error: 1 of 4 ranks came within 1 s; missing: 1, 2, 3\nhint: ")
