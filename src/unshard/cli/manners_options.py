@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from unshard.server.manners import Manners
 KEY_VARIABLE = "UNSHARD_API_KEY"
 _DEFAULTS = Manners()
 
+_COMMENT = re.compile(r"(^|\s)#.*")
 _SECONDS = click.FloatRange(0, min_open=True)
 _OPTIONS = (
     click.option(
@@ -101,7 +103,9 @@ def chosen_manners(
         UsageError: a key or the file of keys is none.
     """
     if log_prompts and not access_log:
-        raise UsageError("--log-prompts without --access-log logs nothing")
+        raise UsageError(
+            "--log-prompts without --access-log logs nothing", hint="give --access-log too"
+        )
     hide(api_keys)
     return Manners(
         api_keys=_keys(api_keys, api_key_file),
@@ -128,11 +132,11 @@ def _keys(given: Sequence[str], file: Path | None) -> tuple[str, ...]:
 
 def _lines(file: Path) -> list[str]:
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise UsageError(f"--api-key-file {file}: {reason}") from error
-    keys = [line for line in lines if line and not line.startswith("#")]
+    keys = [key for line in text.splitlines() if (key := _COMMENT.sub("", line).strip())]
     if not keys:
         # An empty file must not open the API to all.
         raise UsageError(f"--api-key-file {file}: holds no key")

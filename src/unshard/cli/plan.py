@@ -110,7 +110,10 @@ def _template(target: str | None) -> PresignedTemplate:
     """The link that `target` names; what it names goes before UNSHARD_URL."""
     found = source_url.from_argument(target) if target else source_url.from_environment()
     if found is None:
-        raise UsageError("no URL and no checkpoint", hint=source_url.GIVE_IT)
+        raise UsageError(
+            "no URL and no checkpoint",
+            hint=f"{source_url.GIVE_IT}; or name a checkpoint that is here, or a public release",
+        )
     return PresignedTemplate.parse(found)
 
 

@@ -21,8 +21,10 @@ DEFAULT_MAX_BATCH = 8
 
 
 @click.command(
-    help="Serve SRC, in any layout, as OpenAI's completions API. Ctrl-C or SIGTERM ends it: "
-    "running requests get --drain-seconds, then an answer that says why they were ended.",
+    help="Serve SRC, in any layout: OpenAI's completions and chat, vLLM's /tokenize, the "
+    "original's API, and at / a playground for browsers. Nobody is asked for a key unless one is "
+    "given. Ctrl-C or SIGTERM ends it: running requests get --drain-seconds, then an answer that "
+    "says why they were ended.",
     context_settings={"ignore_unknown_options": True},
 )
 @click.argument("source", metavar="SRC")
@@ -34,7 +36,12 @@ DEFAULT_MAX_BATCH = 8
     show_default=True,
     help="vllm becomes vLLM's server, which reads SRC as it is; its own flags follow SRC.",
 )
-@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Whose connections to take: 127.0.0.1 is this machine alone, 0.0.0.0 every network.",
+)
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),

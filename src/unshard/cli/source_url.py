@@ -10,7 +10,7 @@ from unshard import releases
 from unshard.errors import UsageError
 
 URL_VARIABLE = "UNSHARD_URL"
-GIVE_IT = f"give it in single quotes, as `-` with stdin, or in {URL_VARIABLE}"
+GIVE_IT = f"give the link in single quotes, as `-` with stdin, or in {URL_VARIABLE}"
 
 
 def from_argument(argument: str) -> str:

@@ -175,7 +175,7 @@ def _complete(address: str) -> None:
 
 
 def _stay(server: subprocess.Popen[str], address: str) -> None:
-    click.echo(f"The API stays up on {address} until Ctrl-C. Try:\n")
+    click.echo(f"The API stays up on {address} until Ctrl-C. Open it in a browser, or try:\n")
     body = '{"prompt": "ROMEO.\\n", "max_tokens": 40, "temperature": 0.7}'
     click.echo(f"  curl {address}/v1/completions -H 'Content-Type: application/json' -d '{body}'\n")
     with contextlib.suppress(KeyboardInterrupt):

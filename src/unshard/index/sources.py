@@ -64,7 +64,10 @@ def find_source(text: str) -> Source:
     if parts:
         note = f"there is no file {path.name}; its parts are meant ({path.stem}-model_part-N.pt)"
         return Source(text, tuple(parts), notes=(note,))
-    raise UsageError(f"{text}: no such file or folder")
+    raise UsageError(
+        f"{text}: no such file or folder",
+        hint="give a checkpoint's folder, one of its files, or a quoted pattern of them",
+    )
 
 
 def _expanded(text: str) -> Path:

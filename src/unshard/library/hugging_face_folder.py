@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from unshard import releases
 from unshard.dtypes import DType
 from unshard.errors import UsageError
 from unshard.index.checkpoint import Checkpoint
@@ -42,5 +43,6 @@ def check_tokenizer(checkpoint: Checkpoint) -> None:
     if not has_tokenizer(checkpoint):
         raise UsageError(
             f"{checkpoint.folder}: has no tokenizer",
-            hint="put gpt2-vocab.json and gpt2-merges.txt beside the weights",
+            hint="put gpt2-vocab.json and gpt2-merges.txt beside the weights; those of OPT are "
+            f"public: {releases.ASSETS}",
         )
