@@ -15,7 +15,6 @@ import tempfile
 from pathlib import Path
 
 import pytest
-
 from tools.mutation.mutants import Mutant, faults_of, mutant
 from tools.mutation.session import MutationSession
 
@@ -60,9 +59,9 @@ def measure(package: str, arguments: argparse.Namespace) -> None:
     outcomes = [plugin.outcomes.get(index, "not run") for index in range(len(mutants))]
     counted = [each for each in outcomes if each != "same code"]
     killed = sum(each.startswith("killed") for each in counted)
-    for mutant, outcome in zip(mutants, outcomes, strict=True):
+    for fault, outcome in zip(mutants, outcomes, strict=True):
         if outcome.startswith("survived"):
-            print(f"{outcome}  {mutant}")
+            print(f"{outcome}  {fault}")
     share = f"{killed / len(counted):.1%}" if counted else "nothing to count"
     print(
         f"{package}: {killed} of {len(counted)} killed, {share} (seed {arguments.seed})", flush=True

@@ -20,8 +20,6 @@ from typing import Any
 import pytest
 from _pytest.runner import runtestprotocol
 from coverage import Coverage
-from hypothesis import Phase, settings
-
 from tools.mutation.mutants import Mutant
 
 SURVIVED, KILLED, SAME = 0, 1, 2
@@ -46,6 +44,8 @@ class MutationSession:
 
     def pytest_sessionstart(self) -> None:
         """Examples are the same in every fork, and a failing one is not made smaller."""
+        from hypothesis import Phase, settings  # noqa: PLC0415 - pytest imports it first
+
         settings.register_profile(
             "mutation",
             settings.get_profile("unshard"),
