@@ -52,7 +52,19 @@ def measure(package: str, arguments: argparse.Namespace) -> None:
     mutants = sample(SOURCE / package, arguments)
     basetemp = Path(tempfile.mkdtemp(prefix="mutation-"))
     plugin = MutationSession(SOURCE / package, mutants, arguments.jobs, arguments.log)
-    options = ["-o", "addopts=", "-p", "no:cacheprovider", "-p", "no:xdist", "-q", "-m", MARKED]
+    options = [
+        "-o",
+        "addopts=",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "-p",
+        "no:unraisableexception",
+        "-q",
+        "-m",
+        MARKED,
+    ]
     options += ["--import-mode=importlib", f"--basetemp={basetemp}/tests", "--timeout=0"]
     pytest.main([*options, *TESTS[package]], plugins=[plugin])
     shutil.rmtree(basetemp, ignore_errors=True)
