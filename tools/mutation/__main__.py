@@ -20,8 +20,8 @@ from tools.mutation.session import MutationSession
 
 SOURCE = Path("src/unshard")
 TESTS = {
-    "formats": ("tests/formats", "tests/hostile", "tests/plan"),
-    "index": ("tests/index", "tests/hostile/test_checkpoints.py"),
+    "formats": ("tests/formats", "tests/hostile"),
+    "index": ("tests/index", "tests/hostile/test_checkpoints.py", "tests/execute"),
     "plan": ("tests/plan", "tests/execute", "tests/cli/test_plan.py"),
 }
 MARKED = "not (slow or ray or clients or release or browser or vllm)"
