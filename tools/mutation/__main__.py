@@ -21,7 +21,11 @@ from tools.mutation.session import MutationSession
 SOURCE = Path("src/unshard")
 TESTS = {
     "formats": ("tests/formats", "tests/hostile"),
-    "index": ("tests/index", "tests/hostile/test_checkpoints.py", "tests/execute"),
+    "index": (
+        "tests/index",
+        "tests/hostile/test_checkpoints.py",
+        "tests/execute/test_original_commands.py",
+    ),
     "plan": ("tests/plan", "tests/execute", "tests/cli/test_plan.py"),
 }
 MARKED = "not (slow or ray or clients or release or browser or vllm)"
@@ -69,7 +73,7 @@ def measure(package: str, arguments: argparse.Namespace) -> None:
     pytest.main([*options, *TESTS[package]], plugins=[plugin])
     shutil.rmtree(basetemp, ignore_errors=True)
     outcomes = [plugin.outcomes.get(index, "not run") for index in range(len(mutants))]
-    counted = [each for each in outcomes if each != "same code"]
+    counted = [each for each in outcomes if each not in {"same code", "not run"}]
     killed = sum(each.startswith("killed") for each in counted)
     for fault, outcome in zip(mutants, outcomes, strict=True):
         if outcome.startswith("survived"):

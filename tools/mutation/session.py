@@ -22,8 +22,8 @@ from _pytest.runner import runtestprotocol
 from coverage import Coverage
 from tools.mutation.mutants import Mutant
 
-SURVIVED, KILLED, SAME = 0, 1, 2
-TEST_SECONDS = 6.0  # of the tests of one mutant, as they took in the first run
+SURVIVED, KILLED, SAME, BROKEN = 0, 1, 2, 3
+TEST_SECONDS = 3.0  # of the tests of one mutant, as they took in the first run
 CPU_SECONDS = 20  # of a fork: what takes longer loops
 WALL_SECONDS = 120.0
 MEMORY_BYTES = 16 << 30
@@ -114,7 +114,7 @@ class MutationSession:
                 os.waitpid(pid, 0)
             del running[pid]
             code = os.waitstatus_to_exitcode(status) if done else -9
-            words = {SURVIVED: "survived", KILLED: "killed", SAME: "same code"}
+            words = {SURVIVED: "survived", KILLED: "killed", SAME: "same code", BROKEN: "not run"}
             self._note(index, words.get(code, "killed: it does not end"))
         time.sleep(0.005)
 
@@ -128,17 +128,22 @@ def _run_mutant(mutant: Mutant, tests: Sequence[pytest.Item]) -> None:
     """Never returns: the exit code of this fork is the outcome."""
     code = KILLED
     try:
-        resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+        _limit_resources(CPU_SECONDS)
+        code = BROKEN
         code = SURVIVED if _take_in(mutant) else SAME
         for test in tests if code == SURVIVED else ():
             if any(report.failed for report in runtestprotocol(test, log=False, nextitem=None)):
                 code = KILLED
                 break
     except BaseException:  # noqa: BLE001 - whatever a mutant raises past pytest, it is noticed
-        code = KILLED
+        code = BROKEN if code == BROKEN else KILLED
     finally:
         os._exit(code)
+
+
+def _limit_resources(cpu_seconds: int) -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
 
 
 def _failing_in_a_fork(items: Sequence[pytest.Item]) -> set[str]:
@@ -147,6 +152,7 @@ def _failing_in_a_fork(items: Sequence[pytest.Item]) -> set[str]:
     pid = os.fork()
     if pid == 0:
         try:
+            _limit_resources(60 * CPU_SECONDS)
             for item in items:
                 reports = runtestprotocol(item, log=False, nextitem=None)
                 if any(report.failed for report in reports):
@@ -166,14 +172,18 @@ def _take_in(mutant: Mutant) -> bool:
     mutated = dict(_codes(compile(mutant.tree, file, "exec")))
     changed = False
     for each in gc.get_objects():
-        if isinstance(each, FunctionType) and each.__code__.co_filename == file:
+        if type(each) is FunctionType and each.__code__.co_filename == file:
             code = mutated.get((each.__code__.co_qualname, each.__code__.co_firstlineno))
             if code is not None and code != each.__code__:
                 each.__code__ = code
                 changed = True
-        elif isinstance(each, functools._lru_cache_wrapper):  # noqa: SLF001 - there is no other name
+        elif type(each) is functools._lru_cache_wrapper and _is_ours(each):  # noqa: SLF001
             each.cache_clear()
     return changed
+
+
+def _is_ours(function: Any) -> bool:
+    return str(function.__module__).startswith("unshard.")
 
 
 def _codes(code: CodeType) -> Iterator[tuple[tuple[str, int], CodeType]]:
