@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import reduce
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from test_safetensors_headers import write as write_header
 from unshard.errors import FormatError
 from unshard.formats import (
     extent,
+    json_object,
     pickle_keys,
     pickle_leaves,
     pickle_machine,
@@ -27,6 +29,7 @@ from unshard.formats import (
     zip_end,
 )
 from unshard.formats.extent import check_extent
+from unshard.formats.json_object import read_json_object
 from unshard.formats.records import as_shape
 from unshard.formats.safetensors import read_safetensors
 from unshard.formats.torch_zip import read_torch_file
@@ -48,6 +51,10 @@ def one_tensor(name: str) -> dict[str, Any]:
     return {name: entry(0, 0, [0])}
 
 
+def chained(inner: object, _: object) -> list[object]:
+    return [inner]
+
+
 def header(path: Path, content: dict[str, Any]) -> Path:
     return write_header(path, json.dumps(content).encode())
 
@@ -60,6 +67,11 @@ def raw_bytes(length: int) -> bytes:
     return b"C" + bytes([length]) + bytes(length)
 
 
+def written(path: Path, raw: bytes) -> Path:
+    path.write_bytes(raw)
+    return path
+
+
 AS_SET: dict[str, tuple[int, Open]] = {
     "a tensor's name in safetensors": (
         safetensors.MAX_NAME_LENGTH,
@@ -70,6 +82,10 @@ AS_SET: dict[str, tuple[int, Open]] = {
     ),
     "nesting": (
         extent.MAX_NESTING - 1, lambda path, n: check_extent(nested(n), str(path)),
+    ),
+    "nesting of what also lies flat": (
+        extent.MAX_NESTING,
+        lambda path, n: check_extent(list(accumulate(range(n), chained)), str(path)),
     ),
     "bytes of an integer": (
         pickle_leaves.MAX_INTEGER_BYTES,
@@ -134,6 +150,10 @@ LOWERED: dict[str, tuple[Any, str, int, Open]] = {
     "a header's bytes": (
         safetensors, "MAX_HEADER_BYTES", 64,
         lambda path, n: read_safetensors(write_header(path, b"{}".ljust(n))),
+    ),
+    "a JSON file's bytes": (
+        json_object, "MAX_JSON_BYTES", 32,
+        lambda path, n: read_json_object(written(path, b'{"a": 1}'.ljust(n))),
     ),
     "members": (
         zip_end, "MAX_MEMBERS", 4,
