@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo kernels test slow ray clients release browser vllm lint bench schemathesis fuzz demo-model clean
+.PHONY: help demo kernels test slow ray clients release browser vllm lint bench schemathesis fuzz mutation demo-model clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -57,6 +57,10 @@ fuzz: .venv/dev ## Fuzz every reader of files, ten minutes each (ARGS="--seconds
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt atheris
 	for target in pickle archive safetensors checkpoint; do \
 	  $(BIN)/python -m tools.fuzz $$target $(ARGS) || exit 1; done
+
+mutation: .venv/dev ## How many small faults in formats, index and plan the tests notice (ARGS="plan --seed 2")
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt coverage
+	$(BIN)/python -m tools.mutation $(ARGS)
 
 demo-model: .venv/dev ## Train the bundled model anew (under an hour on 2 cores)
 	OMP_WAIT_POLICY=passive $(BIN)/python -m tools.demo_model --out src/unshard/demo_model

@@ -38,3 +38,10 @@ def test_the_library_reads_what_we_write(tmp_path: Path, rng: np.random.Generato
     loaded = load_file(path)
     np.testing.assert_array_equal(loaded["x"], first)
     np.testing.assert_array_equal(loaded["y"], second)
+
+
+def test_the_data_begins_at_a_multiple_of_8() -> None:
+    for length in range(1, 20):
+        header = safetensors_header([("x" * length, FLOAT16, (2,))], {})
+        assert len(header) % 8 == 0
+        assert len(header) == 8 + int.from_bytes(header[:8], "little")

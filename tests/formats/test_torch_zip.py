@@ -128,10 +128,11 @@ def test_saved_into_an_open_file(tmp_path: Path) -> None:
     assert read_torch_file(tmp_path / "a.pt").root == "archive"
 
 
-def test_storage_beyond_4_gib(tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_bytes", [0xFFFFFFFE, 0xFFFFFFFF, 1 << 32, 5 << 30])
+def test_storage_around_4_gib(tmp_path: Path, num_bytes: int) -> None:
     """Its header and those behind it carry 64-bit sizes and offsets; the data is a hole."""
-    records = [("a/data.pkl", 4), ("a/data/0", 5 << 30), ("a/data/1", 3), ("a/version", 2)]
-    entries, num_bytes = lay_out(records)
+    records = [("a/data.pkl", 4), ("a/data/0", num_bytes), ("a/data/1", 3), ("a/version", 2)]
+    entries, file_bytes = lay_out(records)
     path = tmp_path / "a.pt"
     pickle = b"\x80\x02}."
     entries[0] = replace(entries[0], crc32=zlib.crc32(pickle))
@@ -142,10 +143,10 @@ def test_storage_beyond_4_gib(tmp_path: Path) -> None:
             file.seek(data_offset(entry) + entry.num_bytes)
             file.write(descriptor(entry))
         file.write(directory(entries, file.tell()))
-    assert path.stat().st_size == num_bytes
+    assert path.stat().st_size == file_bytes
     members = read_torch_file(path).storages
     assert [(member.offset, member.length) for member in members.values()] == [
-        (data_offset(entries[1]), 5 << 30),
+        (data_offset(entries[1]), num_bytes),
         (data_offset(entries[2]), 3),
     ]
 

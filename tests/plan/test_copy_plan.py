@@ -37,6 +37,13 @@ def test_targets_are_covered_exactly_once(raw: tuple[Path, dict[str, Array]]) ->
         assert all(covers_once(plan, target) for target in plan.targets())
 
 
+def test_a_target_that_many_files_share_is_one(raw: tuple[Path, dict[str, Array]]) -> None:
+    plan = plan_metaseq(open_checkpoint(raw[0]), 2, fsdp_size=3)
+    spans = [span for file in plan.files for record in file.records for span in record.spans]
+    targets = list(plan.targets())
+    assert len({id(each) for each in targets}) == len(targets) < len(spans)
+
+
 def test_a_plan_that_loses_elements_is_refused(raw: tuple[Path, dict[str, Array]]) -> None:
     plan = plan_safetensors(open_checkpoint(raw[0]))
     first, *others = plan.files

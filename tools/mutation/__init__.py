@@ -1,0 +1,1 @@
+"""Mutation testing of the packages that read, index and plan (`make mutation`)."""
