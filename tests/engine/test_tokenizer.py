@@ -1,6 +1,7 @@
 """Laws of the tokenizer: lossless, without specials in text, equal to plain byte BPE."""
 
 import json
+import threading
 from itertools import pairwise
 
 import pytest
@@ -50,6 +51,16 @@ def test_text_survives(tokenizer, text):
 @given(text=texts | st.text("the and 'll\n12", max_size=40))
 def test_tokens_are_those_of_plain_byte_bpe(tokenizer, merges, text):
     assert list(map(tokenizer.token_bytes, tokenizer.encode(text))) == list(plain_bpe(text, merges))
+
+
+def test_others_run_while_a_long_text_is_encoded(tokenizer):
+    encoding = threading.Thread(target=tokenizer.encode, args=("ab " * 200_000,))
+    encoding.start()
+    turns = 0
+    while encoding.is_alive():
+        encoding.join(0.001)
+        turns += 1
+    assert turns > 10  # hundreds; 2 where the encoder lets nobody else run
 
 
 def write(folder, vocab, merges):

@@ -7,7 +7,8 @@ from own_server import own_server
 
 from unshard.server.manners import Manners
 
-KEYS = ("first-key", "second-key")
+KEYS = ("first-key", "second-key", "cl\u00e9 \u00e0")
+"""The last ends in a byte that Latin-1 reads as a space."""
 CLOSED = [
     ("GET", "/v1/models"),
     ("POST", "/v1/completions"),
@@ -40,7 +41,7 @@ def client():
 
 
 def bearer(key):
-    return {"authorization": f"Bearer {key}"}
+    return {"authorization": f"Bearer {key}".encode()}
 
 
 @pytest.mark.parametrize(("method", "path"), CLOSED)
@@ -61,7 +62,7 @@ def test_whether_it_lives_is_told_to_all(client, path):
 @pytest.mark.parametrize("key", KEYS)
 def test_each_key_opens(client, key):
     assert client.get("/v1/models", headers=bearer(key)).is_success
-    assert client.get("/v1/models", headers={"authorization": f"bearer  {key}"}).is_success
+    assert client.get("/v1/models", headers={"authorization": f"bearer  {key}".encode()}).is_success
     body = {"prompt": "p", "max_tokens": 1}
     assert client.post("/v1/completions", json=body, headers=bearer(key)).is_success
 

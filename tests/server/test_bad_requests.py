@@ -7,6 +7,13 @@ import threading
 
 import httpx
 import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from unshard.server.chat_protocol import ChatRequest
+from unshard.server.fields import PromptForm
+from unshard.server.metaseq_protocol import MetaseqRequest
+from unshard.server.protocol import CompletionRequest
+from unshard.server.tokenization import DetokenizeRequest, TokenizeRequest
 
 URL = "/v1/completions"
 BAD = [
@@ -133,6 +140,34 @@ def test_refused_content_type(client):
     assert "application/json" in refused(answer, 400)["message"]
 
 
+MANY = 1000
+FULL_OF_ERRORS = [
+    # each once took seconds and gigabytes, at the 8 MiB that a body may have
+    (CompletionRequest, {"prompt": "p", "logit_bias": {str(key): "x" for key in range(MANY)}}),
+    (CompletionRequest, {"prompt": "p"} | {str(key): 1 for key in range(MANY)}),
+    (MetaseqRequest, {"prompt": "p"} | {str(key): 1 for key in range(MANY)}),
+    (ChatRequest, {"messages": [1] * MANY}),
+    (ChatRequest, {"messages": [{}] * MANY}),
+    (ChatRequest, {"messages": [{"role": "user", "content": [1] * MANY}]}),
+    (TokenizeRequest, {"messages": [{}] * MANY}),
+    (DetokenizeRequest, {"tokens": [""] * MANY}),
+]
+
+
+@pytest.mark.parametrize(("model", "body"), FULL_OF_ERRORS)
+def test_a_thousand_errors_are_a_few(model, body):
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate(body)
+    assert caught.value.error_count() <= len(model.model_fields)
+
+
+@pytest.mark.parametrize("prompt", [[1] * MANY + ["x"], [[""]] * MANY])
+def test_a_thousand_errors_of_a_prompt_are_one_of_each_form(prompt):
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(PromptForm).validate_python(prompt, strict=True)
+    assert caught.value.error_count() <= 4
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_without_end_is_not_read(client, engine, chunked):
     piece = b'{"prompt": "' + b"a" * 2**20
@@ -142,6 +177,12 @@ def test_a_body_without_end_is_not_read(client, engine, chunked):
     answer = client.post(URL, content=content, headers=headers)
     assert "longer than" in refused(answer, 413)["message"]
     assert not engine.active
+
+
+@pytest.mark.parametrize("path", ["/health/", "/v1/completions/", "/playground/index.html/"])
+def test_a_slash_too_many_leads_nowhere(client, path):
+    error = refused(client.get(path, headers={"host": "elsewhere.example"}), 404)
+    assert path in error["message"]
 
 
 def test_unknown_routes(client):

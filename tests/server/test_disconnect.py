@@ -8,8 +8,10 @@ from itertools import count
 from urllib.parse import urlsplit
 
 import pytest
+from own_server import own_server
 
 from unshard.engine.request import GenerationOutput
+from unshard.server.manners import Manners
 
 
 def send(url: str, body: dict) -> socket.socket:
@@ -32,6 +34,17 @@ def test_all_requests_of_a_lost_client_are_cancelled(running_server, engine, str
             assert connection.recv(100).startswith(b"HTTP/1.1 200")
     assert engine.wait_until(lambda: not engine.active)
     assert sorted(engine.cancelled) == sorted(r.request_id for r in engine.submitted)
+
+
+def test_a_client_that_goes_after_it_asked_for_more_is_cancelled():
+    with own_server(Manners()) as server:
+        with send(server.url, {"prompt": "forever"}) as connection:
+            assert server.engine.wait_until(lambda: server.engine.active)
+            for _ in range(3):
+                # Each answered first, so that the server has read what was sent before.
+                connection.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+                assert server.client.get("/health").is_success
+        assert server.engine.wait_until(lambda: not server.engine.active)
 
 
 def test_a_client_lost_before_the_first_event_is_cancelled(running_server, engine):

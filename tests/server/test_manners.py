@@ -108,6 +108,14 @@ def test_a_second_request_has_its_own_time():
         wait_until_cut(connection)
 
 
+def test_a_second_request_that_comes_with_the_first_has_its_own_time():
+    with own_server(Manners(client_seconds=0.1)) as server, connect(server.url) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n" + post({"prompt": "p"})[:-3])
+        assert b"200 OK" in connection.recv(1000)
+        wait_until_cut(connection)
+        assert not server.engine.submitted
+
+
 @pytest.mark.slow  # until the buffers of the system are full
 def test_a_client_that_takes_nothing_is_cut_and_what_it_asked_is_cancelled():
     with own_server(Manners(client_seconds=0.1)) as server:

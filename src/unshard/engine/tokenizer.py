@@ -55,7 +55,9 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text` as it is: no id in front, `</s>` in it is plain text."""
-        ids: list[int] = self._bpe.encode(text, add_special_tokens=False).ids
+        # Of a batch, because that alone lets other threads run meanwhile.
+        (encoded,) = self._bpe.encode_batch_fast([text], add_special_tokens=False)
+        ids: list[int] = encoded.ids
         return ids
 
     def prompt_ids(self, text: str) -> tuple[int, ...]:

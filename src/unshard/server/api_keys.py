@@ -37,7 +37,7 @@ class KeyGuard:
 
     def _is_known(self, scope: Scope) -> bool:
         scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
-        given = _digest(key.strip().encode("latin-1"))
+        given = _digest(key.strip(" \t").encode("latin-1"))
         # Digests of one length, and all of them compared: time tells nothing of the keys.
         matches = [hmac.compare_digest(given, digest) for digest in self._digests]
         return any(matches) and scheme.lower() == "bearer"

@@ -34,7 +34,13 @@ def create_app(
 
     # No pages that describe the API: those of the framework load scripts from elsewhere.
     app = FastAPI(
-        title="unshard", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
+        title="unshard",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        # It would send clients that add a slash to whatever host they name themselves.
+        redirect_slashes=False,
     )
     layers.install(app, generations, manners or Manners())
     openapi.install(app)

@@ -18,6 +18,7 @@ from unshard.server.fields import (
     Incoming,
     Only,
     Outgoing,
+    Several,
     Text,
     in_one_error,
 )
@@ -37,7 +38,7 @@ def _joined(content: str | list[TextPart]) -> str:
 
 
 Content = Annotated[
-    Text | list[TextPart],
+    Text | Several[TextPart],
     in_one_error("must be a string or a list of parts of type text"),
     AfterValidator(_joined),
 ]
@@ -54,7 +55,7 @@ class Message(Incoming):
 class ChatRequest(GenerationFields):
     """The body of `POST /v1/chat/completions`."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[Several[Message], Field(min_length=1)]
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None

@@ -12,6 +12,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from unshard.server.failures import Failure
 
+MAX_BYTES_AHEAD = 1 << 16
+"""Of its next requests, which a client may send before it has the answer to this one."""
+
 
 class Connection(H11Protocol):
     """Cut when its client takes longer than `client_seconds` to send one request whole, head and
@@ -26,13 +29,16 @@ class Connection(H11Protocol):
         self._departure = _Timer(self.loop, self.client_seconds, transport.abort)
         self._arrival.start()
 
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        state = self.conn.their_state
-        if state is h11.SEND_BODY or (state is h11.IDLE and self.conn.trailing_data[0]):
+    def handle_events(self) -> None:
+        super().handle_events()
+        state, (ahead, _) = self.conn.their_state, self.conn.trailing_data
+        if state is h11.SEND_BODY or (state is h11.IDLE and ahead):
             self._arrival.start()
         else:
             self._arrival.stop()
+        if state is h11.DONE and len(ahead) < MAX_BYTES_AHEAD:
+            # Who does not read does not see the client go.
+            self.flow.resume_reading()
 
     def pause_writing(self) -> None:
         super().pause_writing()

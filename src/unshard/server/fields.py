@@ -22,6 +22,7 @@ from pydantic import (
     WithJsonSchema,
     WrapValidator,
     field_validator,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError, core_schema
 
@@ -39,7 +40,23 @@ MAX_ID_DIGITS = 9
 MAX_BIAS = 100
 MIN_REPETITION = 0.01
 
-PromptForm = str | list[int] | list[str] | list[list[int]]
+
+@dataclass(frozen=True, slots=True)
+class FirstError:
+    """Of a list or dictionary whose first wrong item is its only error: a body may hold
+    millions of them."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        schema = handler(source)
+        if schema["type"] not in {"list", "dict"}:
+            raise TypeError(f"{source} is neither a list nor a dictionary")
+        return {**schema, "fail_fast": True}
+
+
+Several = Annotated[list[T], FirstError()]
+PromptForm = str | Several[int] | Several[str] | Several[Several[int]]
 
 
 def in_one_error(problem: str) -> WrapValidator:
@@ -129,7 +146,7 @@ Prompt = Annotated[
     WithJsonSchema({"anyOf": [_TEXT, _IDS, _some(_TEXT), _some(_IDS)]}),
 ]
 Stop = Annotated[
-    str | list[str] | None,
+    str | Several[str] | None,
     in_one_error("must be a string or a list of strings"),
     AfterValidator(_valid_stop),
     WithJsonSchema(
@@ -143,7 +160,7 @@ Stop = Annotated[
     ),
 ]
 Bias = Annotated[
-    dict[str, float] | None,
+    Annotated[dict[str, float], FirstError()] | None,
     AfterValidator(_valid_bias),
     WithJsonSchema(
         {
@@ -167,6 +184,15 @@ Penalty = Annotated[float, Field(ge=-2, le=2)] | None
 
 class Incoming(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_unknown(cls, body: Any) -> Any:
+        """Leaves one unknown field of any number, as each would be an error of its own."""
+        if not isinstance(body, dict):
+            return body
+        dropped = [name for name in body if name not in cls.__pydantic_fields__][1:]
+        return {name: body[name] for name in body.keys() - dropped} if dropped else body
 
 
 class StreamOptions(Incoming):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter
@@ -14,7 +15,7 @@ from unshard.errors import RequestError
 from unshard.server.call import check_model
 from unshard.server.chat import chat_prompt
 from unshard.server.chat_protocol import Message
-from unshard.server.fields import Incoming, Outgoing, Text
+from unshard.server.fields import Incoming, Outgoing, Several, Text
 from unshard.server.served import ServedModel
 from unshard.server.token_places import token_string
 
@@ -24,7 +25,7 @@ class TokenizeRequest(Incoming):
 
     model: str | None = None
     prompt: Text | None = None
-    messages: Annotated[list[Message], Field(min_length=1)] | None = Field(
+    messages: Annotated[Several[Message], Field(min_length=1)] | None = Field(
         default=None, validate_default=True
     )
     add_special_tokens: bool | None = None
@@ -59,7 +60,7 @@ class DetokenizeRequest(Incoming):
     """The body of `POST /detokenize`."""
 
     model: str | None = None
-    tokens: list[int]
+    tokens: Several[int]
 
 
 class DetokenizedText(Outgoing):
@@ -85,13 +86,16 @@ def tokenization_router(served: ServedModel) -> APIRouter:
 def _tokenized(body: TokenizeRequest, served: ServedModel) -> Tokens:
     check_model(body.model, served)
     ids = _ids(body, served)
-    strings = [token_string(token_id, served.tokenizer) for token_id in ids]
     return Tokens(
         count=len(ids),
         max_model_len=served.engine.max_positions,
         tokens=ids,
-        token_strs=strings if body.return_token_strs else None,
+        token_strs=_strings(ids, served) if body.return_token_strs else None,
     )
+
+
+def _strings(ids: Sequence[int], served: ServedModel) -> list[str]:
+    return [token_string(token_id, served.tokenizer) for token_id in ids]
 
 
 def _ids(body: TokenizeRequest, served: ServedModel) -> list[int]:
