@@ -123,14 +123,12 @@ def command(
         return
     if prompt is not None or lines is None:
         raise UsageError("it takes either PROMPT or --input")
-    if tp is not None:
-        raise UsageError("--tp does not go with --input", hint="leave it away: one rank computes")
     if choices > 1:
         raise UsageError(
             "-n does not go with --input",
             hint="give a line for each continuation, with a `seed` of its own",
         )
-    generate_lines(source, lines, output, params, max_batch=max_batch, **machine)
+    generate_lines(source, lines, output, params, max_batch=max_batch, tp=tp, **machine)
 
 
 def _text(prompt: str) -> str:
