@@ -85,6 +85,22 @@ def test_messages_of_any_length_arrive(sides, monkeypatch):
         assert heard.result() == messages
 
 
+def test_a_message_follows_a_step(sides):
+    """Which is computed in inference mode; the message to end is not sent in it."""
+    first, second = sides(2)
+
+    def other(_):
+        with torch.inference_mode():
+            return [second.receive() for _ in range(2)]
+
+    with ThreadPoolExecutor(1) as pool:
+        heard = pool.submit(other, None)
+        with torch.inference_mode():
+            first.send([3])
+        first.send([0])
+        assert heard.result() == [[3], [0]]
+
+
 def test_turns_wrap_around(sides):
     together = sides(2)
     for side in together:

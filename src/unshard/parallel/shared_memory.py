@@ -57,7 +57,8 @@ class SharedMemory:
         """
         view = self._views.get(x.dtype)
         if view is None:
-            view = self._views[x.dtype] = self._slots.view(x.dtype)
+            with torch.inference_mode(False):  # or it could be written only in that mode
+                view = self._views[x.dtype] = self._slots.view(x.dtype)
         flat, most = x.view(-1), SLOT_BYTES // x.itemsize
         for start in range(0, len(flat), most):
             piece = flat[start : start + most]
@@ -69,18 +70,21 @@ class SharedMemory:
 
     def _wait(self, check: Callable[[], None]) -> None:
         deadline = time.monotonic() + SILENCE_SECONDS
-        turn = self._turn % 2**32
-        while True:
-            late = self._meet(self._counters, self._size, self._rank, turn, _PATIENCE_NS)
-            if late < 0:
-                return
+        while (late := self._late(_PATIENCE_NS)) is not None:
             check()
-            if not _is_alive(int(self._pids[late])):
+            # One that has said its last word may end before it is heard.
+            if not _is_alive(int(self._pids[late])) and self._late(0) == late:
                 raise WorkerLostError(f"rank {late} of {self._size} has ended")
             if time.monotonic() > deadline:
                 raise WorkerLostError(
                     f"rank {late} of {self._size} said nothing for {SILENCE_SECONDS} s"
                 )
+
+    def _late(self, patience_ns: int) -> int | None:
+        """A rank that has not come to this turn after so long; None once all have."""
+        turn = self._turn % 2**32
+        late: int = self._meet(self._counters, self._size, self._rank, turn, patience_ns)
+        return None if late < 0 else late
 
 
 def create(size: int) -> tuple[int, str]:
