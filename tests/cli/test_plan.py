@@ -13,9 +13,11 @@ import pytest
 
 from unshard.cli.main import main
 from unshard.cli.plan_report import format_duration
+from unshard.dtypes import BFLOAT16
 from unshard.releases import OPT_175B, PublicRelease
 from unshard.testing.object_store import FakeObjectStore, Fault
 from unshard.testing.tiny_checkpoint import write_tiny_checkpoint
+from unshard.testing.tiny_hugging_face import HuggingFaceForm, write_tiny_hugging_face
 from unshard.testing.tiny_model import TINY
 
 PATTERN = "checkpoint_last-model_part-{part}-shard{shard}.pt"
@@ -53,6 +55,7 @@ def test_a_link_is_forecast_as_its_files_are(raw, store, plan):
     files = as_json(plan, raw[0])["forecast"]
     assert link["steps"][0]["name"] == "download"
     assert link["steps"][0]["peak_disk_bytes"] == sum(p.stat().st_size for p in raw[0].iterdir())
+    del link["free_memory_bytes"], files["free_memory_bytes"]  # it changes all the time
     assert link | {"link": None, "steps": link["steps"][1:]} == files
     assert files["machines"]
 
@@ -249,3 +252,15 @@ def test_too_little_disk_is_told(raw, store, plan, monkeypatch):
 )
 def test_durations(seconds, words):
     assert format_duration(seconds) == words
+
+
+def test_weights_that_exceed_the_memory_are_told(tmp_path, plan, monkeypatch):
+    write_tiny_hugging_face(tmp_path, TINY, form=HuggingFaceForm(BFLOAT16))
+    assert "free memory" not in plan(tmp_path)[1]
+    monkeypatch.setattr("unshard.library.planning.free_memory_bytes", lambda: 10_000)
+    _, out, _ = plan(tmp_path)
+    exceed = "weights exceed the 10.0 kB of free memory: "
+    assert f"serve --dtype bf16: {exceed}mapped from disk" in out
+    assert f"serve --dtype fp32: {exceed}refused" in out
+    steps = as_json(plan, tmp_path)["forecast"]["steps"]
+    assert [step["weights"] for step in steps][-2:] == ["mapped", "refused"]

@@ -60,6 +60,43 @@ def test_two_ranks_continue_as_one_does_with_a_narrow_embedding(tmp_path: Path) 
     assert unshard_says(*arguments, "--tp", "2") == unshard_says(*arguments)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("command", [UNSHARD, TORCHRUN])
+def test_two_ranks_answer_a_file_of_lines_as_one_does(command, tmp_path: Path) -> None:
+    texts = ["ROMEO.\n", "And so, my lord", "x", "the king of men " * 40]
+    for field in ("text", "prompt"):
+        lines = "".join(json.dumps({field: text}) + "\n" for text in texts)
+        (tmp_path / f"{field}.jsonl").write_text(lines)
+    options = ("--tp", "2") if command is UNSHARD else ()
+    generate = ("generate", str(DEMO_MODEL), "--input", str(tmp_path / "prompt.jsonl"), *GREEDY)
+    assert unshard_says(*generate, *options, command=command) == unshard_says(*generate)
+    score = ("score", str(DEMO_MODEL), str(tmp_path / "text.jsonl"))
+    alone, together = (
+        [json.loads(line)["log_likelihood"] for line in said.splitlines()[:-1]]
+        for said in (unshard_says(*score), unshard_says(*score, *options, command=command))
+    )
+    assert len(alone) == len(texts)
+    assert together == pytest.approx(alone, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_answers_no_line_with_an_error(tmp_path: Path) -> None:
+    lines, output = tmp_path / "lines.jsonl", tmp_path / "out.jsonl"
+    lines.write_text('{"prompt": "x", "max_tokens": 1}\n' + '{"prompt": "x"}\n' * 500)
+    command = ("generate", str(DEMO_MODEL), "--input", str(lines), "--output", str(output))
+    longest = ("--max-tokens", "500", "--max-batch", "2", "--tp", "2")
+    with subprocess.Popen([*UNSHARD, *command, *longest], stderr=subprocess.PIPE) as process:
+        while not (output.exists() and output.read_bytes().count(b"\n")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        (worker,) = children(process.pid)
+        os.kill(worker, signal.SIGKILL)
+        assert process.wait(GONE_SECONDS) == 5
+        assert process.stderr.read().endswith(b"error: rank 1 of 2 was ended by SIGKILL\n")
+    assert b'"error"' not in output.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [

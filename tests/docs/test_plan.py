@@ -70,7 +70,15 @@ def test_what_it_shows_of_opt_175b(opt_175b: tuple[Checkpoint, int]) -> None:
     sizes = dict.fromkeys(OPT_175B.file_names, file_bytes)
     link = forecast_link(sum(sizes.values()), 3e6, NOW + timedelta(hours=22), NOW)
     machines = (*MACHINES, Machine(THIS_MACHINE, 1, 64 * 10**9, is_cpu=True))
-    found = forecast(sizes, checkpoint, link, tp_size=None, num_cores=16, machines=machines)
+    found = forecast(
+        sizes,
+        checkpoint,
+        link,
+        tp_size=None,
+        num_cores=16,
+        free_memory_bytes=60 * 10**9,
+        machines=machines,
+    )
     planned = Planned(
         "https://host/weights/stubbed.pt?…", found, Disk(".", 10**12), None, Cost(994, 328_672), ()
     )

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from unshard.engine.documents import DocumentJob, likelihood_fields, likelihood_of, window_size
+from unshard.engine.engine import Engine
 from unshard.engine.jobs import run_jobs
 from unshard.engine.likelihood import Likelihood
 from unshard.engine.prompts import PromptJob
 from unshard.engine.request import GenerationRequest, SamplingParams
 from unshard.engine.windows import windows
-from unshard.errors import UnshardError
+from unshard.errors import UnshardError, WorkerLostError
 from unshard.library.input_lines import InputLine
 from unshard.progress import Silent
 
@@ -233,3 +234,21 @@ def test_progress_ends_at_the_bytes_of_all_lines(make_engine, tokenizer):
     scores(make_engine(2), tokenizer, texts, progress=progress)
     assert sum(progress.steps) == 3000
     assert sum(0 < n < 1000 for n in progress.steps) > 3  # window by window
+
+
+def test_a_lost_rank_ends_the_work_and_answers_no_line(make_engine, tokenizer, monkeypatch):
+    engine, step, steps = make_engine(2), Engine.step, []
+
+    def some_steps(engine):
+        steps.append(1)
+        if len(steps) > 3:
+            raise WorkerLostError("rank 1 of 2 was ended by SIGKILL")
+        return step(engine)
+
+    monkeypatch.setattr(Engine, "step", some_steps)
+    lines = [line(0, prompt="x", max_tokens=1), *(line(i, prompt="x") for i in range(1, 9))]
+    jobs = (PromptJob(each, tokenizer, SamplingParams(50)) for each in lines)
+    answered = []
+    with pytest.raises(WorkerLostError):
+        answered.extend(run_jobs(engine, jobs, Silent(), most_requests=4))
+    assert [job.error for job in answered] in ([], [None])

@@ -30,6 +30,7 @@ from unshard.library.steps import reclaim_overlap_bytes, reshard_steps, serve_st
 from unshard.releases import OPT_175B as RELEASE
 from unshard.testing.layouts import LAYOUTS
 from unshard.testing.tiny_checkpoint import write_tiny_checkpoint
+from unshard.testing.tiny_hugging_face import HuggingFaceForm, write_tiny_hugging_face
 from unshard.testing.tiny_metaseq import MetaseqForm
 from unshard.testing.tiny_model import TINY, after_layers, before_layers, layer
 
@@ -176,6 +177,7 @@ def test_opt_175b(opt_175b: tuple[Checkpoint, int]) -> None:
         forecast_link(sum(sizes.values()), 10e6, None, NOW),
         tp_size=None,
         num_cores=8,
+        free_memory_bytes=64 * 10**9,
         machines=MACHINES,
     )
     assert found.model is not None
@@ -191,6 +193,7 @@ def test_opt_175b(opt_175b: tuple[Checkpoint, int]) -> None:
     assert beside.peak_disk_bytes > 690e9
     assert in_place.peak_disk_bytes < 1.03 * found.num_bytes
     assert steps["serve --dtype bf16"].memory_bytes > 349e9
+    assert steps["serve --dtype bf16"].weights == "refused"
 
 
 def test_what_lies_on_the_disk_twice_is_two_units(raw) -> None:
@@ -202,17 +205,41 @@ def test_what_lies_on_the_disk_twice_is_two_units(raw) -> None:
 
 def test_serving_takes_the_weights_and_a_full_cache(raw) -> None:
     checkpoint = open_checkpoint(raw[0])
-    bf16, fp32 = serve_steps(checkpoint, sizes_of(raw[0]))
+    bf16, fp32 = serve_steps(checkpoint, sizes_of(raw[0]), 10**9)
     parameters = sum(array.size for name, array in raw[1].items() if "version" not in name)
     assert fp32.memory_bytes - bf16.memory_bytes == 2 * parameters
     cache = 8 * 11 * 2 * 2 * 16 * FLOAT32.itemsize_bytes
     assert bf16.memory_bytes == BFLOAT16.itemsize_bytes * parameters + cache
+    assert (bf16.weights, fp32.weights) == ("memory", "memory")
+
+
+def test_weights_beyond_the_memory_are_mapped_or_refused_as_loading_does(tmp_path: Path) -> None:
+    config = replace(TINY, vocab_size=4096)
+    write_tiny_hugging_face(tmp_path, config, form=HuggingFaceForm(BFLOAT16))
+    checkpoint = open_checkpoint(tmp_path)
+
+    def told(free: int) -> list[tuple[str | None, int]]:
+        steps = serve_steps(checkpoint, sizes_of(tmp_path), free)
+        return [(step.weights, step.memory_bytes) for step in steps]
+
+    (_, most), (_, fp32) = told(10**9)
+    num_bytes = fp32 - most  # of the weights in bf16
+    vectors = sum(
+        2 * tensor.num_elements for tensor in checkpoint.index.values() if len(tensor.shape) == 1
+    )
+    assert told(2 * num_bytes) == [("memory", most), ("memory", fp32)]
+    assert told(2 * num_bytes - 1) == [("memory", most), ("refused", fp32)]
+    mapped = most - num_bytes + vectors
+    assert told(num_bytes - 1) == told(vectors) == [("mapped", mapped), ("refused", fp32)]
+    assert told(vectors - 1) == [("refused", most), ("refused", fp32)]
 
 
 def test_a_download_lies_on_the_disk_once() -> None:
     sizes = {"a": 700, "b": 42}
     link = forecast_link(742, 7.42, None, NOW)
-    found = forecast(sizes, None, link, tp_size=None, num_cores=2, machines=MACHINES)
+    found = forecast(
+        sizes, None, link, tp_size=None, num_cores=2, free_memory_bytes=1, machines=MACHINES
+    )
     assert (found.num_files, found.num_bytes, found.largest_file_bytes) == (2, 742, 700)
     first, verify = found.steps
     assert first.written_bytes == first.peak_disk_bytes == first.final_disk_bytes == 742

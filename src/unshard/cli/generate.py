@@ -145,14 +145,12 @@ def command(
             "it takes either PROMPT or --input",
             hint="quote the prompt, or give `-` to read it from stdin",
         )
-    if tp is not None:
-        raise UsageError("--tp does not go with --input", hint="leave it away: one rank computes")
     if choices > 1:
         raise UsageError(
             "-n does not go with --input",
             hint="give a line for each continuation, with a `seed` of its own",
         )
-    generate_lines(source, lines, output, params, max_batch=max_batch, **machine)
+    generate_lines(source, lines, output, params, max_batch=max_batch, tp=tp, **machine)
 
 
 def _text(prompt: str) -> str:

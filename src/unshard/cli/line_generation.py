@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 
 from unshard.cli.display import progress
 from unshard.cli.line_work import answer_lines, answers_to, complain_of, past_answers
+from unshard.cli.ranks import ModelOptions, engine_of, followed
 from unshard.cli.stderr import current
-from unshard.dtypes import parse_dtype
-from unshard.engine.load import load_engine
 from unshard.engine.prompts import PromptJob
 from unshard.engine.request import SamplingParams
 from unshard.index.build import open_checkpoint
@@ -27,6 +27,7 @@ def generate_lines(
     max_batch: int,
     dtype: str,
     device: str,
+    tp: int | None,
 ) -> None:
     """Writes a line about each prompt of `file`, in its order, continued as `defaults` say where
     its line does not.
@@ -34,24 +35,24 @@ def generate_lines(
     Raises:
         UnshardError: a prompt could not be continued; the others were.
         UsageError: `output` holds something else.
+        WorkerLostError: a rank ended before its time; what is answered is written.
         UsageError, FormatError, CheckpointError: as from opening and loading `source`.
     """
+    checkpoint = open_checkpoint(source)
+    options = ModelOptions(source, dtype, device, max_batch)
+    if followed(checkpoint, options, tp):
+        return
     given = Input.open(file)
     lines = given.json_lines()
-    checkpoint = open_checkpoint(source)
     num_lines = num_failed = past_bytes = 0
-    with answers_to(output) as answers, progress() as reporter:
+    with ExitStack() as stack:
+        answers = stack.enter_context(answers_to(output))
         for line, past in past_answers(answers, lines, "text"):
             num_lines += 1
             num_failed += "error" in past
             past_bytes += line.num_bytes
-        engine = load_engine(
-            checkpoint,
-            dtype=parse_dtype(dtype),
-            device=device,
-            max_batch=max_batch,
-            progress=reporter,
-        )
+        engine, _ = stack.enter_context(engine_of(checkpoint, options, tp))
+        reporter = stack.enter_context(progress())
         reporter.start("generate", given.num_bytes)
         reporter.advance(past_bytes)
 

@@ -10,6 +10,7 @@ from unshard.library.fitting import FORMATS, Fit
 from unshard.library.forecast import Forecast, LinkForecast
 from unshard.library.machines import USABLE
 from unshard.library.planning import Planned
+from unshard.library.room import Weights
 from unshard.library.steps import NUM_SEQUENCES, Step
 
 
@@ -30,6 +31,7 @@ def report_lines(planned: Planned) -> Iterator[str]:
     if found.model is not None:
         sequences = f"{NUM_SEQUENCES} sequences of {found.model.max_positions} tokens"
         yield f"(serve: on a CPU, with keys and values of {sequences} in fp32)"
+        yield from _weight_lines(found)
         yield ""
         yield from _machine_lines(found)
     if planned.notes or planned.cost:
@@ -102,6 +104,20 @@ def _without_space(planned: Planned) -> list[str]:
     there = 0 if found.link else found.num_bytes
     free = planned.disk.free_bytes
     return [step.name for step in found.steps if step.peak_disk_bytes - there > free]
+
+
+def _weight_lines(found: Forecast) -> Iterator[str]:
+    """What becomes of weights for which there is no room."""
+    free = format_bytes(found.free_memory_bytes)
+    words = {
+        Weights.MAPPED: "mapped from disk, and slow",
+        Weights.REFUSED: "refused",
+    }
+    for step in found.steps:
+        if step.weights in words:
+            yield f"{step.name}: weights exceed the {free} of free memory: {words[step.weights]}"
+    if any(step.weights is Weights.REFUSED for step in found.steps):
+        yield "(weights that `reshard --to safetensors --dtype bf16` wrote are mapped in bf16)"
 
 
 def _machine_lines(found: Forecast) -> Iterator[str]:

@@ -37,9 +37,11 @@ class ModelOptions(NamedTuple):
     dtype: str
     device: str
     max_batch: int
+    cache_sequences: int | None = None
 
     def of(self, checkpoint: Checkpoint) -> TeamModel:
-        return TeamModel(checkpoint, parse_dtype(self.dtype), self.device, self.max_batch)
+        dtype = parse_dtype(self.dtype)
+        return TeamModel(checkpoint, dtype, self.device, self.max_batch, self.cache_sequences)
 
 
 def followed(checkpoint: Checkpoint, options: ModelOptions, tp: int | None) -> bool:
@@ -111,6 +113,7 @@ def _lone_engine(model: TeamModel) -> Engine:
             dtype=model.dtype,
             device=model.device,
             max_batch=model.max_batch,
+            cache_sequences=model.cache_sequences,
             progress=reporter,
         )
 

@@ -6,6 +6,7 @@ import click
 
 from unshard.cli.compute_options import device_option, dtype_option
 from unshard.cli.deferred import deferred
+from unshard.cli.rank_option import tp_option
 from unshard.cli.stderr import events_option
 from unshard.errors import UsageError
 
@@ -36,6 +37,7 @@ score = deferred("unshard.cli.scoring", "score")
 )
 @dtype_option
 @device_option
+@tp_option
 @events_option
 def command(
     source: str,
@@ -46,6 +48,7 @@ def command(
     output: str | None,
     dtype: str,
     device: str,
+    tp: int | None,
 ) -> None:
     if jsonl and whole_file:
         raise UsageError("--jsonl and --whole-file exclude each other", hint="leave one away")
@@ -57,4 +60,5 @@ def command(
         output=output,
         dtype=dtype,
         device=device,
+        tp=tp,
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 from unshard.cli.display import progress
 from unshard.cli.line_work import answer_lines, answers_to, complain_of, past_answers
+from unshard.cli.ranks import ModelOptions, engine_of, followed
 from unshard.cli.stderr import current
-from unshard.dtypes import parse_dtype
 from unshard.engine.documents import (
     MAX_BATCH,
     DocumentJob,
@@ -19,7 +20,6 @@ from unshard.engine.documents import (
     window_size,
 )
 from unshard.engine.likelihood import Likelihood
-from unshard.engine.load import load_engine
 from unshard.errors import UsageError
 from unshard.index.build import open_checkpoint
 from unshard.library.answer_lines import TOTAL
@@ -51,32 +51,32 @@ def score(
     output: str | None,
     dtype: str,
     device: str,
+    tp: int | None,
 ) -> None:
     """Writes a line about each document of `file`, and one about all.
 
     Raises:
         UnshardError: a document could not be scored; the others were.
         UsageError: `stride` is larger than the window, or `output` holds something else.
+        WorkerLostError: a rank ended before its time; what is answered is written.
         UsageError, FormatError, CheckpointError: as from opening and loading `source`.
     """
+    checkpoint = open_checkpoint(source)
+    options = ModelOptions(source, dtype, device, MAX_BATCH, cache_sequences(checkpoint.config))
+    if followed(checkpoint, options, tp):
+        return
     given = Input.open(file)
     lines = _documents(given, form)
-    checkpoint = open_checkpoint(source)
     size = window_size(checkpoint.config)
     stride = _checked_stride(stride, size)
     tally, past_bytes = _Tally(), 0
-    with answers_to(output) as answers, progress() as reporter:
+    with ExitStack() as stack:
+        answers = stack.enter_context(answers_to(output))
         for line, answer in past_answers(answers, lines, "log_likelihood"):
             tally.add(answer)
             past_bytes += line.num_bytes
-        engine = load_engine(
-            checkpoint,
-            dtype=parse_dtype(dtype),
-            device=device,
-            max_batch=MAX_BATCH,
-            cache_sequences=cache_sequences(checkpoint.config),
-            progress=reporter,
-        )
+        engine, _ = stack.enter_context(engine_of(checkpoint, options, tp))
+        reporter = stack.enter_context(progress())
         reporter.start("score", given.num_bytes)
         reporter.advance(past_bytes)
 

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from unshard.engine.engine import Engine
 from unshard.engine.request import GenerationOutput, GenerationRequest
-from unshard.errors import RequestError, UnshardError
+from unshard.errors import RequestError, UnshardError, WorkerLostError
 from unshard.library.input_lines import InputLine
 from unshard.progress import Progress
 
@@ -81,7 +81,11 @@ def run_jobs(
     engine: Engine, jobs: Iterable[J], progress: Progress, *, most_requests: int
 ) -> Iterator[J]:
     """`jobs`, each when it and all before it are done. At most `most_requests` are in `engine`
-    at once, which has no other work; `progress` advances by the bytes of the lines."""
+    at once, which has no other work; `progress` advances by the bytes of the lines.
+
+    Raises:
+        WorkerLostError: a rank of the engine's group ended.
+    """
     feed, entries = iter(jobs), deque[_Entry[J]]()
     owners: dict[str, _Entry[J]] = {}
     ended = False
@@ -124,5 +128,7 @@ def _ask(engine: Engine, entry: _Entry[J], owners: dict[str, _Entry[J]]) -> None
 def _step(engine: Engine) -> list[GenerationOutput]:
     try:
         return engine.step()
+    except WorkerLostError:
+        raise  # no line is to blame, and none can be answered any more
     except UnshardError as error:
         return engine.fail_step(error)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +11,7 @@ from torch import Tensor
 from unshard.architectures.opt import OPTConfig
 from unshard.engine.block_pool import BLOCK_TOKENS
 from unshard.engine.block_table import num_blocks_for
+from unshard.library.machines import free_memory_bytes
 
 
 class PagedCache:
@@ -57,13 +56,7 @@ def num_blocks_for_batch(
 def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    # What the kernel could give without swapping: files that it keeps in memory count as free.
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return free_memory_bytes()
 
 
 def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

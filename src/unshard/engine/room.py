@@ -10,8 +10,9 @@ from torch import Tensor
 from unshard.engine.paged_cache import free_bytes
 from unshard.errors import UsageError
 from unshard.execute.mapped_tensors import map_tensors
+from unshard.execute.model_sink import TORCH_DTYPES
 from unshard.index.checkpoint import Checkpoint
-from unshard.library.machines import this_machine
+from unshard.library.room import Weights, fate, mappable
 from unshard.models.linear import RoundedRows
 from unshard.models.opt import OPTModel
 from unshard.progress import Progress
@@ -36,8 +37,8 @@ def map_what_does_not_fit(
         * (1 if isinstance(target, RoundedRows) else target.element_size())
         for name, target in targets.items()
     }
-    free = min(free_bytes(model.device), this_machine().device_bytes)
-    if sum(needed.values()) <= free:
+    free = free_bytes(model.device)
+    if fate(needed, (), free) is Weights.IN_MEMORY:
         return {}
     sizes = f"{_gb(sum(needed.values()))} of weights exceed the {_gb(free)} of free memory"
     matrices = [
@@ -45,8 +46,10 @@ def map_what_does_not_fit(
         for name, target in targets.items()
         if isinstance(target, Tensor) and len(target.shape) == 2
     ]
-    mapped = map_tensors(checkpoint.index, matrices, model.dtype)
-    if sum(needed.values()) - sum(needed[name] for name in mapped) > free:
+    (dtype,) = (ours for ours, torchs in TORCH_DTYPES.items() if torchs == model.dtype)
+    flat = map_tensors(mappable(checkpoint.index, matrices, dtype), model.dtype)
+    mapped = {name: each.view(checkpoint.index[name].shape) for name, each in flat.items()}
+    if fate(needed, mapped, free) is Weights.REFUSED:
         raise UsageError(
             f"{checkpoint.source}: {sizes}",
             hint="weights need no memory of their own where the file has them as they are computed "

@@ -30,6 +30,8 @@ class TeamModel:
     device: str
     """cpu or cuda; each rank has the GPU of its number on its machine."""
     max_batch: int
+    cache_sequences: int | None = None
+    """As of `load_engine`."""
 
 
 def check_team(model: TeamModel, place: Place) -> None:
@@ -101,7 +103,7 @@ def lead(
         model.checkpoint,
         dtype=model.dtype,
         device=device_of(model, ranks.place),
-        cache_sequences=model.max_batch,
+        cache_sequences=model.cache_sequences or model.max_batch,
         progress=progress,
         group=ranks,
     )
@@ -119,7 +121,7 @@ def be_led(model: TeamModel, ranks: Ranks) -> None:
         model.checkpoint,
         dtype=model.dtype,
         device=device_of(model, ranks.place),
-        cache_sequences=model.max_batch,
+        cache_sequences=model.cache_sequences or model.max_batch,
         group=ranks,
     )
     follow(runner, ranks)

@@ -5,45 +5,26 @@ from __future__ import annotations
 import mmap
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 import torch
 
-from unshard.execute.model_sink import TORCH_DTYPES
-from unshard.tensors import ByteRange, LogicalTensor, TensorIndex
+from unshard.tensors import ByteRange
 
 
-def map_tensors(
-    index: TensorIndex, names: Iterable[str], dtype: torch.dtype
-) -> dict[str, torch.Tensor]:
-    """Those of `names` whose file has them whole and in `dtype`, by name; never to be written.
+def map_tensors(stored: Mapping[str, ByteRange], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The elements of each range, by name, flat; never to be written. A range that its file does
+    not have to the end is left out: who reads it says so.
 
     Their pages are the kernel's own copy of the file: shared between processes, still there
     after a restart, and given up where memory is short, to be read again.
-
-    Raises:
-        FormatError: a file is shorter than its headers said.
     """
-    files: dict[str, mmap.mmap] = {}
-    found = {}
-    for name in names:
-        stored = _one_range(index[name])
-        if stored is None or TORCH_DTYPES.get(index[name].dtype) != dtype:
-            continue
-        if stored.path not in files:
-            files[stored.path] = _map(stored.path)
-        file = files[stored.path]
-        if stored.offset % dtype.itemsize or stored.offset + stored.length > len(file):
-            continue  # what is cut off is said by who reads it
-        found[name] = _tensor(file, stored, dtype).reshape(index[name].shape)
-    return found
-
-
-def _one_range(tensor: LogicalTensor) -> ByteRange | None:
-    if len(tensor.chunks) != 1 or tensor.replicas or tensor.chunks[0].sizes != tensor.shape:
-        return None
-    ranges = tensor.chunks[0].ref.ranges
-    return ranges[0] if len(ranges) == 1 else None
+    files = {path: _map(path) for path in {each.path for each in stored.values()}}
+    return {
+        name: _tensor(files[each.path], each, dtype)
+        for name, each in stored.items()
+        if each.offset + each.length <= len(files[each.path])
+    }
 
 
 def _map(path: str) -> mmap.mmap:

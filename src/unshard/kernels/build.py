@@ -86,8 +86,9 @@ def _compile(compiler: list[str], folder: Path) -> Path:
 
 
 def _units() -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Each source with its flags: all but the entry points once for each level."""
+    """Each source with its flags: those that compute once for each level."""
     yield "library.cpp", _FLAGS
+    yield "meeting.cpp", _FLAGS
     for level, flags in _LEVELS.items():
         for name, contraction in _CONTRACTION.items():
             yield (

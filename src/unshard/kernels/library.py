@@ -20,7 +20,7 @@ SWITCH = "UNSHARD_KERNELS"
 class Library:
     """The compiled kernels at one level."""
 
-    __slots__ = ("attention", "dense", "level", "linear", "number")
+    __slots__ = ("attention", "dense", "level", "linear", "meet", "number")
 
     def __init__(self, handle: ctypes.CDLL, number: int, level: str) -> None:
         self.number = number
@@ -28,6 +28,7 @@ class Library:
         self.attention = handle.unshard_attention
         self.dense = handle.unshard_dense
         self.linear = handle.unshard_linear
+        self.meet = handle.unshard_meet
 
 
 @cache
@@ -94,6 +95,8 @@ def _open(path: Path) -> ctypes.CDLL:
     handle.unshard_linear.restype = i32
     handle.unshard_dense.argtypes = [i32, i64, *[pointer] * 4, *[i64] * 3, i32, i32]
     handle.unshard_dense.restype = None
+    handle.unshard_meet.argtypes = [pointer, i64, i64, ctypes.c_uint32, i64]
+    handle.unshard_meet.restype = i64
     handle.unshard_use_threads.argtypes = [pointer]
     handle.unshard_use_threads.restype = None
     handle.unshard_use_threads(_torch_threads())

@@ -93,6 +93,8 @@ class Forecast:
     """None for files that are here."""
     model: ModelFacts | None
     steps: tuple[Step, ...]
+    free_memory_bytes: int
+    """Of this machine, now."""
     machines: tuple[Fit, ...]
 
 
@@ -103,6 +105,7 @@ def forecast(
     *,
     tp_size: int | None,
     num_cores: int,
+    free_memory_bytes: int,
     machines: Iterable[Machine],
 ) -> Forecast:
     """What is to come for files of these `sizes`, by name, that are behind `link` or here.
@@ -115,7 +118,7 @@ def forecast(
     steps.append(verify_step(num_bytes, num_cores))
     if checkpoint is not None:
         steps += reshard_steps(checkpoint, sizes, tp_size)
-        steps += serve_steps(checkpoint, sizes)
+        steps += serve_steps(checkpoint, sizes, free_memory_bytes)
     return Forecast(
         len(sizes),
         num_bytes,
@@ -123,5 +126,6 @@ def forecast(
         link,
         model_facts(checkpoint) if checkpoint else None,
         tuple(steps),
+        free_memory_bytes,
         tuple(fits(checkpoint.config, machines)) if checkpoint else (),
     )

@@ -52,3 +52,13 @@ def this_machine() -> Machine:
         with suppress(OSError, ValueError):  # there is no such limit, or it says "max"
             limits.append(int(Path(path).read_text()))
     return Machine(THIS_MACHINE, 1, min(limits), is_cpu=True)
+
+
+def free_memory_bytes() -> int:
+    """What the kernel could give without swapping: files that it keeps in memory count as free."""
+    most = this_machine().device_bytes
+    with suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return min(most, int(line.split()[1]) * 1024)
+    return most

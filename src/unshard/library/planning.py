@@ -18,7 +18,7 @@ from unshard.errors import IntegrityError, UsageError
 from unshard.index.build import open_checkpoint
 from unshard.index.checkpoint import Checkpoint
 from unshard.library.forecast import Forecast, LinkForecast, forecast, forecast_link
-from unshard.library.machines import MACHINES, this_machine
+from unshard.library.machines import MACHINES, free_memory_bytes, this_machine
 from unshard.library.remote_checkpoint import open_remote
 
 RETRY = RetryPolicy(attempts=3)
@@ -130,6 +130,7 @@ def _forecast(
         link,
         tp_size=tp_size,
         num_cores=os.cpu_count() or 1,
+        free_memory_bytes=free_memory_bytes(),
         machines=(*MACHINES, this_machine()),
     )
 

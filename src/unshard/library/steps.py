@@ -17,6 +17,7 @@ from unshard.execute.source_check import SourceCheck
 from unshard.execute.workers import DEFAULT_MEMORY_BYTES
 from unshard.index.checkpoint import Checkpoint
 from unshard.library.fitting import cache_bytes_per_token
+from unshard.library.room import Weights, fate, mappable
 from unshard.plan.copy_plan import CopyPlan
 from unshard.plan.metaseq_target import plan_metaseq
 from unshard.plan.safetensors_target import plan_safetensors
@@ -43,6 +44,8 @@ class Step:
     elapsed_s: float | None = None
     elapsed_is_least: bool = False
     """Whether that is a bound which the disk may well miss."""
+    weights: Weights | None = None
+    """Where `serve` would have them; None for what has none."""
 
 
 def download_step(num_bytes: int, elapsed_s: float | None) -> Step:
@@ -109,22 +112,28 @@ def reclaim_overlap_bytes(checkpoint: Checkpoint, sizes: Mapping[str, int]) -> i
     return RECLAIM_BATCH_BYTES + 2 * open_bytes
 
 
-def serve_steps(checkpoint: Checkpoint, sizes: Mapping[str, int]) -> list[Step]:
+def serve_steps(
+    checkpoint: Checkpoint, sizes: Mapping[str, int], free_memory_bytes: int
+) -> list[Step]:
     """From the files as they are, on a CPU: `NUM_SEQUENCES` of full length at once, whose keys
-    and values are fp32 there."""
+    and values are fp32 there. Weights that exceed `free_memory_bytes` stay in the files, or are
+    refused."""
     config, index = checkpoint.config, checkpoint.index
     source_bytes = sum(sizes.values())
     cache_bytes = (
         cache_bytes_per_token(config, FLOAT32.itemsize_bytes) * config.max_positions * NUM_SEQUENCES
     )
-    num_parameters = sum(index[name].num_elements for name in weight_names(index))
-    return [
-        Step(
-            f"serve --dtype {dtype.name}",
-            0,
-            source_bytes,
-            source_bytes,
-            num_parameters * dtype.itemsize_bytes + cache_bytes,
-        )
-        for dtype in (BFLOAT16, FLOAT32)
-    ]
+    names = weight_names(index)
+    matrices = [name for name in names if len(index[name].shape) == 2]
+    steps = []
+    for dtype in (BFLOAT16, FLOAT32):
+        num_bytes = {name: index[name].num_elements * dtype.itemsize_bytes for name in names}
+        in_files = mappable(index, matrices, dtype)
+        weights = fate(num_bytes, in_files, free_memory_bytes)
+        weight_bytes = sum(num_bytes.values())
+        if weights is Weights.MAPPED:
+            weight_bytes -= sum(num_bytes[name] for name in in_files)
+        memory_bytes = weight_bytes + cache_bytes
+        name = f"serve --dtype {dtype.name}"
+        steps.append(Step(name, 0, source_bytes, source_bytes, memory_bytes, weights=weights))
+    return steps
