@@ -34,6 +34,7 @@ BAD = [
     ({"prompt": "x" * 99}, 400, "prompt", "context_length_exceeded", "context"),
     ({"prompt": ["ok", "x" * 99]}, 400, "prompt", "context_length_exceeded", "context"),
     ({"prompt": "p", "model": "gpt-4"}, 404, "model", "model_not_found", "'gpt-4'"),
+    ({"prompt": "p", "model": "x" * 10**6}, 404, "model", "model_not_found", f"'{'x' * 100}'"),
     ({"prompt": "p", "model": 5}, 400, "model", None, "string"),
     ({"prompt": "p", "max_tokens": -1}, 400, "max_tokens", None, "greater"),
     ({"prompt": "p", "max_tokens": 0}, 400, "max_tokens", None, "echo"),

@@ -76,6 +76,7 @@ def test_only_the_template_can_end_a_turn():
         ("{{ messages.append(1) }}", "unsafe"),
         ("{% for i in range(10 ** 9) %}{% endfor %}", "too big"),
         ("{% include '/etc/passwd' %}", "no loader"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "recursion"),
     ],
 )
 def test_what_a_template_does_not_take_is_said_in_a_line(source, problem):

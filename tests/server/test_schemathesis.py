@@ -29,7 +29,10 @@ positive_data_acceptance.expected-statuses = ["2xx", "400", "404"]
 def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
     (tmp_path / "schemathesis.toml").write_text(CONFIGURATION)
     with subprocess.Popen(
-        [sys.executable, "-m", "unshard", "serve", DEMO_MODEL, "--port", "0"],
+        [
+            *(sys.executable, "-m", "unshard", "serve", DEMO_MODEL, "--port", "0"),
+            *("--chat-template", "{% for m in messages %}{{ m.content }}\n{% endfor %}"),
+        ],
         stderr=subprocess.PIPE,
         text=True,
     ) as server:

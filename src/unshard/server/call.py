@@ -13,7 +13,7 @@ from unshard.engine.request import GenerationRequest, SamplingParams
 from unshard.errors import RequestError
 from unshard.server.choice import ChoiceWriter, Piece, join_pieces
 from unshard.server.generation import Generations
-from unshard.server.limits import MAX_CHOICES
+from unshard.server.limits import MAX_CHOICES, MAX_SHOWN
 from unshard.server.prompt import Prompt
 from unshard.server.protocol import Usage
 from unshard.server.served import ServedModel
@@ -129,7 +129,7 @@ class Call:
 def no_such_model(name: str, served: ServedModel) -> RequestError:
     """The error for a model that is not served here."""
     return RequestError(
-        f"the model {name!r} is not served here",
+        f"the model {name[:MAX_SHOWN]!r} is not served here",
         param="model",
         code="model_not_found",
         hint=f"use {served.name!r} or leave the field out",

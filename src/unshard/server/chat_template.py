@@ -19,6 +19,10 @@ from unshard.errors import RequestError, UsageError
 
 END = "</s>"
 """How a template writes the token that begins and ends texts."""
+_OWN_FAILURES = (
+    *(TemplateError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError),
+)
+"""Whatever a template's own arithmetic and macros may fail with."""
 
 
 class ChatTemplate:
@@ -58,8 +62,7 @@ class ChatTemplate:
                 bos_token=self._mark,
                 eos_token=self._mark,
             )
-        # Whatever a template's own arithmetic may fail with.
-        except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        except _OWN_FAILURES as error:
             problem = " ".join(str(error).split()).replace(self._mark, END)
             raise RequestError(
                 f"the chat template does not take these messages: {problem}", param="messages"

@@ -8,6 +8,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 MAX_BODY_BYTES = 8 << 20
 MAX_CHOICES = 1024
 """Prompts times `n` of one call."""
+MAX_SHOWN = 100
+"""Characters of a client's text that an error repeats."""
 
 
 class BodyLimit:
