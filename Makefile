@@ -19,7 +19,7 @@ test: .venv/dev ## The unit tests
 	$(BIN)/pytest $(ARGS)
 
 slow: .venv/dev ## The slower tests, and all properties with many examples
-	$(BIN)/pytest -m "slow and not hypothesis" --timeout 600 -n 0 $(ARGS)
+	$(BIN)/pytest -m "slow and not hypothesis" --timeout 600 -n 2 --dist loadfile $(ARGS)
 	$(BIN)/pytest -m "hypothesis and not ray" --hypothesis-profile thorough --timeout 600 $(ARGS)
 
 ray: .venv/ray ## The tests on a Ray cluster that they start on this machine

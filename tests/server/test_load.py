@@ -58,13 +58,16 @@ class Load:
             assert answer.status_code == 400
             self.counts["refused"] += 1
         elif leaves and draw.random() < 0.5:
-            with pytest.raises(httpx.TimeoutException):
+            try:
                 await client.post(
                     "/v1/completions",
                     json=BODIES[index] | {"max_tokens": 400, "logit_bias": {"2": -99}},
                     timeout=draw.random() * 0.2 + 0.001,
                 )
-            self.counts["left"] += 1
+            except httpx.TimeoutException:
+                self.counts["left"] += 1
+            else:  # on a quick machine some have their answer by then
+                self.counts["stayed"] += 1
         else:
             await self.stream(client, index, events=draw.randrange(4) if leaves else None)
 
