@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo kernels test slow ray clients release browser vllm lint bench schemathesis fuzz mutation demo-model clean
+.PHONY: help demo kernels test slow thorough ray clients release browser vllm lint bench schemathesis fuzz mutation demo-model clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -18,8 +18,10 @@ kernels: .venv/demo ## Compile the native kernels of the engine (needs a C++ com
 test: .venv/dev ## The unit tests
 	$(BIN)/pytest $(ARGS)
 
-slow: .venv/dev ## The slower tests, and all properties with many examples
-	$(BIN)/pytest -m "slow and not hypothesis" --timeout 600 -n 2 --dist loadfile $(ARGS)
+slow: .venv/dev ## The slower tests
+	$(BIN)/pytest -m slow --timeout 600 -n 2 --dist loadfile $(ARGS)
+
+thorough: .venv/dev ## All properties, the slow ones too, with many examples each
 	$(BIN)/pytest -m "hypothesis and not ray" --hypothesis-profile thorough --timeout 600 $(ARGS)
 
 ray: .venv/ray ## The tests on a Ray cluster that they start on this machine

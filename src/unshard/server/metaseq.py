@@ -126,7 +126,7 @@ def _order(body: MetaseqRequest, served: ServedModel) -> Order:
         num_choices=body.n,
         num_candidates=num_candidates,
         rank=_sum_logprobs if num_candidates > 1 else None,
-        echo=body.echo,
+        echo=bool(body.echo),
         reports_tokens=True,
     )
 
@@ -146,7 +146,7 @@ def _sampling(body: MetaseqRequest, prompt: Prompt, max_positions: int) -> Sampl
         stop=tuple(normalize_line_ends(stop) for stop in stop_strings(body.stop)),
         seed=body.seed,
         logprobs=max(0, body.logprobs or 0),
-        score_prompt=body.echo,
+        score_prompt=bool(body.echo),
         presence_penalty=body.alpha_presence * scale if penalizes else 0.0,
         frequency_penalty=body.alpha_frequency * scale if penalizes else 0.0,
         min_tokens=min(body.min_tokens, max_tokens),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from unshard.server.fields import MAX_CHOICES, MAX_SEED, Incoming, Only, Outgoing, Prompt, Stop
@@ -17,9 +17,11 @@ MAX_ALTERNATIVES = 100
 MAX_TEMPERATURE = 100
 MAX_ALPHA = 100
 
-Integer = Annotated[int, Field(strict=False)]
+_SPELLED = WithJsonSchema({"type": ["number", "string", "boolean", "null"]})
+
+Integer = Annotated[int, Field(strict=False), _SPELLED]
 Count = Annotated[Integer, Field(ge=1, le=MAX_CHOICES)]
-Number = Annotated[float, Field(strict=False)]
+Number = Annotated[float, Field(strict=False), _SPELLED]
 Alpha = Annotated[Number, Field(ge=-MAX_ALPHA, le=MAX_ALPHA)]
 
 
@@ -37,7 +39,7 @@ class MetaseqRequest(Incoming):
     best_of: Count | None = None
     logprobs: Annotated[Integer, Field(le=MAX_ALTERNATIVES)] | None = None
     stop: Stop = None
-    echo: bool = False
+    echo: bool | None = None
     seed: Annotated[Integer, Field(ge=-MAX_SEED - 1, le=MAX_SEED)] | None = None
     lambda_decay: Annotated[Number, Field(le=1)] = -1.0
     omega_bound: Annotated[Number, Field(ge=0, le=1)] = 0.3
