@@ -81,3 +81,8 @@ class FileCount:
         """For one thread."""
         self._num_done += 1
         self._progress.file(name)
+
+
+def shown_bytes(num_bytes: int) -> str:
+    """A size as notes and errors tell it: in MB below a GB."""
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 10**9 else f"{num_bytes / 1e6:.1f} MB"

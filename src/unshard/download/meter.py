@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from unshard.download.connection import Connection, Connections
-from unshard.progress import Files, Progress
+from unshard.progress import Files, Progress, shown_bytes
 
 SECONDS_TO_JUDGE_BY = 10.0
 """How long the rate is watched before it is held against the end of the link."""
@@ -139,8 +139,8 @@ class Meter:
         if wanted_bytes > free_bytes and not self._warned:
             self._warned = True
             self.note(
-                f"{self._directory}: about {_shown(wanted_bytes)} still to come, "
-                f"but only {_shown(free_bytes)} are free"
+                f"{self._directory}: about {shown_bytes(wanted_bytes)} still to come, "
+                f"but only {shown_bytes(free_bytes)} are free"
             )
 
 
@@ -179,10 +179,6 @@ class _Forecast:
 
 def _ignore(_num_bytes: int) -> None:
     pass
-
-
-def _shown(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 10**9 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def _duration(seconds: float) -> str:

@@ -11,6 +11,7 @@ from unshard.errors import NoSpaceError
 from unshard.execute.output_file import partial_path
 from unshard.manifest import PARTIAL_SUFFIX
 from unshard.plan.copy_plan import CopyPlan
+from unshard.progress import shown_bytes
 
 BLOCK_BYTES = 512
 """The unit of `st_blocks`, whatever the file system's own is."""
@@ -35,10 +36,11 @@ class DiskNeed:
         """
         for folder, needed in self._by_disk():
             free = shutil.disk_usage(_existing(folder)).free
-            note(f"{folder}: needs about {_shown(needed)} more, {_shown(free)} are free")
+            note(f"{folder}: needs about {shown_bytes(needed)} more, {shown_bytes(free)} are free")
             if needed > free:
                 raise NoSpaceError(
-                    f"{folder}: about {_shown(needed)} are still to come, {_shown(free)} are free",
+                    f"{folder}: about {shown_bytes(needed)} are still to come, "
+                    f"{shown_bytes(free)} are free",
                     hint="free some space, choose another disk for one of the folders, or "
                     "--reclaim files on the way",
                 )
@@ -93,7 +95,3 @@ def _existing(folder: Path) -> Path:
     """The folder itself, or the nearest above it that is there."""
     folder = folder.resolve()
     return next(each for each in (folder, *folder.parents) if each.exists())
-
-
-def _shown(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 10**9 else f"{num_bytes / 1e6:.1f} MB"

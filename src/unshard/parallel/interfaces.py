@@ -15,6 +15,11 @@ def local_address(connection: socket.socket) -> str:
     return str(connection.getsockname()[0]).removeprefix("::ffff:")
 
 
+def is_inner(address: str) -> bool:
+    """Whether it is that of a connection which stays on this machine."""
+    return address.startswith(("127.", "::1"))
+
+
 def interface_of(address: str) -> str | None:
     """The interface that has the IPv4 `address`; None where none has, as for IPv6."""
     if address.startswith("127."):

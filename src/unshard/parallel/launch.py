@@ -8,6 +8,7 @@ from unshard.errors import WorkerLostError
 from unshard.parallel.links import Followers, Leader, no_answer
 from unshard.parallel.place import Place
 from unshard.parallel.rendezvous import Store, join_seconds, launched_store
+from unshard.parallel.watch import first_line
 
 
 def lead(followers: Followers, place: Place) -> Store:
@@ -37,8 +38,7 @@ def _store(place: Place, seconds: float) -> Store:
     except RuntimeError as error:
         where = f"{os.environ['MASTER_ADDR']} port {os.environ['MASTER_PORT']}"
         if place.rank == 0:
-            reason = str(error).strip().split("\n")[0]
-            raise WorkerLostError(f"rank 0 cannot wait at {where}: {reason}") from error
+            raise WorkerLostError(f"rank 0 cannot wait at {where}: {first_line(error)}") from error
         raise no_answer(where, error) from error
 
 

@@ -22,10 +22,10 @@ from datetime import timedelta
 from typing import Any
 
 from unshard.errors import UnshardError, WorkerLostError
-from unshard.parallel.interfaces import interface_of, local_address
+from unshard.parallel.interfaces import interface_of, is_inner, local_address
 from unshard.parallel.place import Place
 from unshard.parallel.rendezvous import Store
-from unshard.parallel.watch import Watch
+from unshard.parallel.watch import Watch, first_line
 
 SILENT_SECONDS = 30
 """After so long without a packet a host is taken for dead."""
@@ -159,7 +159,7 @@ class Followers(Watch):
     def _interface(self) -> str | None:
         """The one towards another host, if there is one."""
         addresses = [local_address(link.connection) for link in self._links.values()]
-        outer = [address for address in addresses if not address.startswith(("127.", "::1"))]
+        outer = [address for address in addresses if not is_inner(address)]
         return interface_of((outer or addresses)[0])
 
     def _late(self, missing: list[int], seconds: float) -> WorkerLostError:
@@ -204,8 +204,7 @@ class Leader(Watch):
         connection.settimeout(None)
         threading.Thread(target=self._hear, args=(host, link), daemon=True).start()
         address = local_address(connection)
-        is_inner = address.startswith(("127.", "::1"))
-        return answer["go"] if is_inner else interface_of(address)
+        return answer["go"] if is_inner(address) else interface_of(address)
 
     def tell(self, error: UnshardError) -> None:
         """Rank 0 is to say why this one ends."""
@@ -229,9 +228,8 @@ class Leader(Watch):
 
 def no_answer(host: str, error: Exception) -> WorkerLostError:
     """Rank 0 was not found."""
-    reason = str(error).strip().split("\n")[0]
     return WorkerLostError(
-        f"rank 0 does not answer on {host}: {reason}",
+        f"rank 0 does not answer on {host}: {first_line(error)}",
         hint="MASTER_ADDR has to be rank 0's host, which this one has to reach",
     )
 

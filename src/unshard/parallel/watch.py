@@ -80,5 +80,9 @@ class Watch:
 
 def broken_group(size: int, error: Exception) -> WorkerLostError:
     """What is known where a collective call failed and no rank was seen to end."""
-    reason = str(error).strip().split("\n")[0]
-    return WorkerLostError(f"the group of {size} ranks broke: {reason}")
+    return WorkerLostError(f"the group of {size} ranks broke: {first_line(error)}")
+
+
+def first_line(error: Exception) -> str:
+    """What torch's errors say, without the stacks below it."""
+    return str(error).strip().split("\n")[0]

@@ -7,7 +7,6 @@ import hmac
 from collections.abc import Sequence
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from unshard.server.failures import Failure
@@ -33,7 +32,7 @@ class KeyGuard:
             "invalid_api_key",
         )  # fmt: skip
         headers = {"www-authenticate": "Bearer"}
-        await JSONResponse(failure.body(), failure.status, headers)(scope, receive, send)
+        await failure.response(headers)(scope, receive, send)
 
     def _is_known(self, scope: Scope) -> bool:
         scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")

@@ -52,6 +52,10 @@ class Failure:
             }
         }
 
+    def response(self, headers: Mapping[str, str] | None = None) -> JSONResponse:
+        """The answer that tells it."""
+        return JSONResponse(self.body(), self.status, headers)
+
 
 def failure_of(error: Exception) -> Failure:
     """What the client is told of `error`. An error that is not the client's is told to the log:
@@ -85,7 +89,7 @@ def install(app: FastAPI) -> None:
                 failure = Failure(
                     error.status_code, f"no route {request.method} {request.url.path}"
                 )
-        return JSONResponse(failure.body(), failure.status, headers)
+        return failure.response(headers)
 
     for kind in (RequestValidationError, UnshardError, HTTPException):
         app.add_exception_handler(kind, answer)
@@ -116,8 +120,7 @@ class BugGuard:
             if started or scope["type"] != "http":
                 raise
             logger.error("a bug ended request %s", current_visit().request_id, exc_info=error)
-            failure = failure_of(error)
-            await JSONResponse(failure.body(), failure.status)(scope, receive, send)
+            await failure_of(error).response()(scope, receive, send)
 
 
 def _broken_rule(rule: Mapping[str, Any]) -> Failure:

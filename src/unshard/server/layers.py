@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from unshard.server import failures
@@ -47,6 +46,6 @@ class Readiness:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == "/ready" and self._generations.ending:
             failure = failures.Failure(503, "the server is shutting down")
-            await JSONResponse(failure.body(), failure.status)(scope, receive, send)
+            await failure.response()(scope, receive, send)
             return
         await self._app(scope, receive, send)

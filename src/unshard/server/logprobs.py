@@ -8,7 +8,7 @@ from unshard.engine.request import ScoredToken
 from unshard.server.chat_protocol import ChatLogprobs, TokenLogprob, TopLogprob
 from unshard.server.protocol import Logprobs
 from unshard.server.served import Tokenizer
-from unshard.server.token_places import PlacedToken, token_string
+from unshard.server.token_places import PlacedToken, named_alternatives, token_string
 
 
 def completion_logprobs(
@@ -49,7 +49,7 @@ def _top(token: ScoredToken, tokenizer: Tokenizer) -> dict[str, float] | None:
     """Best first. The chosen token is always there, last if it is not among the best."""
     if token.logprob is None:
         return None
-    top = {token_string(token_id, tokenizer): score for token_id, score in token.alternatives}
+    top = named_alternatives(token.alternatives, tokenizer)
     top.setdefault(token_string(token.token_id, tokenizer), token.logprob)
     return top
 

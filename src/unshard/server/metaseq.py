@@ -31,8 +31,8 @@ from unshard.server.metaseq_protocol import (
     MetaseqRequest,
 )
 from unshard.server.prompt import Prompt, parse_prompts
-from unshard.server.served import ServedModel, Tokenizer
-from unshard.server.token_places import TextOffsets, token_string
+from unshard.server.served import ServedModel
+from unshard.server.token_places import TextOffsets, named_alternatives, token_string
 
 PATHS = ("/completions", "/generate")
 PATHS_OF_ENGINES = tuple(f"{start}/engines/{{engine}}/completions" for start in ("", "/v1", "/v2"))
@@ -112,7 +112,9 @@ class MetaseqCall(Call):
         if not self._shows_alternatives:
             return None
         return [
-            None if token.logprob is None else _named(token.alternatives, self.tokenizer)
+            None
+            if token.logprob is None
+            else named_alternatives(token.alternatives, self.tokenizer)
             for token in tokens
         ]
 
@@ -163,10 +165,6 @@ def _normalized(prompt: PromptForm) -> PromptForm:
         return normalize_line_ends(prompt)
     texts = [normalize_line_ends(each) for each in prompt if isinstance(each, str)]
     return texts or prompt
-
-
-def _named(alternatives: Sequence[tuple[int, float]], tokenizer: Tokenizer) -> dict[str, float]:
-    return {token_string(token_id, tokenizer): logprob for token_id, logprob in alternatives}
 
 
 def _sum_logprobs(writer: ChoiceWriter) -> float:

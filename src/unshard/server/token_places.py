@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from unshard.engine.request import ScoredToken
@@ -31,6 +31,13 @@ def token_string(token_id: int, tokenizer: Tokenizer) -> str:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
+
+
+def named_alternatives(
+    alternatives: Sequence[tuple[int, float]], tokenizer: Tokenizer
+) -> dict[str, float]:
+    """Logprobs of the best tokens of a place by their strings, in their order."""
+    return {token_string(token_id, tokenizer): logprob for token_id, logprob in alternatives}
 
 
 class TextOffsets:
