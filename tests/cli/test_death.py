@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.processes import family, is_running
 
 pytestmark = pytest.mark.slow
 
@@ -26,24 +27,6 @@ DEMO_MODEL = Path(__file__).parents[2] / "src/unshard/demo_model"
 GONE_SECONDS = 5 if "UNSHARD_TRIALS" in os.environ else 60
 TRIALS = range(int(os.environ.get("UNSHARD_TRIALS", "1")))
 UNSHARD = [sys.executable, "-m", "unshard"]
-
-
-def family(pid: int) -> list[int]:
-    """A process and all that descend from it."""
-    children = [
-        int(child)
-        for task in Path(f"/proc/{pid}/task").glob("*/children")
-        for child in task.read_text().split()
-    ]
-    return [pid, *(each for child in children for each in family(child))]
-
-
-def is_running(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state not in "ZX"
 
 
 def wait_until_gone(pids: list[int]) -> float:

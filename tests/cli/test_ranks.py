@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.processes import children, is_running
 
 import unshard
 from unshard.architectures.opt import OPTConfig
@@ -141,19 +142,6 @@ class Server:
         answer = urllib.request.urlopen(request, timeout=100)
         assert answer.readline().startswith(b"data: ")
         return answer
-
-
-def children(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for task in tasks for child in task.read_text().split()]
-
-
-def is_running(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state not in "ZX"
 
 
 @pytest.fixture

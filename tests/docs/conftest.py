@@ -13,6 +13,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+ROOT = Path(__file__).parents[2]
+BUNDLED = "src/unshard/demo_model"
+"""As pages write it, from the root of a clone."""
+
 
 def _held(page: Path, text: str) -> None:
     if os.environ.get("UNSHARD_UPDATE_DOCS"):
@@ -65,3 +69,18 @@ def _ask(curl: list[str], url: str) -> dict:
 def ask() -> Callable[[list[str], str], dict]:
     """What `curl` would, which need not be installed."""
     return _ask
+
+
+@pytest.fixture
+def run_program(tmp_path: Path) -> Callable[[str], str]:
+    """Runs a page's Python in a process of its own, without a warning; what it prints."""
+
+    def run(code: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", code.replace(BUNDLED, str(ROOT / BUNDLED))],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import doctest
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,14 +25,8 @@ def test_examples_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL))
-def test_programs_run(code: str, tmp_path: Path) -> None:
-    code = code.replace("src/unshard/demo_model", str(ROOT / "src/unshard/demo_model"))
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+def test_programs_run(code: str, run_program: Callable[[str], str]) -> None:
+    assert run_program(code)
 
 
 def test_links_exist() -> None:

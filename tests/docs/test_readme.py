@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -73,11 +72,5 @@ def test_the_commands_for_opt_175b_run(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
-def test_python_blocks_run(number: int, tmp_path: Path) -> None:
-    code = blocks("python")[number].replace("src/unshard/demo_model", str(DEMO_MODEL))
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+def test_python_blocks_run(number: int, run_program: Callable[[str], str]) -> None:
+    assert run_program(blocks("python")[number])

@@ -157,6 +157,12 @@ class ScriptedEngine:
         self._thread = threading.Thread(target=self._work, name="scripted-engine")
         self._thread.start()
 
+    def say(self, text: str, *ids: int) -> None:
+        """Answer everything with `text` and then the tokens `ids`, which are a stop."""
+        tokens = [*ByteTokenizer().encode(text), *ids]
+        reason = "stop" if ids else "length"
+        self.script = lambda request: write(request, tokens, finish_reason=reason)
+
     max_positions = MAX_POSITIONS
     vocab_size = VOCAB_SIZE
 

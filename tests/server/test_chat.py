@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scripted_engine import BOS, EOS, MAX_POSITIONS, ByteTokenizer, ScriptedEngine, write
+from scripted_engine import BOS, EOS, MAX_POSITIONS, ByteTokenizer, write
 from sse import events, joined_chat
 
 from unshard.engine.request import SamplingParams
@@ -25,15 +25,8 @@ def chat(client, **body: object) -> dict:
     return answer.json()
 
 
-def say(engine: ScriptedEngine, text: str, *ids: int) -> None:
-    reason = "stop" if ids else "length"
-    engine.script = lambda request: write(
-        request, [*TOKENIZER.encode(text), *ids], finish_reason=reason
-    )
-
-
 def test_envelope(client, engine):
-    say(engine, "hi", EOS)
+    engine.say("hi", EOS)
     answer = chat(client, model="scripted")
     assert answer.keys() == {"id", "object", "created", "model", "choices", "usage"}
     assert answer["id"].startswith("chatcmpl-")
@@ -92,7 +85,7 @@ def test_without_a_length_an_answer_may_fill_the_context(client, engine):
 
 
 def test_logprobs_have_bytes_and_the_best_of_their_place(client, engine):
-    say(engine, "é", EOS)
+    engine.say("é", EOS)
     got = chat(client, logprobs=True, top_logprobs=2)["choices"][0]["logprobs"]["content"]
     assert [entry["bytes"] for entry in got] == [[0xC3], [0xA9], None]
     assert [entry["token"] for entry in got] == ["bytes:\\xc3", "bytes:\\xa9", "</s>"]
@@ -105,7 +98,7 @@ def test_logprobs_have_bytes_and_the_best_of_their_place(client, engine):
 
 
 def test_a_stream_begins_with_the_role_and_ends_with_the_reason(client, engine):
-    say(engine, "ab")
+    engine.say("ab")
     *chunks, done = events(client, URL, messages=HELLO)
     assert done == "[DONE]"
     assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}

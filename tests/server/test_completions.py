@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import httpx
-from scripted_engine import BOS, EOS, ByteTokenizer, ScriptedEngine, logprob_of, write
+from scripted_engine import BOS, EOS, ByteTokenizer, logprob_of, write
 
 from unshard.engine.request import GenerationOutput, SamplingParams, ScoredToken
 from unshard.server.protocol import CompletionRequest
@@ -17,12 +17,8 @@ def complete(client: httpx.Client, **body: object) -> dict:
     return answer.json()
 
 
-def say(engine: ScriptedEngine, text: str, *ids: int) -> None:
-    engine.script = lambda request: write(request, [*TOKENIZER.encode(text), *ids])
-
-
 def test_envelope(client, engine):
-    say(engine, "hello")
+    engine.say("hello")
     answer = complete(client, prompt="abc", model="scripted")
     assert answer.keys() == {"id", "object", "created", "model", "choices", "usage"}
     assert answer["id"].startswith("cmpl-")
@@ -134,7 +130,7 @@ def test_best_of_answers_with_those_of_the_best_mean_logprob(client, engine):
 
 
 def test_finish_reason_is_true(client, engine):
-    say(engine, "one two")
+    engine.say("one two")
     cut = complete(client, prompt="p", stop=["two", "zzz"])["choices"][0]
     assert (cut["text"], cut["finish_reason"]) == ("one ", "stop")
     full = complete(client, prompt="p", max_tokens=3)["choices"][0]
@@ -142,7 +138,7 @@ def test_finish_reason_is_true(client, engine):
 
 
 def test_echo_text_is_the_prompt_as_sent(client, engine):
-    say(engine, "!")
+    engine.say("!")
     ids = TOKENIZER.encode("né")
     for prompt in ("né", ids, [BOS, *ids]):
         assert complete(client, prompt=prompt, echo=True)["choices"][0]["text"] == "né!"
@@ -155,7 +151,7 @@ def test_no_logprobs_without_asking_and_no_scores_for_plain_echo(client, engine)
 
 
 def test_logprobs_object(client, engine):
-    say(engine, "ok", EOS)
+    engine.say("ok", EOS)
     got = complete(client, prompt="p", logprobs=2)["choices"][0]
     ids = [BOS, *TOKENIZER.encode("pok"), EOS]
     assert got["text"] == "ok"
@@ -167,7 +163,7 @@ def test_logprobs_object(client, engine):
 
 
 def test_logprobs_zero_reports_the_chosen_token_alone(client, engine):
-    say(engine, "ok")
+    engine.say("ok")
     got = complete(client, prompt="p", logprobs=0)["choices"][0]["logprobs"]
     assert [list(top) for top in got["top_logprobs"]] == [["o"], ["k"]]
     assert [top[t] for top, t in zip(got["top_logprobs"], got["tokens"], strict=True)] == got[
@@ -176,7 +172,7 @@ def test_logprobs_zero_reports_the_chosen_token_alone(client, engine):
 
 
 def test_parts_of_a_character_keep_their_bytes_and_share_its_offset(client, engine):
-    say(engine, "日x")
+    engine.say("日x")
     got = complete(client, prompt="p", logprobs=0)["choices"][0]
     assert got["text"] == "日x"
     assert got["logprobs"]["tokens"] == ["bytes:\\xe6", "bytes:\\x97", "bytes:\\xa5", "x"]
@@ -184,7 +180,7 @@ def test_parts_of_a_character_keep_their_bytes_and_share_its_offset(client, engi
 
 
 def test_tokens_of_a_cut_stop_string_are_told_within_the_text(client, engine):
-    say(engine, "ab<stop>")
+    engine.say("ab<stop>")
     got = complete(client, prompt="p", logprobs=0, stop="<stop>")["choices"][0]
     assert got["text"] == "ab"
     assert got["logprobs"]["tokens"] == list("ab<stop>")
@@ -192,14 +188,14 @@ def test_tokens_of_a_cut_stop_string_are_told_within_the_text(client, engine):
 
 
 def test_tokens_of_text_that_was_held_back_keep_their_places(client, engine):
-    say(engine, "ab<sto>c")
+    engine.say("ab<sto>c")
     got = complete(client, prompt="p", logprobs=0, stop="<stop>")["choices"][0]
     assert got["text"] == "ab<sto>c"
     assert got["logprobs"]["text_offset"] == list(range(8))
 
 
 def test_echoed_tokens_align_with_the_ids_sent(client, engine):
-    say(engine, "z")
+    engine.say("z")
     ids = TOKENIZER.encode("日b")
     for prompt in (ids, [BOS, *ids], "日b"):
         got = complete(client, prompt=prompt, echo=True, logprobs=1, max_tokens=1)["choices"][0]
@@ -232,7 +228,7 @@ def test_scores_of_continuations_as_a_harness_sums_them(client, engine):
     """lm-eval sends context + continuation as ids with max_tokens 1, echo and logprobs 1, sums
     token_logprobs[len(context):-1] and calls it greedy where each equals the best of its top.
     The one generated token must be there even when it is `</s>`."""
-    say(engine, "", EOS)
+    engine.say("", EOS)
     pairs = [("The sky is", " blue"), ("日", "本"), ("", "start")]
     encoded = [
         ((TOKENIZER.encode(context) or [BOS]), TOKENIZER.encode(rest)) for context, rest in pairs

@@ -12,7 +12,6 @@ from scripted_engine import (
     ByteTokenizer,
     ScriptedEngine,
     logprob_of,
-    write,
 )
 
 from unshard.engine.request import (
@@ -41,20 +40,13 @@ def complete(client, url: str = URL, **body: object) -> dict:
     return answer.json()
 
 
-def say(engine: ScriptedEngine, text: str, *ids: int) -> None:
-    reason = "stop" if ids else "length"
-    engine.script = lambda request: write(
-        request, [*TOKENIZER.encode(text), *ids], finish_reason=reason
-    )
-
-
 def params(engine: ScriptedEngine) -> SamplingParams:
     return engine.submitted[-1].params
 
 
 @pytest.mark.parametrize("url", URLS)
 def test_every_path_answers_in_its_shape(client, engine, url):
-    say(engine, "ok", EOS)
+    engine.say("ok", EOS)
     answer = complete(client, url)
     assert uuid.UUID(answer.pop("id"))
     assert isinstance(answer.pop("created"), int)
@@ -144,7 +136,7 @@ def test_min_tokens_beyond_the_length_is_the_whole_length(client, engine):
 
 
 def test_max_tokens_are_all_of_them(client, engine):
-    say(engine, "abcdef")
+    engine.say("abcdef")
     assert [complete(client, max_tokens=k)["choices"][0]["text"] for k in (0, 1, 4)] == [
         "", "a", "abcd",
     ]  # fmt: skip
@@ -153,7 +145,7 @@ def test_max_tokens_are_all_of_them(client, engine):
 
 
 def test_echo_begins_with_the_end_token_that_nothing_predicts(client, engine):
-    say(engine, "z")
+    engine.say("z")
     for prompt in ("é", TOKENIZER.encode("é"), [BOS, *TOKENIZER.encode("é")]):
         choice = complete(client, prompt=prompt, echo=True, logprobs=2, max_tokens=1)["choices"][0]
         lists = choice["logprobs"]
@@ -181,7 +173,7 @@ def test_the_best_are_those_asked_for_and_no_more(client, engine):
 
 
 def test_a_stop_is_kept_whole_and_only_a_whole_one_stops(client, engine):
-    say(engine, "Quest Question: no")
+    engine.say("Quest Question: no")
     choice = complete(client, stop="Question:")["choices"][0]
     assert choice["text"] == "Quest Question:"
     assert choice["logprobs"]["finish_reason"] == "stop"

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.processes import family, is_running
 
 import unshard
 from unshard.architectures.opt import weight_names
@@ -114,7 +115,7 @@ def test_each_rank_read_its_bytes_and_no_others(served: Served) -> None:
 
 
 def test_only_this_machine_can_connect(served: Served) -> None:
-    pids = {served.process.pid, *descendants(served.process.pid)}
+    pids = set(family(served.process.pid))
     inodes = set()
     for pid in pids:
         for number in Path(f"/proc/{pid}/fd").iterdir():
@@ -128,22 +129,9 @@ def test_only_this_machine_can_connect(served: Served) -> None:
 
 def test_ctrl_c_ends_all_of_it(served: Served) -> None:
     """The last test of this file."""
-    pids = descendants(served.process.pid)
+    _, *pids = family(served.process.pid)
     assert len(pids) > RANKS
     served.process.send_signal(signal.SIGINT)
     assert served.process.wait(120) in {0, 130}
     while any(map(is_running, pids)):
         time.sleep(0.1)
-
-
-def descendants(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    children = [int(child) for task in tasks for child in task.read_text().split()]
-    return children + [found for child in children for found in descendants(child)]
-
-
-def is_running(pid: int) -> bool:
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        return stat.rpartition(")")[2].split()[0] not in "ZX"
-    return False
