@@ -225,7 +225,7 @@ def test_the_key_is_sent_and_told_nobody(new_page, engine, expect, scripted):
     assert "secret" not in str(stored[0])
     assert "sk-secret" in str(stored[1])
     page.reload()
-    assert page.input_value("#key") == "sk-secret"
+    expect(page.locator("#key")).to_have_value("sk-secret")
     assert new_page().input_value("#key") == ""
 
 
