@@ -80,10 +80,9 @@ def fill_tensors(
 
 def _shares(stored: LogicalTensor) -> Iterator[range]:
     """The tensor's rows in runs that threads share: one embedding is a third of a small model."""
-    num_rows = stored.shape[0] if stored.shape else 1
-    step = max(1, num_rows * SHARE_BYTES // max(1, stored.num_bytes))
-    for first in range(0, num_rows, step):
-        yield range(first, min(first + step, num_rows))
+    step = max(1, stored.num_rows * SHARE_BYTES // max(1, stored.num_bytes))
+    for first in range(0, stored.num_rows, step):
+        yield range(first, min(first + step, stored.num_rows))
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,10 +79,9 @@ class Reclaimer:
         self._path = directory / NAME
         self._waiting: dict[str, set[int]] = {path: set() for path in reclaiming.files}
         for task in tasks:
-            tensor = reclaiming.plan.sources[task.source]
-            for ref in (*(chunk.ref for chunk in tensor.chunks), *tensor.replicas):
-                for path in {piece.path for piece in ref.ranges} & self._waiting.keys():
-                    self._waiting[path].add(task.number)
+            read = {piece.path for piece in reclaiming.plan.sources[task.source].ranges()}
+            for path in read & self._waiting.keys():
+                self._waiting[path].add(task.number)
 
     def begin(self) -> None:
         """Keeps the plan, durably.

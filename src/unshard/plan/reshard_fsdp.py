@@ -31,7 +31,7 @@ from unshard.plan.torch_archive import (
     torch_archive,
     views_of,
 )
-from unshard.tensors import Chunk, LogicalTensor, TensorRef
+from unshard.tensors import LogicalTensor, TensorRef
 
 WORDS = ("model", "shard_metadata", OPTIMIZER, "state")
 """The keys of the output that stand in the original's source."""
@@ -154,8 +154,7 @@ class _Reshard:
 
     def _target(self, ref: TensorRef, replicas: Sequence[TensorRef] = ()) -> TargetTensor:
         """The stored tensor in the output's dtype, and a source for it."""
-        chunk = Chunk((0,) * len(ref.shape), ref)
-        source = LogicalTensor(ref.name, ref.dtype, ref.shape, (chunk,), tuple(replicas))
+        source = LogicalTensor.of(ref, tuple(replicas))
         self.sources[ref.name] = source
         return copied(source, dtype=self.options.output_dtype if ref.dtype in FLOATS else None)
 

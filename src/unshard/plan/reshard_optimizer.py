@@ -17,7 +17,7 @@ from unshard.plan.flat_shards import cut_into_shards
 from unshard.plan.original_process import OriginalProcess
 from unshard.plan.small_files import copied
 from unshard.plan.torch_archive import pickled_tensor
-from unshard.tensors import Chunk, LogicalTensor, TensorRef
+from unshard.tensors import LogicalTensor, TensorRef
 
 
 class ReshardedOptimizer:
@@ -36,7 +36,7 @@ class ReshardedOptimizer:
         for moment, refs in read_moments(files).items():
             name = "/".join(map(str, (KEY, *moment)))
             ref = self._whole(name, moment, refs)
-            source = LogicalTensor(name, ref.dtype, ref.shape, (Chunk((0,), ref),))
+            source = LogicalTensor.of(ref)
             self.sources[name] = source
             self._moments[moment] = copied(source)
 

@@ -12,7 +12,7 @@ from unshard.index.checkpoint import Checkpoint
 from unshard.index.companions import Companion
 from unshard.plan.boxes import whole
 from unshard.plan.copy_plan import PlannedFile, Record, Region, TargetTensor, whole_span
-from unshard.tensors import ByteRange, Chunk, LogicalTensor, TensorRef
+from unshard.tensors import ByteRange, LogicalTensor, TensorRef
 
 
 def literal_file(name: str, content: bytes) -> PlannedFile:
@@ -47,10 +47,7 @@ def copied_companions(
 
 def stored_bytes(name: str, content: ByteRange) -> LogicalTensor:
     """Bytes that are copied as they are, as a source called `name`."""
-    shape = (content.length,)
-    return LogicalTensor(
-        name, UINT8, shape, (Chunk((0,), TensorRef(name, UINT8, shape, (content,))),)
-    )
+    return LogicalTensor.of(TensorRef(name, UINT8, (content.length,), (content,)))
 
 
 def copied(
