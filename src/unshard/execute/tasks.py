@@ -10,8 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from unshard.plan.boxes import Box
-from unshard.plan.copy_plan import CopyPlan, Region, TargetTensor
+from unshard.plan.copy_plan import Box, CopyPlan, Region, TargetTensor
 from unshard.tensors import UNCUT, Cut, LogicalTensor
 
 TASK_BYTES = 32 << 20

@@ -14,10 +14,21 @@ from typing import Literal
 
 from unshard.dtypes import DType
 from unshard.errors import CheckpointError
-from unshard.plan.boxes import Box
 from unshard.tensors import LogicalTensor, Shape, Sized, StoredRecord
 
 Framing = Literal["plain", "torch-zip"]
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """The elements `[offsets, offsets + sizes)` of a tensor, dimension by dimension."""
+
+    offsets: Shape
+    sizes: Shape
+
+    @property
+    def ends(self) -> Shape:
+        return tuple(start + size for start, size in zip(self.offsets, self.sizes, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,7 @@ from typing import Any
 from unshard.dtypes import UINT8, DType
 from unshard.index.checkpoint import Checkpoint
 from unshard.index.companions import Companion
-from unshard.plan.boxes import whole
-from unshard.plan.copy_plan import PlannedFile, Record, Region, TargetTensor, whole_span
+from unshard.plan.copy_plan import Box, PlannedFile, Record, Region, TargetTensor, whole_span
 from unshard.tensors import ByteRange, LogicalTensor, TensorRef
 
 
@@ -54,7 +53,8 @@ def copied(
     source: LogicalTensor, name: str | None = None, dtype: DType | None = None
 ) -> TargetTensor:
     """The whole of `source`, in its own dtype or another one."""
-    region = Region(source.name, whole(source.shape), (0,) * len(source.shape))
+    corner = (0,) * len(source.shape)
+    region = Region(source.name, Box(corner, source.shape), corner)
     return TargetTensor(name or source.name, dtype or source.dtype, source.shape, (region,))
 
 
