@@ -10,11 +10,11 @@ from typing import Any
 import click
 
 from unshard.cli import display, manifest_option
-from unshard.cli.deferred import deferred
 from unshard.cli.printable import printable
 from unshard.cli.quantities import counted
 from unshard.cli.stderr import events_option
 from unshard.errors import UsageError
+from unshard.library.deferred import deferred
 from unshard.library.findings import Findings, FingerprintReport
 from unshard.library.verification import verify_folder
 from unshard.manifest import MANIFEST_PATTERNS, manifest_json, sum_lines
