@@ -11,8 +11,9 @@ from typing import Protocol
 import torch
 
 from unshard.dtypes import BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64, INT64, DType
-from unshard.errors import CheckpointError
+from unshard.errors import CheckpointError, UsageError
 from unshard.execute.blocks import Buffers, stream
+from unshard.execute.element_values import Bits
 from unshard.execute.reader import Reader
 from unshard.execute.workers import BLOCK_BYTES
 from unshard.progress import Progress, Silent
@@ -30,6 +31,17 @@ TORCH_DTYPES: Mapping[DType, torch.dtype] = {
 SHARE_BYTES = 32 << 20
 ROWS_BLOCK_BYTES = BLOCK_BYTES // 4
 """For targets that compute with their rows: in several arrays of wider numbers."""
+
+
+def from_bits(bits: Bits, dtype: DType) -> torch.Tensor:
+    """A CPU tensor of `dtype` over the memory of `bits`.
+
+    Raises:
+        UsageError: torch does not compute with `dtype`.
+    """
+    if dtype not in TORCH_DTYPES:
+        raise UsageError(f"no torch tensor is made of {dtype.name}", hint="use .numpy()")
+    return torch.from_numpy(bits.view(f"i{dtype.itemsize_bytes}")).view(TORCH_DTYPES[dtype])
 
 
 class Rows(Protocol):

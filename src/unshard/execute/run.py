@@ -11,8 +11,8 @@ from pathlib import Path
 from unshard.disk import sync_directory
 from unshard.errors import DestinationError, NoSpaceError, UsageError
 from unshard.execute.arrivals import Arrivals, arriving
-from unshard.execute.casts import refuse_cast
 from unshard.execute.copy import Copier, Executor, TaskResult
+from unshard.execute.element_values import refuse_cast
 from unshard.execute.finishing import Finishing
 from unshard.execute.journal import Journal
 from unshard.execute.output_file import create, partial_path, write_error

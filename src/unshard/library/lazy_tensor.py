@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _from_bits = deferred(
-    "unshard.library.torch_tensors", "from_bits", hint="pip install torch, or use .numpy()"
+    "unshard.execute.model_sink", "from_bits", hint="pip install torch, or use .numpy()"
 )
 
 

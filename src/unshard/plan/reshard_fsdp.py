@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from unshard.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, DType
+from unshard.dtypes import FLOATS, DType
 from unshard.errors import CheckpointError, UsageError
 from unshard.formats.records import as_mapping
 from unshard.formats.torch_release import TORCH_1_13, TorchRelease
@@ -30,7 +30,6 @@ from unshard.tensors import LogicalTensor, TensorRef
 
 WORDS = ("model", "shard_metadata", OPTIMIZER, "state")
 """The keys of the output that stand in the original's source."""
-FLOATS = frozenset({FLOAT16, BFLOAT16, FLOAT32, FLOAT64})
 
 
 @dataclass(frozen=True, slots=True)
