@@ -39,7 +39,11 @@ class Behind(_Same):
         self._lock = threading.Lock()
         self._is_shown = False
         self._start: tuple[Any, ...] = ("", 0)
-        self._done_bytes = 0
+        self.done_bytes = 0
+
+    @property
+    def total_bytes(self) -> int:
+        return int(self._start[1])
 
     def start(self, what: str, total_bytes: int, *more: Any) -> None:
         with self._lock:
@@ -49,7 +53,7 @@ class Behind(_Same):
 
     def advance(self, num_bytes: int) -> None:
         with self._lock:
-            self._done_bytes += num_bytes
+            self.done_bytes += num_bytes
             if self._is_shown:
                 self._progress.advance(num_bytes)
 
@@ -58,4 +62,4 @@ class Behind(_Same):
         with self._lock:
             self._is_shown = True
             self._progress.start(*self._start)
-            self._progress.advance(self._done_bytes)
+            self._progress.advance(self.done_bytes)
