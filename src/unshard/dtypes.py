@@ -31,6 +31,7 @@ INT32 = DType("int32", 4, "IntStorage", "I32", "<i4")
 INT64 = DType("int64", 8, "LongStorage", "I64", "<i8")
 BOOL = DType("bool", 1, "BoolStorage", "BOOL", "|b1")
 
+FLOATS = frozenset({FLOAT16, BFLOAT16, FLOAT32, FLOAT64})
 ALL = (FLOAT16, BFLOAT16, FLOAT32, FLOAT64, INT8, UINT8, INT16, INT32, INT64, BOOL)
 BY_NAME = {d.name: d for d in ALL}
 BY_TORCH_STORAGE = {d.torch_storage: d for d in ALL}

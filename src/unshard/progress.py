@@ -83,6 +83,13 @@ class FileCount:
         self._progress.file(name)
 
 
-def shown_bytes(num_bytes: int) -> str:
-    """A size as notes and errors tell it: in MB below a GB."""
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 10**9 else f"{num_bytes / 1e6:.1f} MB"
+def shown_bytes(count: int) -> str:
+    """A size for people, in decimal units: `7.6 MB`."""
+    size = float(count)
+    if count < 1000:
+        return f"{count} bytes"
+    for unit in ("kB", "MB", "GB"):
+        size /= 1000
+        if size < 999.95:
+            return f"{size:.1f} {unit}"
+    return f"{size / 1000:.1f} TB"

@@ -16,6 +16,27 @@ from unshard.dtypes import DType
 Shape = tuple[int, ...]
 
 
+class Sized:
+    """What has a dtype and a shape has a size."""
+
+    __slots__ = ()
+    dtype: DType
+    shape: Shape
+
+    @property
+    def num_elements(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def num_bytes(self) -> int:
+        return self.num_elements * self.dtype.itemsize_bytes
+
+    @property
+    def num_rows(self) -> int:
+        """The first dimension; a scalar is one row."""
+        return self.shape[0] if self.shape else 1
+
+
 @dataclass(frozen=True, slots=True)
 class ByteRange:
     """Half-open range of bytes `[offset, offset + length)` of one file."""
@@ -37,7 +58,7 @@ class StoredRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class TensorRef:
+class TensorRef(Sized):
     """A stored row-major tensor that nobody has read yet.
 
     Its bytes are the concatenation of `ranges` in order: several, because an FSDP flat
@@ -48,14 +69,6 @@ class TensorRef:
     dtype: DType
     shape: Shape
     ranges: tuple[ByteRange, ...]
-
-    @property
-    def num_elements(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def num_bytes(self) -> int:
-        return self.num_elements * self.dtype.itemsize_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +98,7 @@ UNCUT = Cut(0, 1)
 
 
 @dataclass(frozen=True, slots=True)
-class LogicalTensor:
+class LogicalTensor(Sized):
     """One whole tensor of the model; its chunks tile it exactly once.
 
     `replicas` are further copies of the whole tensor that other ranks store; they must be
@@ -100,13 +113,20 @@ class LogicalTensor:
     replicas: tuple[TensorRef, ...] = ()
     cut: Cut = UNCUT
 
-    @property
-    def num_elements(self) -> int:
-        return math.prod(self.shape)
+    @classmethod
+    def of(cls, ref: TensorRef, replicas: tuple[TensorRef, ...] = ()) -> LogicalTensor:
+        """The tensor that `ref` is the whole of."""
+        chunk = Chunk((0,) * len(ref.shape), ref)
+        return cls(ref.name, ref.dtype, ref.shape, (chunk,), replicas)
 
     @property
-    def num_bytes(self) -> int:
-        return self.num_elements * self.dtype.itemsize_bytes
+    def refs(self) -> tuple[TensorRef, ...]:
+        """All that is stored of it: its chunks, then its replicas."""
+        return (*(chunk.ref for chunk in self.chunks), *self.replicas)
+
+    def ranges(self) -> Iterator[ByteRange]:
+        """Every range of bytes that is stored of it."""
+        return (piece for ref in self.refs for piece in ref.ranges)
 
 
 @dataclass(frozen=True, slots=True)

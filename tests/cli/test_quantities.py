@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from unshard.cli.quantities import format_bytes
+from unshard.progress import shown_bytes
 
 
 @pytest.mark.parametrize(
@@ -20,4 +20,4 @@ from unshard.cli.quantities import format_bytes
     ],
 )
 def test_sizes(count: int, text: str) -> None:
-    assert format_bytes(count) == text
+    assert shown_bytes(count) == text

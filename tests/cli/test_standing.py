@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.cli.watched_work import WatchedWork
 
-from unshard.cli.durations import format_duration
+from unshard.cli.quantities import format_duration
 from unshard.cli.standing import Figures, SmoothRate, Standing
 from unshard.progress import FileCount, Files, Silent
 
@@ -141,7 +141,7 @@ def test_a_better_total_of_the_same_work_keeps_what_was_done() -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0, "0 s"), (59.4, "59 s"), (59.6, "1 min"), (3569, "59 min"), (3599, "1 h 00 min"),
-     (111_900, "31 h 05 min")],
+     (35_900, "9 h 58 min"), (111_900, "31 h"), (86_400 * 4.25, "4.2 days")],
 )  # fmt: skip
 def test_durations(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text

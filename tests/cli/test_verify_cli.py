@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from unshard.cli.main import main
-from unshard.cli.quantities import format_bytes
 from unshard.manifest import parse_manifest
+from unshard.progress import shown_bytes
 from unshard.testing.object_store import FakeObjectStore
 
 CONTENTS = {f"reshard-model_part-{i}.pt": b"PK\x03\x04%d" % i * 1000 for i in range(3)}
@@ -90,7 +90,7 @@ def test_the_report_says_what_was_remembered(folder, capsys):
     for path in folder.iterdir():
         os.utime(path, (10**9, 10**9))
     assert verify(folder) == 0
-    assert f"({format_bytes(sum(map(len, CONTENTS.values())))} read)" in capsys.readouterr().out
+    assert f"({shown_bytes(sum(map(len, CONTENTS.values())))} read)" in capsys.readouterr().out
     assert verify(folder) == 0
     assert "(known from before; --force reads again)" in capsys.readouterr().out
     assert verify(folder, "--json") == 0

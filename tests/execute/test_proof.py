@@ -19,8 +19,8 @@ from unshard.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, INT64, DType
 from unshard.errors import CheckpointError, IntegrityError, UsageError
 from unshard.execute import copy
 from unshard.execute.blocks import Buffers
-from unshard.execute.casts import cast
 from unshard.execute.checksums import RangeChecksums, crc32
+from unshard.execute.element_values import cast
 from unshard.execute.fingerprint import fingerprint
 from unshard.execute.run import run_plan
 from unshard.execute.slices import SliceDigests, Slicer

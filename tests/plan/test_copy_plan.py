@@ -11,8 +11,7 @@ import pytest
 
 from unshard.errors import CheckpointError
 from unshard.index.build import open_checkpoint
-from unshard.plan.boxes import Box
-from unshard.plan.copy_plan import CopyPlan, TargetTensor
+from unshard.plan.copy_plan import Box, CopyPlan, TargetTensor
 from unshard.plan.metaseq_target import plan_metaseq
 from unshard.plan.plan_json import plan_digest, plan_from_json, plan_to_json
 from unshard.plan.safetensors_target import plan_safetensors

@@ -1,4 +1,4 @@
-"""What `generate`, `score` and `serve` compute in, and where."""
+"""What `generate`, `score` and `serve` compute in, where, and over how many processes."""
 
 from __future__ import annotations
 
@@ -17,3 +17,16 @@ dtype_option: Callable[..., Any] = click.option(
 device_option: Callable[..., Any] = click.option(
     "--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."
 )
+tp_option: Callable[..., Any] = click.option(
+    "--tp",
+    type=click.IntRange(1),
+    help="Tensor-parallel ranks: so many processes, each with its slice of the weights.  "
+    "[default: 1, or as many as torchrun started]",
+)
+
+
+def machine_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds all three, `dtype`, `device` and `tp`."""
+    for option in (tp_option, device_option, dtype_option):
+        command = option(command)
+    return command

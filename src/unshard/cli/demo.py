@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from unshard.cli.deferred import deferred
+from unshard.library.deferred import deferred
 
-tour = deferred("unshard.cli.tour", "tour")
+tour = deferred("unshard.cli.tour", "tour", extra="demo")
 
 
 @click.command(

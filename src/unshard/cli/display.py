@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from unshard.cli.deferred import deferred
 from unshard.cli.events import EventProgress
 from unshard.cli.lines import LineProgress
 from unshard.cli.stderr import current
+from unshard.library.deferred import deferred
 from unshard.progress import Progress, Silent
 
 on_terminal = deferred("unshard.cli.terminal", "on_terminal")

@@ -10,7 +10,6 @@ import click
 
 from unshard import releases
 from unshard.cli import display, link_options, release_files, source_url
-from unshard.cli.deferred import deferred
 from unshard.cli.download_report import described, summary
 from unshard.cli.quantities import ByteCount
 from unshard.cli.stderr import events_option
@@ -18,6 +17,7 @@ from unshard.cli.streaming_options import is_wanted, streaming_options
 from unshard.download import Link, download
 from unshard.download.pool import DEFAULT_MAX_CONNECTIONS
 from unshard.errors import UsageError
+from unshard.library.deferred import deferred
 
 download_and_reshard = deferred("unshard.cli.streaming", "download_and_reshard")
 """Plain downloads need no numpy."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from unshard.cli.durations import format_duration
-from unshard.cli.quantities import format_bytes
+from unshard.cli.quantities import format_duration
 from unshard.download import DownloadReport
+from unshard.progress import shown_bytes
 
 
 def described(report: DownloadReport, tokenizer: tuple[str, ...] | None) -> dict[str, Any]:
@@ -27,8 +27,8 @@ def summary(report: DownloadReport, tokenizer: tuple[str, ...] | None) -> str:
     total = len(report.fetched) + len(report.kept)
     elapsed_s = report.elapsed_s
     took = format_duration(elapsed_s) if elapsed_s >= 59.5 else f"{elapsed_s:.1f} s"
-    rate = format_bytes(round(report.received_bytes / max(elapsed_s, 1e-9)))
+    rate = shown_bytes(round(report.received_bytes / max(elapsed_s, 1e-9)))
     return (
         f"{report.directory}: {len(report.fetched)} of {total} files fetched; {verified}{beside} "
-        f"({format_bytes(report.received_bytes)} in {took}, {rate}/s)"
+        f"({shown_bytes(report.received_bytes)} in {took}, {rate}/s)"
     )

@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from unshard.cli.deferred import deferred
 from unshard.execute.copy import Copier, Executor, TaskResult
 from unshard.execute.tasks import CopyTask
+from unshard.library.deferred import deferred
 
-on_ray = deferred("unshard.execute.ray_executor", "on_ray")
+on_ray = deferred("unshard.execute.ray_executor", "on_ray", extra="ray")
 
 
 def executor_options(command: Callable[..., Any]) -> Callable[..., Any]:

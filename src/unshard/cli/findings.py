@@ -7,8 +7,8 @@ from typing import Any
 
 from unshard.cli.json_values import json_value
 from unshard.cli.printable import printable
-from unshard.cli.quantities import format_bytes
 from unshard.health.findings import Finding, HealthReport, Place
+from unshard.progress import shown_bytes
 
 MAX_LINES = 20
 """Coordinates shown per finding; `--json` has more."""
@@ -29,7 +29,7 @@ def health_lines(report: HealthReport) -> Iterator[str]:
     yield f"health      {verdict(report)}"
     yield (
         f"            {values:,} values of {len(report.tensors)} tensors, "
-        f"{format_bytes(report.num_bytes)} read once, {format_bytes(report.num_bytes_again)} twice"
+        f"{shown_bytes(report.num_bytes)} read once, {shown_bytes(report.num_bytes_again)} twice"
     )
     for finding in report.findings:
         yield f"{finding.severity:<11} {finding.tensor}: {printable(finding.what)}"

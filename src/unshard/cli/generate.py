@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
-from unshard.cli.compute_options import device_option, dtype_option
-from unshard.cli.deferred import deferred
-from unshard.cli.rank_option import tp_option
+from unshard.cli.compute_options import machine_options
 from unshard.cli.stderr import events_option
 from unshard.engine.request import SamplingParams
 from unshard.errors import UsageError
+from unshard.library.deferred import deferred
 
 generate = deferred("unshard.cli.generation", "generate")
 generate_lines = deferred("unshard.cli.line_generation", "generate_lines")
@@ -97,9 +97,7 @@ DEFAULT_MAX_BATCH = 32
     show_default=True,
     help="So many continuations.",
 )
-@dtype_option
-@device_option
-@tp_option
+@machine_options
 @events_option
 def command(
     source: str,
@@ -117,9 +115,7 @@ def command(
     seed: int | None,
     stop: tuple[str, ...],
     choices: int,
-    dtype: str,
-    device: str,
-    tp: int | None,
+    **machine: Any,
 ) -> None:
     if any(not each for each in stop):
         raise UsageError("--stop is empty", hint="leave it away, or give the text to stop at")
@@ -134,11 +130,10 @@ def command(
         repetition_penalty=repetition_penalty,
         min_tokens=min_tokens,
     )
-    machine = {"dtype": dtype, "device": device}
     if prompt is not None and lines is None:
         if output is not None:
             raise UsageError("--output goes with --input", hint="redirect stdout: > PATH")
-        generate(source, _text(prompt), params, choices=choices, tp=tp, **machine)
+        generate(source, _text(prompt), params, choices=choices, **machine)
         return
     if prompt is not None or lines is None:
         raise UsageError(
@@ -150,7 +145,7 @@ def command(
             "-n does not go with --input",
             hint="give a line for each continuation, with a `seed` of its own",
         )
-    generate_lines(source, lines, output, params, max_batch=max_batch, tp=tp, **machine)
+    generate_lines(source, lines, output, params, max_batch=max_batch, **machine)
 
 
 def _text(prompt: str) -> str:

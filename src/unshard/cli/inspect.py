@@ -13,7 +13,6 @@ from unshard.architectures.opt import weight_names
 from unshard.cli.display import progress
 from unshard.cli.findings import health_json, health_lines
 from unshard.cli.printable import printable
-from unshard.cli.quantities import format_bytes
 from unshard.cli.tensor_tree import build_tree, tree_lines
 from unshard.errors import IntegrityError, UsageError
 from unshard.execute.workers import DEFAULT_WORKERS
@@ -23,6 +22,7 @@ from unshard.health.scan import scan_health
 from unshard.index.build import open_checkpoint
 from unshard.index.checkpoint import Checkpoint
 from unshard.index.file_contents import FileContents, file_contents
+from unshard.progress import shown_bytes
 
 
 @click.command(
@@ -123,7 +123,7 @@ def facts(checkpoint: Checkpoint) -> dict[str, str]:
         f"{config.max_positions} positions",
         "parameters": f"{sum(weight.num_elements for weight in weights):,} in {len(weights)} "
         f"tensors ({', '.join(sorted({weight.dtype.name for weight in weights}))})",
-        "weights": f"{format_bytes(ledger.unique_bytes)} of {format_bytes(ledger.stored_bytes)} "
+        "weights": f"{shown_bytes(ledger.unique_bytes)} of {shown_bytes(ledger.stored_bytes)} "
         f"stored; the rest is {ledger.replica_bytes:,} bytes of copies and "
         f"{ledger.padding_bytes:,} of padding",
         "tokenizer": ", ".join(checkpoint.companions) or "no files beside the weights",

@@ -7,11 +7,10 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from unshard.cli.durations import format_duration
 from unshard.cli.printable import printable
-from unshard.cli.quantities import format_bytes
+from unshard.cli.quantities import format_duration
 from unshard.cli.standing import Figures, Standing
-from unshard.progress import Files
+from unshard.progress import Files, shown_bytes
 
 SECONDS_BETWEEN_LINES = 10.0
 MOST_SECONDS_BETWEEN_LINES = 60.0
@@ -72,11 +71,11 @@ def _percent(figures: Figures) -> int:
 
 
 def _line(figures: Figures) -> str:
-    done, total = format_bytes(figures.done_bytes), format_bytes(figures.total_bytes)
+    done, total = shown_bytes(figures.done_bytes), shown_bytes(figures.total_bytes)
     told = [f"{done} of {total} ({_percent(figures)} %)"]
     if files := figures.files:
         told.append(f"{files.num_whole} of {files.num_files} files")
-    told.append(f"{format_bytes(round(figures.rate))}/s")
+    told.append(f"{shown_bytes(round(figures.rate))}/s")
     if figures.left_s is not None:
         told.append(f"{format_duration(figures.left_s)} left")
     if figures.num_checks:

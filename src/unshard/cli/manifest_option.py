@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from unshard.cli.deferred import deferred
 from unshard.errors import LinkRefusedError, UsageError
+from unshard.library.deferred import deferred
 from unshard.manifest import Manifest, read_manifest
 
 _fetch_manifest = deferred("unshard.download", "fetch_manifest")

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from unshard.cli.printable import printable
-from unshard.cli.quantities import counted, format_bytes
+from unshard.cli.quantities import counted, format_duration
 from unshard.library.fitting import FORMATS, Fit
 from unshard.library.forecast import Forecast, LinkForecast
 from unshard.library.machines import USABLE
 from unshard.library.planning import Planned
 from unshard.library.room import Weights
 from unshard.library.steps import NUM_SEQUENCES, Step
+from unshard.progress import shown_bytes
 
 
 def report_lines(planned: Planned) -> Iterator[str]:
@@ -40,26 +41,26 @@ def report_lines(planned: Planned) -> Iterator[str]:
     if cost := planned.cost:
         yield (
             f"this plan took {counted(cost.num_requests, 'request')} and "
-            f"{format_bytes(cost.received_bytes)} from the server"
+            f"{shown_bytes(cost.received_bytes)} from the server"
         )
 
 
 def _facts(planned: Planned) -> Iterator[tuple[str, str]]:
     found, model = planned.forecast, planned.forecast.model
     yield "source", printable(planned.source)
-    each = f", the largest {format_bytes(found.largest_file_bytes)}" if found.num_files > 1 else ""
-    yield "files", f"{found.num_files}, {format_bytes(found.num_bytes)}{each}"
+    each = f", the largest {shown_bytes(found.largest_file_bytes)}" if found.num_files > 1 else ""
+    yield "files", f"{found.num_files}, {shown_bytes(found.num_bytes)}{each}"
     if model is not None:
         yield (
             "model",
             f"{model.num_parameters:,} parameters ({', '.join(model.dtypes)}), "
-            f"{format_bytes(model.weight_bytes)}",
+            f"{shown_bytes(model.weight_bytes)}",
         )
         ranks = f"{model.tp_size} tensor-parallel x {model.fsdp_size} FSDP"
         yield "layout", f"{model.layout}: {ranks}"
     if found.link is not None:
         yield from _link_facts(found.link, planned)
-    yield "disk", f"{format_bytes(planned.disk.free_bytes)} free in {planned.disk.folder}"
+    yield "disk", f"{shown_bytes(planned.disk.free_bytes)} free in {planned.disk.folder}"
 
 
 def _link_facts(link: LinkForecast, planned: Planned) -> Iterator[tuple[str, str]]:
@@ -67,14 +68,14 @@ def _link_facts(link: LinkForecast, planned: Planned) -> Iterator[tuple[str, str
         how = ""
         if measured := planned.measured:
             how = f", measured over {counted(measured.num_connections, 'connection')}"
-        rate = format_bytes(int(link.bytes_per_s))
+        rate = shown_bytes(int(link.bytes_per_s))
         yield "time", f"{format_duration(link.elapsed_s)} at {rate}/s{how}"
     if link.link_end is None or link.link_left_s is None:
         yield "link", "does not say when it ends"
         return
     verdict = ""
     if link.needed_bytes_per_s:
-        needed = f"{format_bytes(int(link.needed_bytes_per_s))}/s"
+        needed = f"{shown_bytes(int(link.needed_bytes_per_s))}/s"
         verdict = {
             True: ", after the download",
             False: ", before the download:",
@@ -90,10 +91,10 @@ def _step_row(step: Step) -> list[str]:
     elapsed = "" if step.elapsed_s is None else format_duration(step.elapsed_s)
     return [
         "  with --reclaim" if step.name.endswith(" --reclaim") else step.name,
-        format_bytes(step.written_bytes) if step.written_bytes else "–",
-        format_bytes(step.peak_disk_bytes),
-        format_bytes(step.final_disk_bytes),
-        format_bytes(step.memory_bytes),
+        shown_bytes(step.written_bytes) if step.written_bytes else "–",
+        shown_bytes(step.peak_disk_bytes),
+        shown_bytes(step.final_disk_bytes),
+        shown_bytes(step.memory_bytes),
         f"≥ {elapsed}" if step.elapsed_is_least else elapsed,
     ]
 
@@ -108,7 +109,7 @@ def _without_space(planned: Planned) -> list[str]:
 
 def _weight_lines(found: Forecast) -> Iterator[str]:
     """What becomes of weights for which there is no room."""
-    free = format_bytes(found.free_memory_bytes)
+    free = shown_bytes(found.free_memory_bytes)
     words = {
         Weights.MAPPED: "mapped from disk, and slow",
         Weights.REFUSED: "refused",
@@ -138,7 +139,7 @@ def _machine_lines(found: Forecast) -> Iterator[str]:
 def _fit_cell(fit: Fit | None) -> str:
     if fit is None:
         return "–"
-    weights = format_bytes(fit.weight_bytes)
+    weights = shown_bytes(fit.weight_bytes)
     if not fit.fits:
         return f"no: {weights}"
     return f"{weights} + {_short(fit.cache_tokens)}"
@@ -160,11 +161,3 @@ def _short(count: int) -> str:
         if count >= 10 * one:
             return f"{count // one}{unit}"
     return str(count)
-
-
-def format_duration(seconds: float) -> str:
-    """Time for people: `31 h`, `12 min`, `8 s`."""
-    for unit, length_s, up_to in (("s", 1, 90), ("min", 60, 90), ("h", 3600, 48)):
-        if seconds < up_to * length_s:
-            return f"{seconds / length_s:.0f} {unit}"
-    return f"{seconds / 86400:.1f} days"

@@ -1,4 +1,4 @@
-"""Sizes as people type and read them."""
+"""Sizes as people type them, times and numbers as they read them."""
 
 from __future__ import annotations
 
@@ -33,18 +33,20 @@ class ByteCount(click.ParamType[int]):
         return int(size)
 
 
-def format_bytes(count: int) -> str:
-    """A size for people, in decimal units: `7.6 MB`."""
-    size = float(count)
-    if count < 1000:
-        return f"{count} bytes"
-    for unit in ("kB", "MB", "GB"):
-        size /= 1000
-        if size < 999.95:
-            return f"{size:.1f} {unit}"
-    return f"{size / 1000:.1f} TB"
-
-
 def counted(count: int, noun: str) -> str:
     """`1 file`, `3 files`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def format_duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `4 h 05 min`, `31 h`, `4.2 days`: no finer than an estimate deserves."""
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 10 * 60:
+        return f"{minutes // 60} h {minutes % 60:02} min"
+    if minutes < 48 * 60:
+        return f"{seconds / 3600:.0f} h"
+    return f"{seconds / 86400:.1f} days"

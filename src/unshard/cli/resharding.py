@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from unshard.cli.quantities import format_bytes
 from unshard.cli.stderr import current
 from unshard.dtypes import DType
 from unshard.errors import UsageError
@@ -22,6 +21,7 @@ from unshard.plan.copy_plan import CopyPlan
 from unshard.plan.metaseq_target import plan_metaseq
 from unshard.plan.plan_json import plan_to_json
 from unshard.plan.safetensors_target import DEFAULT_MAX_FILE_BYTES, plan_safetensors
+from unshard.progress import shown_bytes
 
 
 def refuse_others_options(target: str, layout: Mapping[str, object]) -> None:
@@ -130,13 +130,13 @@ def print_plan(checkpoint: Checkpoint, plan: CopyPlan, workers: int, *, as_json:
         return
     ledger = checkpoint.index.ledger
     click.echo(f"from    {checkpoint.source} ({checkpoint.layout.kind})")
-    click.echo(f"to      {plan.target}, {format_bytes(plan.num_bytes)}")
+    click.echo(f"to      {plan.target}, {shown_bytes(plan.num_bytes)}")
     click.echo(
-        f"reads   {format_bytes(ledger.stored_bytes)} from {len(plan.source_paths())} files, "
+        f"reads   {shown_bytes(ledger.stored_bytes)} from {len(plan.source_paths())} files, "
         f"{ledger.replica_bytes:,} bytes of copies compared, {ledger.padding_bytes:,} of padding "
         "left out"
     )
-    click.echo(f"memory  {format_bytes(peak_buffer_bytes(workers))} of buffers, {workers} workers")
+    click.echo(f"memory  {shown_bytes(peak_buffer_bytes(workers))} of buffers, {workers} workers")
     for file in plan.files:
         spans = sum(len(record.spans) for record in file.records)
         tensors = f"  {spans:>5} tensors" if file.name.endswith(WEIGHT_SUFFIXES) else ""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from unshard.cli.compute_options import device_option, dtype_option
-from unshard.cli.deferred import deferred
-from unshard.cli.rank_option import tp_option
+from unshard.cli.compute_options import machine_options
 from unshard.cli.stderr import events_option
 from unshard.errors import UsageError
+from unshard.library.deferred import deferred
 
 score = deferred("unshard.cli.scoring", "score")
 
@@ -35,9 +36,7 @@ score = deferred("unshard.cli.scoring", "score")
     metavar="PATH",
     help="Write to this file; if an earlier run did, go on where it ended.  [default: stdout]",
 )
-@dtype_option
-@device_option
-@tp_option
+@machine_options
 @events_option
 def command(
     source: str,
@@ -46,9 +45,7 @@ def command(
     whole_file: bool,
     stride: int | None,
     output: str | None,
-    dtype: str,
-    device: str,
-    tp: int | None,
+    **machine: Any,
 ) -> None:
     if jsonl and whole_file:
         raise UsageError("--jsonl and --whole-file exclude each other", hint="leave one away")
@@ -58,7 +55,5 @@ def command(
         form="jsonl" if jsonl else "whole" if whole_file else None,
         stride=stride,
         output=output,
-        dtype=dtype,
-        device=device,
-        tp=tp,
+        **machine,
     )

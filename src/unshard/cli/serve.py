@@ -6,11 +6,10 @@ from typing import Any
 
 import click
 
-from unshard.cli.compute_options import device_option, dtype_option
-from unshard.cli.deferred import deferred
+from unshard.cli.compute_options import device_option, dtype_option, tp_option
 from unshard.cli.manners_options import chosen_manners, manners_options
-from unshard.cli.rank_option import tp_option
 from unshard.errors import UsageError
+from unshard.library.deferred import deferred
 
 serve = deferred("unshard.cli.serving", "serve")
 serve_with_vllm = deferred("unshard.cli.vllm_serving", "serve_with_vllm")

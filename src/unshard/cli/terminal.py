@@ -14,11 +14,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from unshard.cli.durations import format_duration
 from unshard.cli.printable import printable
-from unshard.cli.quantities import format_bytes
+from unshard.cli.quantities import format_duration
 from unshard.cli.standing import Figures, SmoothRate, Standing
-from unshard.progress import Busy, Files
+from unshard.progress import Busy, Files, shown_bytes
 
 LOOKS_PER_SECOND = 4
 ROW_SMOOTHING_S = 5.0
@@ -127,8 +126,8 @@ def _told(figures: Figures) -> Iterable[str]:
     if files := figures.files:
         total = str(files.num_files)
         yield f"{files.num_whole:>{len(total)}}/{total} files"
-    yield f"{format_bytes(figures.done_bytes):>8} of {format_bytes(figures.total_bytes)}"
-    yield f"{format_bytes(round(figures.rate)) + '/s':>10}"
+    yield f"{shown_bytes(figures.done_bytes):>8} of {shown_bytes(figures.total_bytes)}"
+    yield f"{shown_bytes(round(figures.rate)) + '/s':>10}"
     if figures.left_s is not None:
         yield f"{format_duration(figures.left_s)} left"
     if figures.num_checks:
@@ -141,8 +140,8 @@ def _label(busy: Busy) -> str:
 
 def _line(row: _Row, name: str) -> Text:
     doing = "  checking" if row.busy.is_check else ""
-    rate = format_bytes(round(row.rate.per_second)) + "/s"
-    text = f"  {name}  {format_bytes(row.busy.num_bytes):>9}  {rate:>11}{doing}"
+    rate = shown_bytes(round(row.rate.per_second)) + "/s"
+    text = f"  {name}  {shown_bytes(row.busy.num_bytes):>9}  {rate:>11}{doing}"
     return Text(text, no_wrap=True, overflow="crop")
 
 

@@ -10,14 +10,15 @@ from typing import Any
 import click
 
 from unshard.cli import display, manifest_option
-from unshard.cli.deferred import deferred
 from unshard.cli.printable import printable
-from unshard.cli.quantities import counted, format_bytes
+from unshard.cli.quantities import counted
 from unshard.cli.stderr import events_option
 from unshard.errors import UsageError
+from unshard.library.deferred import deferred
 from unshard.library.findings import Findings, FingerprintReport
 from unshard.library.verification import verify_folder
 from unshard.manifest import MANIFEST_PATTERNS, manifest_json, sum_lines
+from unshard.progress import shown_bytes
 from unshard.releases import KNOWN_PARTS
 from unshard.verify import PartsReport, VerifyReport, manifest_of
 
@@ -179,7 +180,7 @@ def _print_self_checks(findings: Findings) -> None:
         for difference in archives.damaged:
             _say(f"damaged    {difference.name}  {difference.problem}")
         are = "is as it was" if len(archives.sound) == 1 else "are as they were"
-        sound, size = counted(len(archives.sound), "torch file"), format_bytes(archives.num_bytes)
+        sound, size = counted(len(archives.sound), "torch file"), shown_bytes(archives.num_bytes)
         _say(f"{sound} {are} written, by the CRC-32s stored ({size});")
         _say("  only a manifest tells whether they are the right ones")
     if fingerprint := findings.fingerprint:
@@ -217,7 +218,7 @@ def _print_files(report: VerifyReport, but: tuple[str, ...]) -> None:
 
 
 def _how_known(report: VerifyReport) -> str:
-    read = f"{format_bytes(report.num_bytes)} read"
+    read = f"{shown_bytes(report.num_bytes)} read"
     if not report.remembered:
         return read
     if len(report.remembered) == len(report.matching) and not report.num_bytes:

@@ -12,7 +12,7 @@ from unshard.execute.copy import Copier, Executor, TaskResult
 from unshard.execute.tasks import CopyTask
 from unshard.index.slices import slice_ranges
 from unshard.plan.copy_plan import CopyPlan
-from unshard.tensors import Shape, TensorRef
+from unshard.tensors import TensorRef
 
 
 class Arrivals:
@@ -107,12 +107,7 @@ def paths_of(task: CopyTask, plan: CopyPlan) -> Iterator[str]:
 
 
 def _paths(ref: TensorRef, start: int, stop: int) -> Iterable[str]:
-    rows = _num_rows(ref.shape)
-    row_bytes = ref.num_bytes // max(rows, 1)
-    start, stop = max(start, 0), min(stop, rows)
+    row_bytes = ref.num_bytes // max(ref.num_rows, 1)
+    start, stop = max(start, 0), min(stop, ref.num_rows)
     ranges = slice_ranges(ref.ranges, start * row_bytes, (stop - start) * row_bytes)
     return (piece.path for piece in ranges)
-
-
-def _num_rows(shape: Shape) -> int:
-    return shape[0] if shape else 1

@@ -17,9 +17,9 @@ from unshard.execute.blocks import (
     rows_and_columns,
     stream,
 )
-from unshard.execute.casts import cast
 from unshard.execute.checksums import RangeChecksums, Summed
 from unshard.execute.descriptors import Descriptors
+from unshard.execute.element_values import cast
 from unshard.execute.output_file import write_all
 from unshard.execute.reader import Reader
 from unshard.execute.slices import Block, SliceChecksums, SliceDigests, Slicer

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 from unshard.architectures.layers import split_layer
 from unshard.architectures.opt import weight_names
-from unshard.dtypes import DType
+from unshard.dtypes import FLOATS, DType
 from unshard.execute.blocks import Buffers, stream
-from unshard.execute.element_values import FLOATS
 from unshard.execute.reader import Reader
 from unshard.execute.value_difference import DifferenceCounter, ValueDifference
 from unshard.execute.workers import BLOCK_BYTES, DEFAULT_WORKERS

@@ -10,14 +10,15 @@ from typing import Self
 
 from unshard.disk import sync_file
 from unshard.execute.checksums import RangeChecksums, crc32
-from unshard.execute.copy import TaskResult
+from unshard.execute.copy import Copier, TaskResult
 from unshard.execute.fingerprint import Fingerprint, combine, tensor_digest
 from unshard.execute.output_file import commit, partial_path
 from unshard.execute.reclaim import Reclaimer, Reclaiming
 from unshard.execute.source_check import SourceCheck
 from unshard.execute.task_log import TaskLog
 from unshard.execute.tasks import CopyTask
-from unshard.plan.copy_plan import CopyPlan, PlannedFile
+from unshard.plan.copy_plan import PlannedFile
+from unshard.progress import FileCount
 from unshard.tensors import StoredRecord
 
 BATCH_BYTES = 1 << 30
@@ -36,15 +37,14 @@ class Finishing:
 
     def __init__(
         self,
-        plan: CopyPlan,
+        copier: Copier,
         directory: Path,
         tasks: Sequence[CopyTask],
-        closed: frozenset[int],
         log: TaskLog | None,
         reclaiming: Reclaiming | None,
-        on_file: Callable[[str], None],
     ) -> None:
-        self._plan, self._directory, self._log = plan, directory, log
+        plan = self._plan = copier.plan
+        self._directory, self._log = directory, log
         self._check = SourceCheck(plan)
         self._reclaimer = Reclaimer(reclaiming, directory, tasks) if reclaiming else None
         self._batch_bytes = RECLAIM_BATCH_BYTES if reclaiming else BATCH_BYTES
@@ -56,10 +56,10 @@ class Finishing:
         self._sums: dict[tuple[int, int], RangeChecksums] = {}
         self._missing = [0] * len(plan.files)
         for task in tasks:
-            for file in task.files - closed:
+            for file in task.files - copier.closed:
                 self._missing[file] += 1
-        self._closed = closed
-        self._on_file = on_file
+        self._closed = copier.closed
+        self.count = FileCount(copier.progress, len(plan.files), len(copier.closed))
         self._unlogged: list[TaskResult] = []
         self._unlogged_bytes = 0
         self._thread = ThreadPoolExecutor(1)
@@ -166,7 +166,7 @@ class Finishing:
 
     def _commit(self, file: PlannedFile, checksums: dict[str, int]) -> None:
         commit(file, self._directory, checksums, sync=self._log is not None)
-        self._on_file(file.name)
+        self.count.done(file.name)
 
     def _write_log(self) -> None:
         """Sends off all that came in since the last time, to be synced, logged and reclaimed."""

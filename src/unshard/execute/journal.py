@@ -52,7 +52,7 @@ class Journal:
         self._names = [file.name for file in plan.files]
         self._sync, self._verify, self._reclaim = sync, verify, reclaim
         self._arriving = arriving
-        self._arrivals = ArrivalLog(directory)
+        self.log, self._arrivals = TaskLog(directory), ArrivalLog(directory)
         self._punched = {record.path for record in plan.stored} if reclaim else set()
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
@@ -111,7 +111,7 @@ class Journal:
         for name in written | set(self._names):
             (self._directory / name).unlink(missing_ok=True)
             partial_path(self._directory, name).unlink(missing_ok=True)
-        TaskLog(self._directory).remove()
+        self.log.remove()
         self._arrivals.remove()
         self._write(self._record(digest))
         return list(self._plan.files)
@@ -139,16 +139,14 @@ class Journal:
         """Records source files that were not there before."""
         self._arrivals.append(source_states(paths))
 
-    def check_sources(self) -> None:
-        """
+    def finish(self, fingerprint: Fingerprint | None) -> None:
+        """Records the fingerprint of what was written, where one is known.
+
         Raises:
             CheckpointError: a source file changed while it was read.
         """
         if not self._unchanged(self._recorded()):
             raise changed_error("run it again with --overwrite when nothing writes to the source")
-
-    def finish(self, fingerprint: Fingerprint | None) -> None:
-        """Records the fingerprint of what was written, where one is known."""
         found = {} if fingerprint is None else {"fingerprint": fingerprint_json(fingerprint)}
         if found or self._arriving:
             self._write(self._recorded() | found)

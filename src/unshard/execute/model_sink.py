@@ -11,8 +11,9 @@ from typing import Protocol
 import torch
 
 from unshard.dtypes import BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64, INT64, DType
-from unshard.errors import CheckpointError
+from unshard.errors import CheckpointError, UsageError
 from unshard.execute.blocks import Buffers, stream
+from unshard.execute.element_values import Bits
 from unshard.execute.reader import Reader
 from unshard.execute.workers import BLOCK_BYTES
 from unshard.progress import Progress, Silent
@@ -30,6 +31,17 @@ TORCH_DTYPES: Mapping[DType, torch.dtype] = {
 SHARE_BYTES = 32 << 20
 ROWS_BLOCK_BYTES = BLOCK_BYTES // 4
 """For targets that compute with their rows: in several arrays of wider numbers."""
+
+
+def from_bits(bits: Bits, dtype: DType) -> torch.Tensor:
+    """A CPU tensor of `dtype` over the memory of `bits`.
+
+    Raises:
+        UsageError: torch does not compute with `dtype`.
+    """
+    if dtype not in TORCH_DTYPES:
+        raise UsageError(f"no torch tensor is made of {dtype.name}", hint="use .numpy()")
+    return torch.from_numpy(bits.view(f"i{dtype.itemsize_bytes}")).view(TORCH_DTYPES[dtype])
 
 
 class Rows(Protocol):
@@ -80,10 +92,9 @@ def fill_tensors(
 
 def _shares(stored: LogicalTensor) -> Iterator[range]:
     """The tensor's rows in runs that threads share: one embedding is a third of a small model."""
-    num_rows = stored.shape[0] if stored.shape else 1
-    step = max(1, num_rows * SHARE_BYTES // max(1, stored.num_bytes))
-    for first in range(0, num_rows, step):
-        yield range(first, min(first + step, num_rows))
+    step = max(1, stored.num_rows * SHARE_BYTES // max(1, stored.num_bytes))
+    for first in range(0, stored.num_rows, step):
+        yield range(first, min(first + step, stored.num_rows))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ from pathlib import Path
 from unshard import __version__
 from unshard.execute.copy import Copier
 from unshard.execute.tasks import CopyTask
-from unshard.plan.copy_plan import CopyPlan
 
 Stamp = tuple[int, int]
 """Size in bytes and, of output files, the time of the last write in whole seconds."""
@@ -33,7 +32,8 @@ class Expected:
 
 def expected_of(copier: Copier, tasks: Sequence[CopyTask]) -> Expected:
     """What `tasks` need, as this machine sees it."""
-    sources = {path for task in tasks for path in _source_paths(copier.plan, task)}
+    names = {task.source for task in tasks}
+    sources = {piece.path for name in names for piece in copier.plan.sources[name].ranges()}
     numbers = frozenset[int]().union(*(task.files for task in tasks)) - copier.closed
     outputs = [copier.paths[number] for number in sorted(numbers)]
     return Expected(
@@ -42,13 +42,6 @@ def expected_of(copier: Copier, tasks: Sequence[CopyTask]) -> Expected:
         {path: (Path(path).stat().st_size, 0) for path in sorted(sources)},
         {path: _stamp(Path(path).stat()) for path in outputs},
     )
-
-
-def _source_paths(plan: CopyPlan, task: CopyTask) -> set[str]:
-    """The files that the task reads."""
-    tensor = plan.sources[task.source]
-    refs = (*(chunk.ref for chunk in tensor.chunks), *tensor.replicas)
-    return {piece.path for ref in refs for piece in ref.ranges}
 
 
 def _working_folder(paths: Sequence[str]) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,6 +47,24 @@ def write_all(file: int, path: str | Path, data: bytes | memoryview, offset: int
         raise write_error(path, error) from error
 
 
+@contextmanager
+def opened(path: Path, flags: int, named: Path | None = None) -> Iterator[int]:
+    """A descriptor to read and write the file at `path` itself, no link's.
+
+    Raises:
+        NoSpaceError, DestinationError: the system refuses that, or what is done with it within;
+            about `named`, where that is another.
+    """
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o666)
+        try:
+            yield file
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise write_error(named or path, error) from error
+
+
 def create(plan: PlannedFile, folder: Path, *, reserve: bool) -> None:
     """Makes the partial file in its full length, with its space reserved on the disk or not.
 
@@ -53,19 +72,15 @@ def create(plan: PlannedFile, folder: Path, *, reserve: bool) -> None:
         NoSpaceError, DestinationError: the system refuses.
     """
     path = partial_path(folder, plan.name)
-    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        file = os.open(path, flags, 0o666)
-        try:
+        with opened(path, os.O_CREAT | os.O_TRUNC, folder / plan.name) as file:
             if reserve and plan.num_bytes:
                 os.posix_fallocate(file, 0, plan.num_bytes)
             else:
                 os.ftruncate(file, plan.num_bytes)
-        finally:
-            os.close(file)
-    except OSError as error:
+    except UnshardError:
         path.unlink(missing_ok=True)
-        raise write_error(folder / plan.name, error) from error
+        raise
 
 
 def commit(plan: PlannedFile, folder: Path, checksums: Mapping[str, int], *, sync: bool) -> None:
@@ -77,21 +92,15 @@ def commit(plan: PlannedFile, folder: Path, checksums: Mapping[str, int], *, syn
         NoSpaceError, DestinationError: the system refuses.
     """
     path = partial_path(folder, plan.name)
-    try:
-        file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            for record in plan.records:
-                write_all(file, path, record.literal, record.offset)
-            if plan.framing == "torch-zip":
-                identified = _write_serialization_id(file, path, plan, checksums)
-                _write_zip_framing(file, path, plan, identified)
-            if sync:
-                os.fsync(file)
-        finally:
-            os.close(file)
+    with opened(path, 0, folder / plan.name) as file:
+        for record in plan.records:
+            write_all(file, path, record.literal, record.offset)
+        if plan.framing == "torch-zip":
+            identified = _write_serialization_id(file, path, plan, checksums)
+            _write_zip_framing(file, path, plan, identified)
+        if sync:
+            os.fsync(file)
         path.replace(folder / plan.name)
-    except OSError as error:
-        raise write_error(folder / plan.name, error) from error
 
 
 def _write_serialization_id(

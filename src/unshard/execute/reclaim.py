@@ -18,7 +18,7 @@ from pathlib import Path
 
 from unshard.disk import sync_directory
 from unshard.errors import UsageError
-from unshard.execute.output_file import write_all, write_error
+from unshard.execute.output_file import opened, write_all
 from unshard.execute.source_check import SourceCheck
 from unshard.execute.tasks import CopyTask
 from unshard.plan.copy_plan import CopyPlan
@@ -79,10 +79,9 @@ class Reclaimer:
         self._path = directory / NAME
         self._waiting: dict[str, set[int]] = {path: set() for path in reclaiming.files}
         for task in tasks:
-            tensor = reclaiming.plan.sources[task.source]
-            for ref in (*(chunk.ref for chunk in tensor.chunks), *tensor.replicas):
-                for path in {piece.path for piece in ref.ranges} & self._waiting.keys():
-                    self._waiting[path].add(task.number)
+            read = {piece.path for piece in reclaiming.plan.sources[task.source].ranges()}
+            for path in read & self._waiting.keys():
+                self._waiting[path].add(task.number)
 
     def begin(self) -> None:
         """Keeps the plan, durably.
@@ -95,15 +94,9 @@ class Reclaimer:
             "files": self._reclaiming.files,
             "folder": self._reclaiming.folder,
         }
-        try:
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
-            try:
-                write_all(file, self._path, json.dumps(content).encode(), 0)
-                os.fsync(file)
-            finally:
-                os.close(file)
-        except OSError as error:
-            raise write_error(self._path, error) from error
+        with opened(self._path, os.O_CREAT | os.O_TRUNC) as file:
+            write_all(file, self._path, json.dumps(content).encode(), 0)
+            os.fsync(file)
         sync_directory(self._path.parent)
 
     def release(self, tasks: Iterable[int], records: Iterable[StoredRecord]) -> None:

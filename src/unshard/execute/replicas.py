@@ -12,7 +12,7 @@ from unshard.execute.blocks import Buffers, elements_of, same_bytes, stream
 from unshard.execute.element_values import float64_values
 from unshard.execute.reader import Reader
 from unshard.plan.copy_plan import CopyPlan
-from unshard.tensors import Chunk, LogicalTensor, TensorRef
+from unshard.tensors import LogicalTensor, TensorRef
 
 
 def accept_close_replicas(plan: CopyPlan, eps: float) -> CopyPlan:
@@ -40,9 +40,7 @@ def accept_close_replicas(plan: CopyPlan, eps: float) -> CopyPlan:
 def _differences(tensor: LogicalTensor, replica: TensorRef) -> Iterator[float]:
     """The largest difference in each block of elements."""
     mine = replace(tensor, replicas=())
-    theirs = LogicalTensor(
-        tensor.name, tensor.dtype, tensor.shape, (Chunk((0,) * len(tensor.shape), replica),)
-    )
+    theirs = LogicalTensor.of(replica)
     with Reader() as reader:
         left = stream(mine, reader, Buffers())
         right = stream(theirs, reader, Buffers())

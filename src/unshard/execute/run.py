@@ -11,19 +11,19 @@ from pathlib import Path
 from unshard.disk import sync_directory
 from unshard.errors import DestinationError, NoSpaceError, UsageError
 from unshard.execute.arrivals import Arrivals, arriving
-from unshard.execute.casts import refuse_cast
 from unshard.execute.copy import Copier, Executor, TaskResult
+from unshard.execute.element_values import refuse_cast
 from unshard.execute.finishing import Finishing
 from unshard.execute.journal import Journal
 from unshard.execute.output_file import create, partial_path, write_error
 from unshard.execute.reclaim import Reclaiming, refuse_losses
-from unshard.execute.task_log import NoTaskLog, TaskLog
+from unshard.execute.task_log import TaskLog
 from unshard.execute.tasks import CopyTask, Placement, placements_of, tasks_of
 from unshard.execute.threads import threads
 from unshard.execute.unclaimed import Unclaimed
 from unshard.execute.workers import DEFAULT_MEMORY_BYTES, DEFAULT_WORKERS, block_bytes
 from unshard.plan.copy_plan import CopyPlan, PlannedFile
-from unshard.progress import FileCount, Progress, Silent
+from unshard.progress import Progress, Silent
 
 
 def run_plan(
@@ -65,42 +65,24 @@ def run_plan(
     reclaiming = Reclaiming(plan, tuple(map(str, reclaim))) if reclaim else None
     _refuse_impossible(plan, reclaiming, proved=sync and verify and claim)
     _make_folder(plan, directory)
-    options = {"verify": verify, "reclaim": bool(reclaim), "arriving": arrivals is not None}
-    claimed = (
-        Journal(plan, directory, sync=sync, **options) if claim else Unclaimed(plan, directory)
-    )
+    options = {"sync": sync, "verify": verify, "reclaim": bool(reclaim), "arriving": bool(arrivals)}
+    claimed = Journal(plan, directory, **options) if claim else Unclaimed(plan, directory)
     with claimed as journal:
-        log = TaskLog(directory) if claim else NoTaskLog(directory)
-        begun = _begin(plan, directory, journal, log, overwrite=overwrite, reserve=not reclaim)
+        begun = _begin(plan, directory, journal, overwrite=overwrite, reserve=not reclaim)
+        log = journal.log if sync else None
+        paths = [str(partial_path(directory, file.name)) for file in plan.files]
         copier = Copier(
-            plan,
-            begun.placements,
-            [str(partial_path(directory, file.name)) for file in plan.files],
-            progress or Silent(),
-            begun.closed,
-            size,
-            verify=verify,
-            write_behind=sync,
+            plan, begun.placements, paths, progress or Silent(), begun.closed, size, verify, sync
         )
-        count = FileCount(copier.progress, len(plan.files), len(begun.closed))
-        finishing = Finishing(
-            plan,
-            directory,
-            begun.tasks,
-            begun.closed,
-            log if sync else None,
-            reclaiming,
-            count.done,
-        )
+        finishing = Finishing(copier, directory, begun.tasks, log, reclaiming)
         executor = executor or threads(workers)
         if arrivals is not None:
             executor = arriving(arrivals, executor, journal)
-        _copy(copier, begun, finishing, executor, count)
-        journal.check_sources()
+        _copy(copier, begun, finishing, executor)
         journal.finish(finishing.fingerprint())
         if sync:
             sync_directory(directory)
-        log.remove()
+        journal.log.remove()
         finishing.end()
     return [directory / file.name for file in plan.files]
 
@@ -138,7 +120,6 @@ def _begin(
     plan: CopyPlan,
     directory: Path,
     journal: Journal | Unclaimed,
-    log: TaskLog,
     *,
     overwrite: bool,
     reserve: bool,
@@ -147,7 +128,7 @@ def _begin(
     todo = journal.begin(overwrite=overwrite)
     placements = placements_of(plan)
     tasks = tasks_of(plan, placements)
-    results, lost = _resumed(plan, directory, todo, tasks, log)
+    results, lost = _resumed(plan, directory, todo, tasks, journal.log)
     if lost and not reserve:
         journal.refuse_reclaimed()
     _create([plan.files[number] for number in sorted(lost)], directory, reserve=reserve)
@@ -155,13 +136,11 @@ def _begin(
     return _Begun(placements, tasks, results, closed)
 
 
-def _copy(
-    copier: Copier, begun: _Begun, finishing: Finishing, executor: Executor, count: FileCount
-) -> None:
+def _copy(copier: Copier, begun: _Begun, finishing: Finishing, executor: Executor) -> None:
     """Runs the tasks that are left, and finishes files behind them."""
     todo = [task for task in begun.tasks if not begun.is_done(task)]
     total = sum(task.num_bytes(copier.plan) for task in begun.tasks)
-    copier.progress.start("reshard", total, count.look)
+    copier.progress.start("reshard", total, finishing.count.look)
     copier.progress.advance(total - sum(task.num_bytes(copier.plan) for task in todo))
     with finishing:
         for result in begun.results.values():

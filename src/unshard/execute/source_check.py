@@ -29,10 +29,10 @@ class SourceCheck:
             path: [record.offset for record in records] for path, records in self._records.items()
         }
         self._missing: dict[StoredRecord, int] = {}
-        for path, offset, length in set(referenced_ranges(plan)):
-            found = self._record_at(path, offset)
+        for piece in {piece for tensor in plan.sources.values() for piece in tensor.ranges()}:
+            found = self._record_at(piece.path, piece.offset)
             if found is not None:
-                self._missing[found] = self._missing.get(found, 0) + length
+                self._missing[found] = self._missing.get(found, 0) + piece.length
         self._sums: dict[StoredRecord, RangeChecksums] = {}
 
     def unread(self) -> Iterator[StoredRecord]:
@@ -72,14 +72,6 @@ class SourceCheck:
             return None
         record = self._records[path][at]
         return record if offset < record.offset + record.length else None
-
-
-def referenced_ranges(plan: CopyPlan) -> Iterator[tuple[str, int, int]]:
-    """(path, offset, length) of every range of bytes that the plan reads."""
-    for tensor in plan.sources.values():
-        for ref in (*(chunk.ref for chunk in tensor.chunks), *tensor.replicas):
-            for piece in ref.ranges:
-                yield piece.path, piece.offset, piece.length
 
 
 def _judge(record: StoredRecord, sums: RangeChecksums) -> None:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from unshard.disk import sync_directory
 from unshard.execute.copy import TaskResult
-from unshard.execute.output_file import write_all, write_error
+from unshard.execute.output_file import opened, write_all
 from unshard.execute.tasks import CopyTask
 
 States = Mapping[str, list[int]]
@@ -46,20 +46,13 @@ class _Lines:
             NoSpaceError, DestinationError: the system refuses.
         """
         raw = b"".join(json.dumps(value).encode() + b"\n" for value in values)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
-            file = os.open(self._path, flags, 0o666)
-            try:
-                size = os.fstat(file).st_size
-                # The line before may have been cut short: a new one begins here.
-                write_all(file, self._path, b"\n" + raw if size else raw, size)
-                os.fsync(file)
-            finally:
-                os.close(file)
+        with opened(self._path, os.O_CREAT) as file:
+            size = os.fstat(file).st_size
+            # The line before may have been cut short: a new one begins here.
+            write_all(file, self._path, b"\n" + raw if size else raw, size)
+            os.fsync(file)
             if not size:
                 sync_directory(self._path.parent)
-        except OSError as error:
-            raise write_error(self._path, error) from error
 
     def remove(self) -> None:
         """Forgets everything."""

@@ -10,8 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from unshard.plan.boxes import Box
-from unshard.plan.copy_plan import CopyPlan, Region, TargetTensor
+from unshard.plan.copy_plan import Box, CopyPlan, Region, TargetTensor
 from unshard.tensors import UNCUT, Cut, LogicalTensor
 
 TASK_BYTES = 32 << 20
@@ -54,8 +53,7 @@ class CopyTask:
     def num_bytes(self, plan: CopyPlan) -> int:
         """How much of `plan`'s source tensor it is."""
         tensor = plan.sources[self.source]
-        rows = tensor.shape[0] if tensor.shape else 1
-        return tensor.num_bytes // rows * (self.stop - self.start)
+        return tensor.num_bytes // tensor.num_rows * (self.stop - self.start)
 
 
 def placements_of(plan: CopyPlan) -> dict[str, list[Placement]]:
@@ -106,7 +104,7 @@ def _files(places: Sequence[Placement]) -> Iterator[int]:
 def task_rows(tensor: LogicalTensor, task_bytes: int = TASK_BYTES) -> Iterator[range]:
     """The tensor's rows in groups of whole slices of its cut, of about `task_bytes`; all at
     once where its slices are columns."""
-    rows = tensor.shape[0] if tensor.shape else 1
+    rows = tensor.num_rows
     if not rows or tensor.num_elements == 0:
         return
     if tensor.cut.dim != 0 or tensor.cut.count == 1:

@@ -9,6 +9,7 @@ from typing import Self
 from unshard.execute.fingerprint import Fingerprint
 from unshard.execute.output_file import partial_path
 from unshard.execute.source_states import changed_error, source_states
+from unshard.execute.task_log import NoTaskLog
 from unshard.plan.copy_plan import CopyPlan, PlannedFile
 
 
@@ -20,6 +21,7 @@ class Unclaimed:
     def __init__(self, plan: CopyPlan, directory: Path) -> None:
         self._plan = plan
         self._directory = directory
+        self.log = NoTaskLog(directory)
         self._sources = source_states(plan.source_paths())
 
     def __enter__(self) -> Self:
@@ -33,8 +35,9 @@ class Unclaimed:
         """All files of the plan."""
         return list(self._plan.files)
 
-    def check_sources(self) -> None:
-        """
+    def finish(self, fingerprint: Fingerprint | None) -> None:  # noqa: ARG002  (as a Journal)
+        """Records nothing.
+
         Raises:
             CheckpointError: a source file changed while it was read.
         """
@@ -49,7 +52,4 @@ class Unclaimed:
         return set()
 
     def arrived(self, paths: Sequence[str]) -> None:
-        """Nothing is recorded."""
-
-    def finish(self, fingerprint: Fingerprint | None) -> None:
         """Nothing is recorded."""

@@ -38,12 +38,10 @@ def file_contents(checkpoint: Checkpoint) -> list[FileContents]:
     tensors: dict[str, set[str]] = {str(path): set() for path in files}
     weights, replicas = dict.fromkeys(tensors, 0), dict.fromkeys(tensors, 0)
     for tensor in checkpoint.index.values():
-        chunks = [chunk.ref for chunk in tensor.chunks]
-        _count(chunks, weights)
+        _count((chunk.ref for chunk in tensor.chunks), weights)
         _count(tensor.replicas, replicas)
-        for ref in (*chunks, *tensor.replicas):
-            for piece in ref.ranges:
-                tensors[piece.path].add(tensor.name)
+        for piece in tensor.ranges():
+            tensors[piece.path].add(tensor.name)
     ranks = _ranks(checkpoint)
     return [
         FileContents(

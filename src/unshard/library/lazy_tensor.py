@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -11,12 +10,17 @@ import numpy.typing as npt
 
 from unshard.dtypes import BFLOAT16, DType
 from unshard.errors import UsageError
+from unshard.library.deferred import deferred
 from unshard.library.indexing import Axis, Index, all_of, select
 from unshard.library.read import Bits, read_elements
 from unshard.tensors import LogicalTensor, Shape
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_from_bits = deferred(
+    "unshard.execute.model_sink", "from_bits", hint="pip install torch, or use .numpy()"
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -124,16 +128,7 @@ class LazyTensor:
             UsageError: torch is not installed.
             FormatError: a file is shorter than its headers said.
         """
-        try:
-            torch_tensors = importlib.import_module("unshard.library.torch_tensors")
-        except ModuleNotFoundError as error:
-            if error.name != "torch":
-                raise
-            raise UsageError(
-                "this needs the package torch, which is not installed",
-                hint="pip install torch, or use .numpy()",
-            ) from error
-        tensor: Tensor = torch_tensors.from_bits(self.bits(), self.dtype)
+        tensor: Tensor = _from_bits(self.bits(), self.dtype)
         return tensor
 
 

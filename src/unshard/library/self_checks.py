@@ -111,5 +111,4 @@ def check_fingerprint(
 def fingerprinted(index: TensorIndex) -> Iterator[ByteRange]:
     """All that a fingerprint reads of `index`."""
     for name in weight_names(index):
-        refs = (*(chunk.ref for chunk in index[name].chunks), *index[name].replicas)
-        yield from (each for ref in refs for each in ref.ranges)
+        yield from index[name].ranges()

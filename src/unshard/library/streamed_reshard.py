@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from unshard.download import DownloadReport
 from unshard.download.pieces import NoRangesError
@@ -27,19 +27,9 @@ from unshard.plan.copy_plan import CopyPlan
 from unshard.plan.plan_json import plan_from_json, plan_to_json
 from unshard.progress import Progress
 
-
-class Reshard(Protocol):
-    """`run_plan` with all that does not depend on the download."""
-
-    def __call__(
-        self,
-        plan: CopyPlan,
-        directory: Path,
-        *,
-        reclaim: Sequence[str],
-        arrivals: Arrivals | None,
-        progress: Progress,
-    ) -> list[Path]: ...
+Reshard = Callable[..., list[Path]]
+"""`run_plan` with all that does not depend on the download: it is given the plan, the folder,
+`reclaim`, `arrivals` and `progress`."""
 
 
 @dataclass(frozen=True)

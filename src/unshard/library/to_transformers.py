@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unshard.errors import UsageError
+from unshard.library.deferred import deferred
 from unshard.progress import Progress
 
 if TYPE_CHECKING:
     import torch
     from transformers import OPTForCausalLM, PreTrainedTokenizerBase
+
+_load = deferred("unshard.library.transformers_model", "load", extra="transformers")
 
 
 def to_transformers(
@@ -31,15 +32,5 @@ def to_transformers(
         FormatError: a file breaks its format or is shorter than its headers said.
         CheckpointError: files do not fit together, or transformers' model is made differently.
     """
-    try:
-        filled = importlib.import_module("unshard.library.transformers_model")
-    except ModuleNotFoundError as error:
-        package = (error.name or "").split(".")[0]
-        if package not in {"torch", "transformers"}:
-            raise
-        raise UsageError(
-            f"this needs the package {package}, which is not installed",
-            hint="pip install 'unshard[transformers]', or '.[transformers]' in a clone",
-        ) from error
-    found: tuple[OPTForCausalLM, PreTrainedTokenizerBase] = filled.load(source, dtype, progress)
+    found: tuple[OPTForCausalLM, PreTrainedTokenizerBase] = _load(source, dtype, progress)
     return found

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
+from unshard.library.deferred import deferred
 from unshard.library.findings import Findings
 from unshard.manifest import Manifest
 from unshard.progress import Progress
 from unshard.releases import TOKENIZER_DIGESTS
 from unshard.verify import verify
+
+_prove = deferred("unshard.library.opened_folder", "prove")
+"""Reading weights takes imports that hashing does not wait for."""
 
 
 def verify_folder(
@@ -32,7 +35,5 @@ def verify_folder(
     findings = Findings(str(directory), files)
     if files and not any((directory / name).exists() for name in TOKENIZER_DIGESTS):
         return findings
-    # Reading weights takes imports that hashing does not wait for.
-    opened_folder = importlib.import_module("unshard.library.opened_folder")
-    proved: Findings = opened_folder.prove(findings, force=force, progress=progress)
+    proved: Findings = _prove(findings, force=force, progress=progress)
     return proved

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from unshard.errors import CheckpointError
+from unshard.execute.model_sink import from_bits
 from unshard.execute.workers import DEFAULT_WORKERS
 from unshard.library.read import read_elements
-from unshard.library.torch_tensors import from_bits
 from unshard.placement import Placement, local_box
 from unshard.progress import Progress, Silent
 from unshard.tensors import LogicalTensor, Shape, TensorIndex

@@ -14,10 +14,21 @@ from typing import Literal
 
 from unshard.dtypes import DType
 from unshard.errors import CheckpointError
-from unshard.plan.boxes import Box
-from unshard.tensors import LogicalTensor, Shape, StoredRecord
+from unshard.tensors import LogicalTensor, Shape, Sized, StoredRecord
 
 Framing = Literal["plain", "torch-zip"]
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """The elements `[offsets, offsets + sizes)` of a tensor, dimension by dimension."""
+
+    offsets: Shape
+    sizes: Shape
+
+    @property
+    def ends(self) -> Shape:
+        return tuple(start + size for start, size in zip(self.offsets, self.sizes, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +42,7 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TargetTensor:
+class TargetTensor(Sized):
     """A tensor to make; `regions` cover each of its elements exactly once.
 
     Where `dtype` is not the source's, elements are cast, rounding to nearest even.
@@ -41,14 +52,6 @@ class TargetTensor:
     dtype: DType
     shape: Shape
     regions: tuple[Region, ...]
-
-    @property
-    def num_elements(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def num_bytes(self) -> int:
-        return self.num_elements * self.dtype.itemsize_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +136,7 @@ class CopyPlan:
 
     def source_paths(self) -> list[str]:
         """Every input file that the plan reads, sorted."""
-        return sorted(
-            {
-                piece.path
-                for tensor in self.sources.values()
-                for ref in (*(chunk.ref for chunk in tensor.chunks), *tensor.replicas)
-                for piece in ref.ranges
-            }
-        )
+        return sorted({piece.path for each in self.sources.values() for piece in each.ranges()})
 
     def check(self) -> None:
         """

@@ -5,17 +5,19 @@ fairscale's rule for the flat parameters of FSDP, and for an optimizer's state o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from unshard.errors import CheckpointError
+from unshard.formats.records import PickledObject
 from unshard.index.fsdp import padding_of, share
 from unshard.plan.copy_plan import Span, TargetTensor
-from unshard.plan.torch_archive import TargetStorage
+from unshard.plan.torch_archive import TargetStorage, pickled_tensor
 
 
-def cut_into_shards(name: str, tensors: Sequence[TargetTensor], count: int) -> list[TargetStorage]:
-    """The `count` shards of `tensors`, laid end to end as the flat parameter `name`; each is a
-    storage of ceil(total / count) elements.
+def flat_shards(name: str, tensors: Sequence[TargetTensor], count: int) -> list[PickledObject]:
+    """The `count` shards of `tensors`, laid end to end as the flat parameter `name`; each pickles
+    as a vector of ceil(total / count) elements with a storage of its own.
 
     Raises:
         CheckpointError: the tensors differ in dtype, or there are none.
@@ -32,8 +34,19 @@ def cut_into_shards(name: str, tensors: Sequence[TargetTensor], count: int) -> l
         fill = padding_of(total, rank, count)
         start, size = rank * each, dtype.itemsize_bytes
         spans = tuple(_spans(tensors, start * size, (start + each - fill) * size))
-        shards.append(TargetStorage(dtype, spans, fill))
+        shards.append(pickled_tensor(TargetStorage(dtype, spans, fill), 0, (each,)))
     return shards
+
+
+def sharded_values(
+    values: Mapping[str, Any], moments: Mapping[str, Sequence[PickledObject]], count: int
+) -> list[dict[str, Any]]:
+    """What an optimizer keeps of one flat parameter, in each of `count` shards: its `moments` are
+    cut like the weights, its other `values` are the same everywhere."""
+    return [
+        {key: moments[key][shard] if key in moments else values[key] for key in values}
+        for shard in range(count)
+    ]
 
 
 def _spans(tensors: Sequence[TargetTensor], start: int, stop: int) -> Iterator[Span]:

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 from unshard.dtypes import DType
 from unshard.errors import CheckpointError
-from unshard.plan.boxes import Box
-from unshard.plan.copy_plan import Region, TargetTensor
+from unshard.plan.copy_plan import Box, Region, TargetTensor
 from unshard.tensors import LogicalTensor, Shape
 
 

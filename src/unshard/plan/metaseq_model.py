@@ -9,9 +9,9 @@ from typing import Any
 from unshard.architectures.opt import VERSION_BUFFER
 from unshard.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, DType
 from unshard.plan.copy_plan import TargetTensor
-from unshard.plan.flat_shards import cut_into_shards
+from unshard.plan.flat_shards import flat_shards
 from unshard.plan.metaseq_units import Unit
-from unshard.plan.torch_archive import TargetStorage, pickled_tensor, storage_of, views_of
+from unshard.plan.torch_archive import TargetStorage, pickled_tensor, views_of
 
 THREE = {
     FLOAT16: b"\x00\x42",
@@ -44,9 +44,7 @@ def unflattened_model(units: Sequence[LocalUnit], version: TargetStorage) -> dic
     """Tensors by name; those of a unit are views of one storage where they share a dtype."""
     model: dict[str, Any] = {}
     for unit in units:
-        alike = len({tensor.dtype for tensor in unit.tensors}) == 1
-        for group in [unit.tensors] if alike else [[tensor] for tensor in unit.tensors]:
-            model |= views_of(storage_of(group))
+        model |= views_of(unit.tensors)
     return model | _version(version)
 
 
@@ -60,9 +58,9 @@ def flat_models(
     """
     models: list[dict[str, Any]] = [{} for _ in range(count)]
     for unit in units:
-        shards = cut_into_shards(unit.unit.key, unit.tensors, count)
+        shards = flat_shards(unit.unit.key, unit.tensors, count)
         for model, shard in zip(models, shards, strict=True):
-            model[unit.unit.key] = pickled_tensor(shard, 0, (shard.num_elements,))
+            model[unit.unit.key] = shard
             if not unit.unit.path:
                 model |= _version(version)
     return models

@@ -19,8 +19,7 @@ from unshard.dtypes import DType
 from unshard.errors import UsageError
 from unshard.index.fused import fuse, logical_names
 from unshard.placement import local_box
-from unshard.plan.boxes import Box
-from unshard.plan.copy_plan import TargetTensor
+from unshard.plan.copy_plan import Box, TargetTensor
 from unshard.plan.local_tensors import stacked
 
 LAYERS = "decoder.layers."

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unshard.errors import CheckpointError
-from unshard.formats.records import as_mapping
+from unshard.formats.records import PickledObject, as_mapping
 from unshard.index.fused import logical_names
 from unshard.index.optimizer import KEY, states_of
 from unshard.index.optimizer_state import OptimizerState, source_name
-from unshard.plan.flat_shards import cut_into_shards
+from unshard.plan.flat_shards import flat_shards, sharded_values
 from unshard.plan.local_tensors import common_dtype
 from unshard.plan.metaseq_units import TensorParallel, Unit
-from unshard.plan.torch_archive import TargetStorage, pickled_tensor
 
 
 def optimizer_states(
@@ -39,11 +38,10 @@ def optimizer_states(
             moment: _shards(optimizer, moment, unit, parallel, rank, count)
             for moment in optimizer.moments
         }
-        for shard, state in enumerate(states):
-            state[number] = {
-                key: _vector(moments[key][shard]) if key in moments else value
-                for key, value in values[number].items()
-            }
+        for state, shard in zip(
+            states, sharded_values(values[number], moments, count), strict=True
+        ):
+            state[number] = shard
     said = as_mapping(entries.get(KEY)) or {}
     others = {key: value for key, value in said.items() if key != "state"}
     if len(units) != optimizer.num_units:
@@ -81,7 +79,7 @@ def _shards(
     parallel: TensorParallel,
     rank: int,
     count: int,
-) -> list[TargetStorage]:
+) -> list[PickledObject]:
     planes = optimizer.moments[moment]
     tensors = [
         parallel.local(
@@ -92,11 +90,7 @@ def _shards(
         )
         for name in unit.names
     ]
-    return cut_into_shards(source_name(moment, unit.key), tensors, count)
-
-
-def _vector(storage: TargetStorage) -> Any:
-    return pickled_tensor(storage, 0, (storage.num_elements,))
+    return flat_shards(source_name(moment, unit.key), tensors, count)
 
 
 def _regrouped(others: Mapping[str, Any], num_units: int) -> dict[str, Any]:

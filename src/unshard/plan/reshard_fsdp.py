@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from unshard.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, DType
+from unshard.dtypes import FLOATS, DType
 from unshard.errors import CheckpointError, UsageError
 from unshard.formats.records import as_mapping
 from unshard.formats.torch_release import TORCH_1_13, TorchRelease
@@ -20,22 +20,16 @@ from unshard.index.local_part import read_local_part
 from unshard.index.optimizer import KEY as OPTIMIZER
 from unshard.index.part import PartTensors
 from unshard.plan.copy_plan import CopyPlan, TargetTensor
-from unshard.plan.flat_shards import cut_into_shards
+from unshard.plan.flat_shards import flat_shards
 from unshard.plan.original_process import OriginalProcess
 from unshard.plan.pickled_metadata import FlatNames, buffer_names, flat_names, for_shard
-from unshard.plan.reshard_optimizer import ReshardedOptimizer
+from unshard.plan.reshard_optimizer import resharded_optimizer
 from unshard.plan.small_files import carried_storages, copied, used_sources
-from unshard.plan.torch_archive import (
-    pickled_tensor,
-    storage_of,
-    torch_archive,
-    views_of,
-)
-from unshard.tensors import Chunk, LogicalTensor, TensorRef
+from unshard.plan.torch_archive import pickled_tensor, storage_of, torch_archive, views_of
+from unshard.tensors import LogicalTensor, TensorRef
 
 WORDS = ("model", "shard_metadata", OPTIMIZER, "state")
 """The keys of the output that stand in the original's source."""
-FLOATS = frozenset({FLOAT16, BFLOAT16, FLOAT32, FLOAT64})
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +92,8 @@ class _Flat:
         return sum(tensor.num_elements for tensor in self.tensors)
 
     def unflattened(self) -> dict[str, Any]:
-        """The tensors as views of one storage, or of one each where they differ in dtype."""
-        alike = len({tensor.dtype for tensor in self.tensors}) == 1
-        groups = [self.tensors] if alike else [[tensor] for tensor in self.tensors]
-        views = [view for group in groups for _, view in views_of(storage_of(group))]
+        """The tensors as `views_of`, under the metadata's own strings."""
+        views = (view for _, view in views_of(self.tensors))
         return dict(zip(self.names, views, strict=True))
 
 
@@ -154,8 +146,7 @@ class _Reshard:
 
     def _target(self, ref: TensorRef, replicas: Sequence[TensorRef] = ()) -> TargetTensor:
         """The stored tensor in the output's dtype, and a source for it."""
-        chunk = Chunk((0,) * len(ref.shape), ref)
-        source = LogicalTensor(ref.name, ref.dtype, ref.shape, (chunk,), tuple(replicas))
+        source = LogicalTensor.of(ref, tuple(replicas))
         self.sources[ref.name] = source
         return copied(source, dtype=self.options.output_dtype if ref.dtype in FLOATS else None)
 
@@ -178,9 +169,9 @@ class _Reshard:
             if self.options.unflatten_weights:
                 models[0] |= flat.unflattened()
                 continue
-            shards = cut_into_shards(flat.key, flat.tensors, len(models))
+            shards = flat_shards(flat.key, flat.tensors, len(models))
             for model, shard in zip(models, shards, strict=True):
-                model[flat.key] = pickled_tensor(shard, 0, (shard.num_elements,))
+                model[flat.key] = shard
         for model in models:
             for name, tensor in buffers.items():
                 model[name] = pickled_tensor(storage_of([tensor]), 0, tensor.shape)
@@ -195,9 +186,11 @@ class _Reshard:
     ) -> None:
         if self.options.skip_optimizer_state or OPTIMIZER not in entries:
             return
-        optimizer = ReshardedOptimizer(self.files, [flat.num_elements for flat in flats])
-        self.sources |= optimizer.sources
-        states = optimizer.states(entries[OPTIMIZER], len(contents), process)
+        sizes = [flat.num_elements for flat in flats]
+        sources, states = resharded_optimizer(
+            self.files, sizes, entries[OPTIMIZER], len(contents), process
+        )
+        self.sources |= sources
         for content, state in zip(contents, states, strict=True):
             content[process.name(OPTIMIZER)] = state
 

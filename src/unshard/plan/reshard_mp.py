@@ -22,8 +22,7 @@ from unshard.index.local_part import read_local_part
 from unshard.index.part import PartTensors, split_part
 from unshard.index.shape import tensor_parallel_size
 from unshard.placement import Placement, Replicate, Shard, assembled, local_box
-from unshard.plan.boxes import Box
-from unshard.plan.copy_plan import CopyPlan, TargetTensor
+from unshard.plan.copy_plan import Box, CopyPlan, TargetTensor
 from unshard.plan.local_tensors import stacked
 from unshard.plan.metaseq_content import NUM_PARTS, set_num_parts
 from unshard.plan.original_process import OriginalProcess

@@ -10,9 +10,8 @@ from typing import Any
 from unshard.dtypes import UINT8, DType
 from unshard.index.checkpoint import Checkpoint
 from unshard.index.companions import Companion
-from unshard.plan.boxes import whole
-from unshard.plan.copy_plan import PlannedFile, Record, Region, TargetTensor, whole_span
-from unshard.tensors import ByteRange, Chunk, LogicalTensor, TensorRef
+from unshard.plan.copy_plan import Box, PlannedFile, Record, Region, TargetTensor, whole_span
+from unshard.tensors import ByteRange, LogicalTensor, TensorRef
 
 
 def literal_file(name: str, content: bytes) -> PlannedFile:
@@ -47,17 +46,15 @@ def copied_companions(
 
 def stored_bytes(name: str, content: ByteRange) -> LogicalTensor:
     """Bytes that are copied as they are, as a source called `name`."""
-    shape = (content.length,)
-    return LogicalTensor(
-        name, UINT8, shape, (Chunk((0,), TensorRef(name, UINT8, shape, (content,))),)
-    )
+    return LogicalTensor.of(TensorRef(name, UINT8, (content.length,), (content,)))
 
 
 def copied(
     source: LogicalTensor, name: str | None = None, dtype: DType | None = None
 ) -> TargetTensor:
     """The whole of `source`, in its own dtype or another one."""
-    region = Region(source.name, whole(source.shape), (0,) * len(source.shape))
+    corner = (0,) * len(source.shape)
+    region = Region(source.name, Box(corner, source.shape), corner)
     return TargetTensor(name or source.name, dtype or source.dtype, source.shape, (region,))
 
 

@@ -44,12 +44,15 @@ def storage_of(tensors: Sequence[TargetTensor]) -> TargetStorage:
     return TargetStorage(tensors[0].dtype, tuple(whole_span(tensor) for tensor in tensors))
 
 
-def views_of(storage: TargetStorage) -> Iterator[tuple[str, PickledObject]]:
-    """Name and pickled view of each whole tensor that the storage holds, in order."""
-    offset = 0
-    for tensor in (span.tensor for span in storage.spans):
-        yield tensor.name, pickled_tensor(storage, offset, tensor.shape)
-        offset += tensor.num_elements
+def views_of(tensors: Sequence[TargetTensor]) -> Iterator[tuple[str, PickledObject]]:
+    """Name and pickled view of each tensor, in order: of one storage where they share a dtype,
+    else of one each."""
+    alike = len({tensor.dtype for tensor in tensors}) == 1
+    for group in [tensors] if alike else [[tensor] for tensor in tensors]:
+        storage, offset = storage_of(group), 0
+        for tensor in group:
+            yield tensor.name, pickled_tensor(storage, offset, tensor.shape)
+            offset += tensor.num_elements
 
 
 def pickled_tensor(storage: TargetStorage, offset: int, shape: Shape) -> PickledObject:

@@ -16,11 +16,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from unshard.errors import UsageError
-from unshard.execute.model_sink import TORCH_DTYPES
+from unshard.execute.model_sink import TORCH_DTYPES, from_bits
 from unshard.execute.workers import DEFAULT_WORKERS
 from unshard.library.lazy_tensor import LazyTensor
 from unshard.library.read import read_elements
-from unshard.library.torch_tensors import from_bits
 from unshard.parallel.fill import BLOCK_BYTES, NO_GAP
 
 

@@ -1,7 +1,7 @@
 """Calling a function whose module is imported only then.
 
-`serve`, `generate` and `demo` need torch, `reshard --executor ray` needs ray, which take seconds
-to import and belong to extras: `--help`, and complaints about arguments, must not wait for them.
+torch, ray and transformers take seconds to import and belong to extras: `--help`, complaints about
+arguments, and all that needs none of them must not wait for them.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ from typing import Any
 
 from unshard.errors import UsageError
 
-EXTRAS = {"openai": "demo", "ray": "ray"}
-"""Which extra brings a package; all others come with `serve`."""
 
-
-def deferred(module: str, function: str) -> Callable[..., Any]:
+def deferred(
+    module: str, function: str, *, extra: str = "serve", hint: str | None = None
+) -> Callable[..., Any]:
     """`function` of `module`, imported at the first call.
 
     The call raises:
-        UsageError: a package of an extra is not installed.
+        UsageError: a package of `extra` is not installed; `hint` says what else can be done.
     """
 
     def call(*arguments: object, **options: object) -> Any:
@@ -30,10 +29,9 @@ def deferred(module: str, function: str) -> Callable[..., Any]:
             package = (error.name or "").split(".")[0]
             if package == "unshard":
                 raise
-            extra = EXTRAS.get(package, "serve")
             raise UsageError(
                 f"this needs the package {package}, which is not installed",
-                hint=f"pip install 'unshard[{extra}]', or '.[{extra}]' in a clone",
+                hint=hint or f"pip install 'unshard[{extra}]', or '.[{extra}]' in a clone",
             ) from error
         return getattr(found, function)(*arguments, **options)
 
