@@ -1,0 +1,142 @@
+"""Linear layers with 4-bit weights, which PyTorch's own kernels multiply with bf16 rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from unshard.kernels.pages import use_large_pages
+
+_CENTRE = 8  # the number that stands for a group's own centre
+_OUTPUTS = 16  # the CPU's kernel takes multiples of them, the GPU's of 8
+_ROWS_AT_ONCE = 64  # of a weight that is laid out: any kernel's tiles are whole in so many
+_ELEMENTS_AT_ONCE = 1 << 20  # bounds the memory where the values are needed in 16 bits
+_LEAST_CAPABILITY = (8, 0)  # of the GPU's kernel
+
+
+@dataclass(slots=True)
+class Int4Weight:
+    """A weight (out, in) of whole numbers from 0 to 15, a scale and a centre for each `group` of
+    a row: value = (number - 8) * scale + centre.
+
+    Rows are padded to a multiple of 16. `numbers` is (rows, in / 2) uint8 until `pack`, the first
+    of two in the upper bits; `scales` is (in / group, rows, 2) bf16, scale and centre.
+    """
+
+    numbers: Tensor
+    scales: Tensor
+    out_features: int
+    group: int
+    packed_for: str = ""
+    """cpu or cuda, whose layout the numbers have; empty: that of rows, which no kernel takes."""
+
+
+def empty(out_features: int, in_features: int, group: int, device: torch.device) -> Int4Weight:
+    """A weight whose rows have yet to be `put`."""
+    rows = out_features + -out_features % _OUTPUTS
+    numbers = torch.empty(rows, in_features // 2, dtype=torch.uint8, device=device)
+    if device.type == "cpu":
+        use_large_pages(numbers)
+    scales = torch.zeros(in_features // group, rows, 2, dtype=torch.bfloat16, device=device)
+    numbers[out_features:] = 0
+    return Int4Weight(numbers, scales, out_features, group)
+
+
+def quantize(rows: Tensor, group: int) -> tuple[Tensor, Tensor]:
+    """(n, in) -> whole numbers (n, in) uint8, and (n, in / group, 2) bf16, scale and centre.
+
+    The least and the largest value of each group are 0 and 15, but for the rounding of scales.
+    """
+    grouped = rows.float().view(len(rows), -1, group)
+    lowest, highest = torch.aminmax(grouped, dim=2, keepdim=True)
+    scales = ((highest - lowest) / 15).bfloat16()
+    centres = (lowest + _CENTRE * scales.float()).bfloat16()
+    steps = (grouped - centres.float()) / scales.float().clamp_min(1e-30)
+    numbers = steps.round_().add_(_CENTRE).clamp_(0, 15).to(torch.uint8)
+    return numbers.flatten(1), torch.cat([scales, centres], 2)
+
+
+def put(weight: Int4Weight, first: int, rows: Tensor) -> None:
+    """Quantise `rows` (n, in), which become rows `[first, first + n)` of `weight`.
+
+    Threads may put different rows at once.
+    """
+    last = first + len(rows)
+    numbers, scales = quantize(rows, weight.group)
+    weight.numbers[first:last] = numbers[:, ::2] << 4 | numbers[:, 1::2]
+    weight.scales[:, first:last] = scales.transpose(0, 1)
+
+
+def pack(weight: Int4Weight) -> None:
+    """Give the numbers the layout of the device's kernel, in the same memory, some rows at a
+    time. The kernels multiply bf16; a GPU has one from compute capability 8.0 on."""
+    device = weight.numbers.device
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < _LEAST_CAPABILITY:
+        return
+    kind = device.type
+    for first, rows in _blocks(weight.numbers):
+        packed = _packed_for_cpu(rows) if kind == "cpu" else _packed_for_cuda(rows, weight.group)
+        weight.numbers[first : first + len(rows)] = packed.view(torch.uint8).view_as(rows)
+    weight.packed_for = kind
+
+
+def _packed_for_cpu(rows: Tensor) -> Tensor:
+    numbers = _unpacked(rows).to(torch.int32)
+    packed: Tensor = torch.ops.aten._convert_weight_to_int4pack_for_cpu(numbers, 2)  # noqa: SLF001
+    return packed
+
+
+def _packed_for_cuda(rows: Tensor, group: int) -> Tensor:
+    packed: Tensor = torch.ops.aten._convert_weight_to_int4pack(rows, group // 16)  # noqa: SLF001
+    return packed
+
+
+def linear(weight: Int4Weight, bias: Tensor | None, x: Tensor, *, relu: bool = False) -> Tensor:
+    """x Wᵀ + b, then max(0, ·) if `relu`; (T, in) -> (T, out) in x's dtype, sums in fp32.
+
+    Where the weight is packed x has to be bf16, and a row's result does not depend on the others;
+    where it is not, the values are worked out each time.
+    """
+    y = _product(weight, x.contiguous())[:, : weight.out_features]
+    if bias is not None:
+        y = y + bias
+    return y.relu_() if relu else y
+
+
+def _product(weight: Int4Weight, x: Tensor) -> Tensor:
+    """(T, in) -> (T, rows)."""
+    numbers, scales, group = weight.numbers, weight.scales, weight.group
+    ops = torch.ops.aten
+    if weight.packed_for == "cpu":
+        y: Tensor = ops._weight_int4pack_mm_for_cpu(x, numbers, group, scales)  # noqa: SLF001
+    elif weight.packed_for == "cuda":
+        tiles = numbers.view(torch.int32).view(len(numbers) // 8, -1, 32, group // 32)
+        y = ops._weight_int4pack_mm(x, tiles, group, scales)  # noqa: SLF001
+    else:
+        y = torch.cat([F.linear(x, rows) for rows in values(weight, x.dtype)], 1)
+    return y
+
+
+def values(weight: Int4Weight, dtype: torch.dtype) -> Iterator[Tensor]:
+    """Those of a weight that is not packed, some rows at a time."""
+    for first, rows in _blocks(weight.numbers):
+        numbers = _unpacked(rows).float().view(len(rows), -1, weight.group) - _CENTRE
+        scale, centre = weight.scales[:, first : first + len(rows), :, None].unbind(2)
+        exact = numbers * scale.transpose(0, 1) + centre.transpose(0, 1)
+        yield exact.flatten(1).to(dtype)
+
+
+def _unpacked(rows: Tensor) -> Tensor:
+    """(n, in / 2), two numbers in each element, -> (n, in)."""
+    return torch.stack([rows >> 4, rows & 15], 2).flatten(1)
+
+
+def _blocks(numbers: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """(first row, rows) that together take little memory to unpack."""
+    step = max(1, _ELEMENTS_AT_ONCE // 2 // numbers.shape[1] // _ROWS_AT_ONCE) * _ROWS_AT_ONCE
+    for first in range(0, len(numbers), step):
+        yield first, numbers[first : first + step]
