@@ -68,6 +68,12 @@ def test_the_kernel_multiplies_the_values(shape):
     assert torch.equal(nothing, int4.linear(packed, bias, x))
 
 
+def test_what_is_not_packed_has_the_values_of_its_form():
+    values = torch.randn(70, 96)
+    got = value_of(filled(values, packed=False))
+    assert torch.equal(got, int4.rounded_to_int4(values, 32))
+
+
 def test_a_row_does_not_notice_the_others():
     torch.manual_seed(0)
     weight, x = filled(torch.randn(96, 256)), torch.randn(70, 256).bfloat16()

@@ -124,10 +124,20 @@ def _product(weight: Int4Weight, x: Tensor) -> Tensor:
 def values(weight: Int4Weight, dtype: torch.dtype) -> Iterator[Tensor]:
     """Those of a weight that is not packed, some rows at a time."""
     for first, rows in _blocks(weight.numbers):
-        numbers = _unpacked(rows).float().view(len(rows), -1, weight.group) - _CENTRE
-        scale, centre = weight.scales[:, first : first + len(rows), :, None].unbind(2)
-        exact = numbers * scale.transpose(0, 1) + centre.transpose(0, 1)
-        yield exact.flatten(1).to(dtype)
+        scales = weight.scales[:, first : first + len(rows)].transpose(0, 1)
+        yield _values(_unpacked(rows), scales).to(dtype)
+
+
+def rounded_to_int4(rows: Tensor, group: int) -> Tensor:
+    """The values of the rows' 4-bit form, in fp32."""
+    return _values(*quantize(rows, group))
+
+
+def _values(numbers: Tensor, scales: Tensor) -> Tensor:
+    """(n, in) and (n, in / group, 2) -> (n, in) fp32."""
+    grouped = numbers.float().view(*scales.shape[:2], -1) - _CENTRE
+    scale, centre = scales[..., None].unbind(2)
+    return (grouped * scale + centre).flatten(1)
 
 
 def _unpacked(rows: Tensor) -> Tensor:
