@@ -10,11 +10,14 @@ CPU = torch.device("cpu")
 
 
 def filled(values, *, cut=1 << 30, packed=True):
-    weight = int4.empty(*values.shape, int4_group(values.shape[1]), CPU)
+    group = int4_group(values.shape[1])
+    numbers = torch.empty(int4.shape(*values.shape), dtype=torch.uint8)
+    scales = torch.empty(int4.scales_shape(*values.shape, group), dtype=torch.bfloat16)
+    weight = int4.empty(numbers, scales, len(values))
     for first in range(0, len(values), cut):
         int4.put(weight, first, values[first : first + cut])
     if packed:
-        int4.pack(weight)
+        int4.pack(weight, CPU)
     return weight
 
 

@@ -35,15 +35,23 @@ class Int4Weight:
     """cpu or cuda, whose layout the numbers have; empty: that of rows, which no kernel takes."""
 
 
-def empty(out_features: int, in_features: int, group: int, device: torch.device) -> Int4Weight:
-    """A weight whose rows have yet to be `put`."""
-    rows = out_features + -out_features % _OUTPUTS
-    numbers = torch.empty(rows, in_features // 2, dtype=torch.uint8, device=device)
-    if device.type == "cpu":
+def shape(out_features: int, in_features: int) -> tuple[int, int]:
+    """Of the numbers of a weight (out, in), two to an element."""
+    return out_features + -out_features % _OUTPUTS, in_features // 2
+
+
+def scales_shape(out_features: int, in_features: int, group: int) -> tuple[int, int, int]:
+    """Of its scales and centres."""
+    return in_features // group, shape(out_features, in_features)[0], 2
+
+
+def empty(numbers: Tensor, scales: Tensor, out_features: int) -> Int4Weight:
+    """A weight in this memory, of these shapes, whose rows have yet to be `put`."""
+    if numbers.device.type == "cpu":
         use_large_pages(numbers)
-    scales = torch.zeros(in_features // group, rows, 2, dtype=torch.bfloat16, device=device)
     numbers[out_features:] = 0
-    return Int4Weight(numbers, scales, out_features, group)
+    scales[:, out_features:] = 0
+    return Int4Weight(numbers, scales, out_features, 2 * numbers.shape[1] // len(scales))
 
 
 def quantize(rows: Tensor, group: int) -> tuple[Tensor, Tensor]:
@@ -71,16 +79,17 @@ def put(weight: Int4Weight, first: int, rows: Tensor) -> None:
     weight.scales[:, first:last] = scales.transpose(0, 1)
 
 
-def pack(weight: Int4Weight) -> None:
-    """Give the numbers the layout of the device's kernel, in the same memory, some rows at a
-    time. The kernels multiply bf16; a GPU has one from compute capability 8.0 on."""
-    device = weight.numbers.device
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) < _LEAST_CAPABILITY:
-        return
+def pack(weight: Int4Weight, device: torch.device) -> None:
+    """Give the numbers the layout of `device`'s kernel, in the memory where they are, some rows
+    at a time. The kernels multiply bf16; a GPU has one from compute capability 8.0 on."""
     kind = device.type
+    if kind == "cuda" and torch.cuda.get_device_capability(device) < _LEAST_CAPABILITY:
+        return
     for first, rows in _blocks(weight.numbers):
-        packed = _packed_for_cpu(rows) if kind == "cpu" else _packed_for_cuda(rows, weight.group)
-        weight.numbers[first : first + len(rows)] = packed.view(torch.uint8).view_as(rows)
+        there = rows.to(device)
+        packed = _packed_for_cpu(there) if kind == "cpu" else _packed_for_cuda(there, weight.group)
+        octets = packed.view(torch.uint8).view_as(rows)
+        weight.numbers[first : first + len(rows)].copy_(octets)
     weight.packed_for = kind
 
 

@@ -13,7 +13,7 @@ from unshard.library.machines import Machine
 from unshard.placement import Shard, local_box
 
 SCALE_GROUP = 128
-"""Values of a quantised matrix that share a scale of 16 bits, in 4 bits with a centre of as many."""
+"""Values of a quantised matrix that share a scale of 16 bits; in 4 bits a centre of 16, too."""
 
 
 @dataclass(frozen=True, slots=True)

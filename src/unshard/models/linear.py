@@ -11,7 +11,13 @@ from torch import Tensor
 
 from unshard.kernels import dense
 from unshard.kernels.pages import use_large_pages
-from unshard.models.rounded import Int8Values, RoundedRows, RoundedWeight, rounded_weight
+from unshard.models.rounded import (
+    Int8Values,
+    RoundedRows,
+    RoundedWeight,
+    empty,
+    rounded_weight,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +29,17 @@ class Form:
     device: torch.device
     matrix_bits: int | None = None
     """Of matrices that are rounded: 8 or 4."""
+    is_away: bool = False
+    """Whether they are in the host's memory, to be copied to `device` when they are needed."""
 
     def empty(self, *shape: int) -> Tensor:
         """Exact numbers without values."""
-        return torch.empty(shape, dtype=self.dtype, device=self.device)
+        return empty(shape, self.dtype, self.device, is_away=self.is_away)
 
     def empty_matrix(self, out_features: int, in_features: int) -> Tensor:
         """(out, in) exact without values, where reading all of it is fastest."""
         weight = self.empty(out_features, in_features)
-        if self.device.type == "cpu":
+        if weight.device.type == "cpu":
             use_large_pages(weight)
         return weight
 
@@ -60,15 +68,19 @@ class Linear:
         self._on_onednn = False
         self._native_rows = 0
         self.stays = False
-        """Whether the weight is to stay where it is: the embedding table, or part of a file."""
+        """Whether the weight is to stay where it is: the embedding table, part of a file, or
+        memory that others are copied to or from."""
 
     @classmethod
     def empty(cls, in_features: int, out_features: int, form: Form, *, bias: bool) -> Linear:
         """A layer whose weight (out, in) and bias (out,) hold no values yet."""
         shape = out_features, in_features
-        rounded = rounded_weight(*shape, form.matrix_bits, form.dtype, form.device)
+        rounded = rounded_weight(
+            *shape, form.matrix_bits, form.dtype, form.device, is_away=form.is_away
+        )
         weight = form.empty_matrix(*shape) if rounded is None else form.empty(1).expand(shape)
         linear = cls(weight, form.empty(out_features) if bias else None, rounded)
+        linear.stays = form.is_away
         if rounded is None and form.matrix_bits == 8:
             linear._rows = Int8Values(weight)
         return linear

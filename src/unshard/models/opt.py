@@ -7,6 +7,7 @@ decode step is some hundred small kernels, and a module call costs as much as th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,9 @@ from torch import Tensor
 from unshard.architectures.opt import POSITION_OFFSET, OPTConfig
 from unshard.errors import UsageError
 from unshard.models.attention import Attention
+from unshard.models.copies import copier_for
 from unshard.models.linear import Form, Linear, Rounding, SideBySide
+from unshard.models.prefetch import Prefetch, spread
 from unshard.parallel.group import ALONE, Group
 
 LAYER_NORM_EPS = 1e-5
@@ -141,9 +144,10 @@ class OPTModel:
         group: Group = ALONE,
         *,
         matrix_bits: int | None = None,
+        num_away: int = 0,
     ) -> None:
         """The slice of the model that `group.rank` holds; heads and `ffn_dim` have to divide by
-        `group.size`."""
+        `group.size`. The weights of `num_away` layers stay in the host's memory."""
         self.config = config
         self.dtype = dtype
         self.device = torch.device(device)
@@ -155,7 +159,18 @@ class OPTModel:
         form = Form(dtype, self.device, matrix_bits)
         self._embed_tokens = form.empty_matrix(vocab, embedding)
         self._embed_positions = form.empty(config.max_positions + POSITION_OFFSET, hidden)
-        self._layers = [DecoderLayer(config, form, group) for _ in range(config.num_layers)]
+        away, away_form = spread(num_away, config.num_layers), replace(form, is_away=True)
+        self._layers = [
+            DecoderLayer(config, away_form if number in away else form, group)
+            for number in range(config.num_layers)
+        ]
+        self._prefetch: Prefetch[DecoderLayer] | None = None
+        if away:
+            rooms = DecoderLayer(config, form, group), DecoderLayer(config, form, group)
+            for linear in (*rooms[0].linears(), *rooms[1].linears()):
+                linear.stays = True
+                linear.pack()
+            self._prefetch = Prefetch(self._layers, away, rooms, copier_for(self.device))
         self._norm = _empty_norm(hidden, form) if config.pre_norm else None
         self._project_in = self._project_out = None
         if embedding != hidden:
@@ -262,7 +277,7 @@ class OPTModel:
         if self._project_in is not None:
             x = self._project_in(x)
         x += torch.embedding(self._embed_positions, positions + POSITION_OFFSET)
-        for number, layer in enumerate(self._layers):
+        for number, layer in enumerate(self._prefetch or self._layers):
             x = layer(x, number, attention)
         if self._norm is not None:
             x = self._norm(x)

@@ -71,6 +71,7 @@ class Int4Kernel:
 
     weight: int4.Int4Weight
     dtype: torch.dtype
+    device: torch.device
     bias: Tensor | None = None
 
     def put(self, first: int, rows: Tensor) -> None:
@@ -79,7 +80,7 @@ class Int4Kernel:
     def pack(self, bias: Tensor | None) -> None:
         self.bias = bias
         if self.dtype is torch.bfloat16:
-            int4.pack(self.weight)
+            int4.pack(self.weight, self.device)
 
     def linear(self, x: Tensor, *, relu: bool) -> Tensor:
         return int4.linear(self.weight, self.bias, x, relu=relu)
@@ -89,12 +90,34 @@ class Int4Kernel:
 
 
 def rounded_weight(
-    out_features: int, in_features: int, bits: int | None, dtype: torch.dtype, device: torch.device
+    out_features: int,
+    in_features: int,
+    bits: int | None,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    is_away: bool = False,
 ) -> RoundedWeight | None:
-    """A weight without values; None where `bits` are not multiplied as such."""
+    """A weight without values, for `device`; None where `bits` are not multiplied as such."""
     if bits == 8 and kernels() is not None and int8.fits(in_features, device):
         return Int8Kernel(int8.empty(out_features, in_features), dtype)
     group = int4_group(in_features) if bits == 4 else None
-    if group is not None:
-        return Int4Kernel(int4.empty(out_features, in_features, group, device), dtype)
-    return None
+    if group is None:
+        return None
+    octets = empty(int4.shape(out_features, in_features), torch.uint8, device, is_away=is_away)
+    scales = empty(
+        int4.scales_shape(out_features, in_features, group),
+        torch.bfloat16,
+        device,
+        is_away=is_away,
+    )
+    return Int4Kernel(int4.empty(octets, scales, out_features), dtype, device)
+
+
+def empty(
+    shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, *, is_away: bool
+) -> Tensor:
+    """Memory for `device`; of what `is_away` the host's, from which a GPU can fetch by itself."""
+    if not is_away:
+        return torch.empty(shape, dtype=dtype, device=device)
+    return torch.empty(shape, dtype=dtype, pin_memory=device.type == "cuda")
