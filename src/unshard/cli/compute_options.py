@@ -19,3 +19,10 @@ dtype_option: Callable[..., Any] = click.option(
 device_option: Callable[..., Any] = click.option(
     "--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."
 )
+offload_option: Callable[..., Any] = click.option(
+    "--cpu-offload-gb",
+    type=click.FloatRange(0),
+    default=0.0,
+    help="On a GPU that is too small: keep so many GiB of layers, of each rank, in the host's "
+    "memory, and fetch each ahead of its turn.",
+)

@@ -38,10 +38,18 @@ class ModelOptions(NamedTuple):
     device: str
     max_batch: int
     cache_sequences: int | None = None
+    cpu_offload_gb: float = 0
 
     def of(self, checkpoint: Checkpoint) -> TeamModel:
         precision = PRECISIONS[self.dtype]
-        return TeamModel(checkpoint, precision, self.device, self.max_batch, self.cache_sequences)
+        return TeamModel(
+            checkpoint,
+            precision,
+            self.device,
+            self.max_batch,
+            self.cache_sequences,
+            self.cpu_offload_gb,
+        )
 
 
 def followed(checkpoint: Checkpoint, options: ModelOptions, tp: int | None) -> bool:
@@ -114,6 +122,7 @@ def _lone_engine(model: TeamModel) -> Engine:
             device=model.device,
             max_batch=model.max_batch,
             cache_sequences=model.cache_sequences,
+            cpu_offload_gb=model.cpu_offload_gb,
             progress=reporter,
         )
 

@@ -9,6 +9,7 @@ import torch
 
 from unshard.architectures.opt import tensor_rules
 from unshard.engine.engine import Engine
+from unshard.engine.offload import layers_away
 from unshard.engine.paged_cache import PagedCache, default_cache_dtype, num_blocks_for_batch
 from unshard.engine.room import map_what_does_not_fit
 from unshard.engine.runner import Runner
@@ -33,6 +34,7 @@ def load_engine(
     device: str = "cpu",
     max_batch: int = 8,
     cache_sequences: int | None = None,
+    cpu_offload_gb: float = 0,
     progress: Progress | None = None,
 ) -> Engine:
     """An engine with the weights of `checkpoint`, computing in `precision` on `device`.
@@ -53,6 +55,7 @@ def load_engine(
         precision=precision,
         device=device,
         cache_sequences=cache_sequences or max_batch,
+        cpu_offload_gb=cpu_offload_gb,
         progress=progress,
     )
     return Engine(runner, tokenizer, max_batch)
@@ -96,20 +99,25 @@ def load_runner(
     precision: Precision,
     device: str,
     cache_sequences: int,
+    cpu_offload_gb: float = 0,
     progress: Progress | None = None,
     group: Group = ALONE,
 ) -> Runner:
-    """The model, or of a group the slice that is `group.rank`'s, with its cache.
+    """The model, or of a group the slice that is `group.rank`'s, with its cache. As many layers as
+    `cpu_offload_gb` GiB hold stay in the host's memory.
 
     Raises:
+        UsageError: those would save nothing.
         FormatError: a weight file is damaged.
     """
+    where = _torch_device(device)
     model = OPTModel(
         checkpoint.config,
         TORCH_DTYPES[precision.exact],
-        _torch_device(device),
+        where,
         group,
         matrix_bits=precision.matrix_bits,
+        num_away=layers_away(checkpoint, precision, where, group.size, cpu_offload_gb),
     )
     _fill(model, checkpoint, precision, progress or Silent())
     model.finalize()

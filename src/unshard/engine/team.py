@@ -32,6 +32,8 @@ class TeamModel:
     max_batch: int
     cache_sequences: int | None = None
     """As of `load_engine`."""
+    cpu_offload_gb: float = 0
+    """Of each rank."""
 
 
 def check_team(model: TeamModel, place: Place) -> None:
@@ -104,6 +106,7 @@ def lead(
         precision=model.precision,
         device=device_of(model, ranks.place),
         cache_sequences=model.cache_sequences or model.max_batch,
+        cpu_offload_gb=model.cpu_offload_gb,
         progress=progress,
         group=ranks,
     )
@@ -122,6 +125,7 @@ def be_led(model: TeamModel, ranks: Ranks) -> None:
         precision=model.precision,
         device=device_of(model, ranks.place),
         cache_sequences=model.cache_sequences or model.max_batch,
+        cpu_offload_gb=model.cpu_offload_gb,
         group=ranks,
     )
     follow(runner, ranks)
