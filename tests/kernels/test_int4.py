@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from unshard.kernels import int4
 from unshard.library.precisions import int4_group
@@ -100,3 +101,22 @@ def test_columns_of_whole_groups_are_the_whole_weights_columns():
     whole = value_of(filled(values, packed=False))
     halves = [value_of(filled(half, packed=False)) for half in values.chunk(2, 1)]
     assert torch.equal(torch.cat(halves, 1), whole)
+
+
+@pytest.mark.parametrize("shape", [(16, 32), (208, 192), (512, 256)])
+def test_a_gpus_kernel_is_given_the_shapes_that_it_takes(shape):
+    """Where there is no GPU this is all that can be told: no number is computed."""
+    out_features, in_features = shape
+    group = int4_group(in_features)
+    with FakeTensorMode():
+        numbers = torch.empty(int4.shape(*shape), dtype=torch.uint8, device="cuda")
+        scales = torch.empty(int4.scales_shape(*shape, group), dtype=torch.bfloat16, device="cuda")
+        packed = int4._packed_for_cuda(numbers, group)
+        assert packed.view(torch.uint8).view_as(numbers).device.type == "cuda"
+        weight = int4.Int4Weight(numbers, scales, out_features, group, packed_for="cuda")
+        y = int4._product(weight, torch.empty(3, in_features, dtype=torch.bfloat16, device="cuda"))
+        assert (tuple(y.shape), y.dtype, y.device.type) == (
+            (3, len(numbers)),
+            torch.bfloat16,
+            "cuda",
+        )
