@@ -4,10 +4,10 @@ device, so nothing is downloaded or copied there.
     python benchmarks/gpu.py --shape 13b --dtype bf16 [--layers N] [--device cuda] [--out FOLDER]
 
 In this order: the device's ceilings (memory bandwidth, matrix product), the engine's logits
-against plain fp32 arithmetic on the same weights (it ends with exit code 1 where they differ too
-much), then decoding against the bandwidth, and a prompt against the product. `--layers` takes fewer
-layers where the model does not fit; shares stay comparable, rates do not. Prints the figures and
-writes them as JSON with card, driver and date.
+against plain fp32 arithmetic on the same weights (in int4 on their rounded values; it ends with
+exit code 1 where they differ too much), then decoding against the bandwidth, and a prompt against
+the product. `--layers` takes fewer layers where the model does not fit; shares stay comparable,
+rates do not. Prints the figures and writes them as JSON with card, driver and date.
 """
 
 from __future__ import annotations
@@ -39,8 +39,11 @@ from unshard.engine.request import GenerationRequest, SamplingParams
 from unshard.engine.runner import Runner
 from unshard.engine.step import StepLayout
 from unshard.engine.tokenizer import Tokenizer
+from unshard.execute.model_sink import TORCH_DTYPES, put_rows
+from unshard.kernels import int4
 from unshard.kernels.attention import paged_attention, suits
 from unshard.kernels.library import kernels
+from unshard.library.precisions import INT4, PRECISIONS, Precision, int4_group
 from unshard.models.opt import OPTModel
 
 SHAPES = {
@@ -55,15 +58,12 @@ SHAPES = {
     "66b": (64, 9216, 72, 50272),
     "175b": (96, 12288, 96, 50272),
 }
-DTYPES = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-    "int8": torch.float32,  # of what is not rounded
-}
-MOST_ERROR = {"fp32": 1e-3, "fp16": 0.03, "bf16": 0.2, "int8": 0.3}
-"""Of a logit, in standard deviations of all logits: rounding, and no wrong row or mask."""
+MOST_ERROR = {"fp32": 1e-3, "fp16": 0.03, "bf16": 0.2, "int8": 0.3, "int4": 0.2}
+"""Of a logit, in standard deviations of all logits: rounding, and no wrong row or mask. In int4
+what is rounded to 4 bits is so in the reference, too: its error would hide a wrong row."""
 BATCHES = (1, 8)
+ROWS_AT_ONCE = 1024
+"""Of a matrix that is rounded: what it takes in fp32 is to be little beside the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,16 +137,16 @@ class Weights:
     """Random tensors, the same each time one is asked for: the model is filled with them, and the
     reference makes each anew, so that neither is ever there twice."""
 
-    def __init__(self, config: OPTConfig, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, config: OPTConfig, precision: Precision, device: torch.device) -> None:
         self._rules = tensor_rules(config)
-        self._dtype = dtype
+        self._precision = precision
         self._device = device
 
     def __call__(self, name: str) -> Tensor:
         """In the model's dtype. Norms are about 1, rows of matrices have about length 1."""
         shape = self._rules[name].shape
         generator = torch.Generator(self._device).manual_seed(zlib.crc32(name.encode()))
-        drawn = torch.empty(shape, dtype=self._dtype, device=self._device)
+        drawn = torch.empty(shape, dtype=TORCH_DTYPES[self._precision.exact], device=self._device)
         drawn.normal_(std=shape[1] ** -0.5 if len(shape) > 1 else 0.02, generator=generator)
         return drawn + 1 if name.endswith("norm.weight") else drawn
 
@@ -154,18 +154,29 @@ class Weights:
         """The same values in fp32."""
         return self(name).float()
 
+    def matrix(self, name: str) -> Tensor:
+        """(out, in) in fp32, as rows are multiplied with it."""
+        exact = self.exact(name)
+        group = int4_group(exact.shape[1]) if self._precision is INT4 else None
+        if group is not None:
+            for rows in exact.split(ROWS_AT_ONCE):
+                rows.copy_(int4.rounded_to_int4(rows, group))
+        return exact
 
-def build(config: OPTConfig, dtype: str, device: torch.device, sizes: Sizes) -> Runner:
-    """The model on `device`, filled, with a cache for the largest batch that is measured."""
-    model = OPTModel(config, DTYPES[dtype], device, int8=dtype == "int8")
-    weights = Weights(config, model.dtype, device)
+
+def build(config: OPTConfig, precision: Precision, device: torch.device, sizes: Sizes) -> Runner:
+    """The model on `device`, filled matrix by matrix, with a cache for the largest batch that is
+    measured."""
+    dtype = TORCH_DTYPES[precision.exact]
+    model = OPTModel(config, dtype, device, matrix_bits=precision.matrix_bits)
+    weights = Weights(config, precision, device)
     with torch.inference_mode():
         for name, target in model.weight_targets().items():
-            if isinstance(target, Tensor):
-                target.copy_(weights(name))
-            else:
-                target.put(0, weights(name))
-    model.finalize()
+            first = 0
+            for rows in weights(name).split(ROWS_AT_ONCE):
+                put_rows(target, first, rows)
+                first += len(rows)
+        model.finalize()
     is_native = kernels() is not None and suits(config.head_dim, device)
     cache_dtype = model.dtype if is_native else default_cache_dtype(model.dtype, device)
     num_blocks = max(BATCHES) * num_blocks_for(sizes.prompt + sizes.tokens + 1)
@@ -178,7 +189,7 @@ def reference_logits(config: OPTConfig, weights: Weights, ids: Tensor) -> Tensor
     get = weights.exact
 
     def linear(name: str, x: Tensor) -> Tensor:
-        return F.linear(x, get(f"{name}.weight"), get(f"{name}.bias"))
+        return F.linear(x, weights.matrix(f"{name}.weight"), get(f"{name}.bias"))
 
     def norm(name: str, x: Tensor) -> Tensor:
         return F.layer_norm(x, x.shape[-1:], get(f"{name}.weight"), get(f"{name}.bias"))
@@ -198,7 +209,7 @@ def reference_logits(config: OPTConfig, weights: Weights, ids: Tensor) -> Tensor
         x = x + linear(f"{layer}.self_attn.out_proj", attended)
         inner = linear(f"{layer}.fc1", norm(f"{layer}.final_layer_norm", x)).relu()
         x = x + linear(f"{layer}.fc2", inner)
-    return norm("decoder.layer_norm", x) @ get("decoder.embed_tokens.weight").T
+    return norm("decoder.layer_norm", x) @ weights.matrix("decoder.embed_tokens.weight").T
 
 
 def logits_error(runner: Runner, weights: Weights, device: torch.device) -> float:
@@ -230,12 +241,20 @@ def generate(runner: Runner, batch: int, prompt: int, tokens: int) -> list[float
     return ends
 
 
+def matrices(config: OPTConfig) -> list[tuple[int, int]]:
+    """Shapes of what each token is multiplied with, in one layer."""
+    hidden, ffn = config.hidden_size, config.ffn_dim
+    return [(3 * hidden, hidden), (hidden, hidden), (ffn, hidden), (hidden, ffn)]
+
+
 def matrix_parameters(config: OPTConfig) -> int:
     """Weights that each token is multiplied with, in layers."""
-    return config.num_layers * (4 * config.hidden_size**2 + 2 * config.hidden_size * config.ffn_dim)
+    return config.num_layers * sum(rows * columns for rows, columns in matrices(config))
 
 
-def decode(runner: Runner, batch: int, dtype: str, limits: Ceilings, sizes: Sizes) -> Figure:
+def decode(
+    runner: Runner, batch: int, precision: Precision, limits: Ceilings, sizes: Sizes
+) -> Figure:
     """Tokens after the first, against the time in which all weights, and the keys and values of
     all contexts, can be read once per step."""
     config, prompt = runner.config, sizes.prompt // 8
@@ -245,10 +264,10 @@ def decode(runner: Runner, batch: int, dtype: str, limits: Ceilings, sizes: Size
         ends = generate(runner, batch, prompt, sizes.tokens)[-sizes.tokens :]
         steps.append((ends[-1] - ends[0]) / (len(ends) - 1))
     step = statistics.median(steps)
-    output = config.vocab_size * config.hidden_size
-    width = 1 if dtype == "int8" else DTYPES[dtype].itemsize
+    weights = config.num_layers * sum(map(precision.matrix_bytes, matrices(config)))
+    weights += precision.matrix_bytes((config.vocab_size, config.hidden_size))
     cached = 2 * config.num_layers * config.hidden_size * (prompt + sizes.tokens // 2)
-    read = (matrix_parameters(config) + output) * width + batch * cached * DTYPES[dtype].itemsize
+    read = weights + batch * cached * precision.exact.itemsize_bytes
     return Figure(f"decode, batch {batch}", batch / step, read / limits.bytes_per_s / step)
 
 
@@ -287,24 +306,24 @@ def machine(device: torch.device) -> dict[str, str | int]:
 def measure(arguments: argparse.Namespace) -> dict[str, object]:
     """All figures, as they are written."""
     device = torch.device(arguments.device)
-    dtype, sizes = arguments.dtype, QUICK if arguments.quick else FULL
+    precision, sizes = PRECISIONS[arguments.dtype], QUICK if arguments.quick else FULL
     torch.backends.cuda.matmul.allow_tf32 = False  # the reference is fp32
     config = shape_of(arguments.shape, arguments.layers)
-    limits = ceilings(device, DTYPES[dtype], sizes)
-    runner = build(config, dtype, device, sizes)
-    weights = Weights(config, DTYPES[dtype], device)
+    limits = ceilings(device, TORCH_DTYPES[precision.exact], sizes)
+    runner = build(config, precision, device, sizes)
+    weights = Weights(config, precision, device)
     figures: list[Figure] = []
     with torch.inference_mode():
         error = logits_error(runner, weights, device)
-        if is_right := error <= MOST_ERROR[dtype]:
-            figures = [decode(runner, batch, dtype, limits, sizes) for batch in BATCHES]
+        if is_right := error <= MOST_ERROR[precision.name]:
+            figures = [decode(runner, batch, precision, limits, sizes) for batch in BATCHES]
             figures.append(prefill(runner, limits, sizes))
     result: dict[str, object] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(device),
         "shape": arguments.shape,
         "layers": config.num_layers,
-        "dtype": dtype,
+        "dtype": precision.name,
         "sizes": asdict(sizes),
         "ceilings": asdict(limits),
         "logits_error": error,
@@ -320,7 +339,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="125m")
     parser.add_argument("--layers", type=int, help="fewer of them (default: the shape's)")
-    parser.add_argument("--dtype", choices=DTYPES, default="bf16")
+    parser.add_argument("--dtype", choices=PRECISIONS, default="bf16")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--quick", action="store_true", help="small sizes: no figures to quote")

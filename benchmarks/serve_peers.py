@@ -31,13 +31,12 @@ def by_unshard(model: str, dtype: str, threads: int) -> Generate:
     import torch  # noqa: PLC0415 - each engine is imported in its own environment alone
 
     torch.set_num_threads(threads)
-    from unshard.dtypes import BFLOAT16, FLOAT32, INT8  # noqa: PLC0415
     from unshard.engine.load import load_engine  # noqa: PLC0415
     from unshard.engine.request import GenerationRequest, SamplingParams  # noqa: PLC0415
     from unshard.index.build import open_checkpoint  # noqa: PLC0415
+    from unshard.library.precisions import PRECISIONS  # noqa: PLC0415
 
-    dtypes = {"fp32": FLOAT32, "bf16": BFLOAT16, "int8": INT8}
-    engine = load_engine(open_checkpoint(model), dtype=dtypes[dtype], max_batch=32)
+    engine = load_engine(open_checkpoint(model), precision=PRECISIONS[dtype], max_batch=32)
 
     def generate(prompts: list[list[int]], counts: list[int]) -> list[int]:
         generated = [0] * len(prompts)

@@ -12,6 +12,8 @@ from types import ModuleType
 import pytest
 import torch
 
+from unshard.library.precisions import PRECISIONS
+
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 
 
@@ -25,7 +27,7 @@ def gpu() -> ModuleType:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8", "int4"])
 def test_a_quick_run_writes_its_figures(dtype: str, tmp_path: Path) -> None:
     command = [sys.executable, str(PROGRAM), "--device", "cpu", "--shape", "tiny", "--quick"]
     command += ["--dtype", dtype, "--out", str(tmp_path)]
@@ -44,11 +46,12 @@ def test_a_quick_run_writes_its_figures(dtype: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8", "int4"])
 def test_one_wrong_tensor_is_noticed(gpu: ModuleType, dtype: str) -> None:
     device = torch.device("cpu")
     config = gpu.shape_of("tiny", None)
-    runner = gpu.build(config, dtype, device, gpu.QUICK)
+    precision = PRECISIONS[dtype]
+    runner = gpu.build(config, precision, device, gpu.QUICK)
 
     class Wrong(gpu.Weights):
         def exact(self, name: str) -> torch.Tensor:
@@ -56,8 +59,8 @@ def test_one_wrong_tensor_is_noticed(gpu: ModuleType, dtype: str) -> None:
             return right.roll(1, 0) if name.endswith("layers.1.self_attn.k_proj.weight") else right
 
     with torch.inference_mode():
-        right = gpu.logits_error(runner, gpu.Weights(config, gpu.DTYPES[dtype], device), device)
-        wrong = gpu.logits_error(runner, Wrong(config, gpu.DTYPES[dtype], device), device)
+        right = gpu.logits_error(runner, gpu.Weights(config, precision, device), device)
+        wrong = gpu.logits_error(runner, Wrong(config, precision, device), device)
     assert right < gpu.MOST_ERROR[dtype] < wrong
 
 

@@ -41,8 +41,9 @@ def unshard_says(*arguments: str, command: tuple[str, ...] = UNSHARD) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_two_ranks_continue_as_one_does() -> None:
-    arguments = ("generate", str(DEMO_MODEL), "ROMEO.\n", *GREEDY)
+@pytest.mark.parametrize("precision", ["fp32", "int4"])
+def test_two_ranks_continue_as_one_does(precision: str) -> None:
+    arguments = ("generate", str(DEMO_MODEL), "ROMEO.\n", *GREEDY, "--dtype", precision)
     alone = unshard_says(*arguments)
     assert len(alone) > 50
     assert unshard_says(*arguments, "--tp", "2") == alone

@@ -8,7 +8,6 @@ import pytest
 import torch
 from transformers import AutoTokenizer, OPTForCausalLM
 
-from unshard.dtypes import FLOAT32
 from unshard.engine.engine import Engine
 from unshard.engine.load import load_engine
 from unshard.engine.request import GenerationRequest, SamplingParams
@@ -47,7 +46,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return load_engine(open_checkpoint(DEMO_MODEL), dtype=FLOAT32)
+    return load_engine(open_checkpoint(DEMO_MODEL))
 
 
 @pytest.fixture(scope="module")
@@ -116,10 +115,7 @@ def test_every_layout_generates_the_same(engine: Engine, exported: Path, tmp_pat
     prompts = [engine.tokenizer.prompt_ids("HAMLET.\nWhat say you")]
     expected = continuations(engine, prompts, 30)
     for folder in (tmp_path / "one", exported):
-        assert (
-            continuations(load_engine(open_checkpoint(folder), dtype=FLOAT32), prompts, 30)
-            == expected
-        )
+        assert continuations(load_engine(open_checkpoint(folder)), prompts, 30) == expected
 
 
 def test_the_exported_tokenizer_is_the_same(engine: Engine, exported: Path) -> None:

@@ -7,6 +7,8 @@ import re
 import shlex
 from pathlib import Path
 
+from unshard.library.precisions import PRECISIONS
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/gpu.md").read_text()
 PROGRAM = (ROOT / "benchmarks/gpu.py").read_text()
@@ -21,13 +23,13 @@ def test_its_options_shapes_and_dtypes_are_the_benchmarks() -> None:
         for target in node.targets
     }
     commands = re.findall(r"^\$ python benchmarks/gpu.py (.*)$", PAGE, re.MULTILINE)
-    assert len(commands) == 3
+    assert len(commands) == 4
     for line in commands:
         words = shlex.split(line)
         told = dict(zip(words[::2], words[1::2], strict=True))
         assert all(f'add_argument("{option}"' in PROGRAM for option in told)
         assert told["--shape"] in tables["SHAPES"]
-        assert told["--dtype"] in tables["DTYPES"]
+        assert told["--dtype"] in PRECISIONS
 
 
 def test_links_exist() -> None:

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from unshard.architectures.opt import OPTConfig
-from unshard.dtypes import BFLOAT16, FLOAT16, FLOAT32, INT8, INT32
 from unshard.engine import paged_cache
 from unshard.engine.load import load_engine
 from unshard.engine.request import GenerationRequest, SamplingParams
 from unshard.errors import UsageError
 from unshard.index.build import open_checkpoint
 from unshard.index.companions import find_companions
+from unshard.library.precisions import BF16, FP16, FP32, INT4, INT8
 from unshard.progress import Silent
 
 
@@ -30,7 +30,7 @@ def golden(demo_model):
 
 
 def load(checkpoint, **changes):
-    options = {"dtype": FLOAT32, "device": "cpu", "max_batch": 4, "progress": Silent()}
+    options = {"precision": FP32, "device": "cpu", "max_batch": 4, "progress": Silent()}
     return load_engine(checkpoint, **options | changes)
 
 
@@ -54,22 +54,22 @@ def test_the_shipped_model_continues_as_its_trainer_did(checkpoint, golden, run)
         assert tokens[0].logprob == pytest.approx(case["first_logprob"], abs=1e-3)
 
 
-def test_bf16_and_int8_score_near_fp32(checkpoint, golden, run):
+def test_other_precisions_score_near_fp32(checkpoint, golden, run):
     ids = tuple(golden[-1]["prompt_ids"] + golden[-1]["greedy_ids"])
     request = GenerationRequest("a", ids, SamplingParams(0, score_prompt=True))
     sums = []
-    for dtype in (FLOAT32, BFLOAT16, INT8):
-        (output,) = run(load(checkpoint, dtype=dtype), [request])["a"]
+    for precision in (FP32, BF16, INT8, INT4):
+        (output,) = run(load(checkpoint, precision=precision), [request])["a"]
         sums.append(math.fsum(token.logprob for token in output.prompt_tokens[1:]) / len(ids))
-    assert sums[1:] == pytest.approx([sums[0]] * 2, abs=0.02)
-    assert len(set(sums)) == 3
+    assert sums[1:3] == pytest.approx([sums[0]] * 2, abs=0.02)
+    assert sums[3] == pytest.approx(sums[0], abs=0.2)
+    assert len(set(sums)) == 4
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dtype": FLOAT16}, "fp16 does not compute on a CPU"),
-        ({"dtype": INT32}, "int32"),
+        ({"precision": FP16}, "fp16 does not compute on a CPU"),
         ({"device": "abacus"}, "unknown device 'abacus'"),
         ({"device": "cuda:99"}, "no device 'cuda:99'"),
         ({"device": "meta"}, "does not run on device 'meta'"),

@@ -20,14 +20,15 @@ WEIGHT_BYTES = {
     "bf16": 2 * (MATRICES + EMBEDDINGS),
     # The output projection is rounded apart from the embeddings, which stay in fp32.
     "int8": MATRICES + 50272 * 1024 + 4 * EMBEDDINGS,
+    "int4": (MATRICES + 50272 * 1024) * 17 // 32 + 2 * EMBEDDINGS,
 }
 
 MEASURED = """
 import re, sys
-from unshard.dtypes import parse_dtype
+from unshard.library.precisions import PRECISIONS
 from unshard.engine.load import load_engine
 from unshard.index.build import open_checkpoint
-engine = load_engine(open_checkpoint(sys.argv[1]), dtype=parse_dtype(sys.argv[2]), max_batch=1)
+engine = load_engine(open_checkpoint(sys.argv[1]), precision=PRECISIONS[sys.argv[2]], max_batch=1)
 status = open("/proc/self/status").read()  # ru_maxrss would count the parent's before exec
 print(int(re.search(r"VmHWM:\\s+(\\d+)", status)[1]) * 1024)
 """

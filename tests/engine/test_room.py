@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from unshard.architectures.opt import OPTConfig
-from unshard.dtypes import BFLOAT16, FLOAT16, FLOAT32, INT8
+from unshard.dtypes import FLOAT16, FLOAT32
 from unshard.engine import room
 from unshard.engine.load import load_engine
 from unshard.engine.request import GenerationRequest, SamplingParams
 from unshard.errors import UsageError
 from unshard.index.build import open_checkpoint
+from unshard.library.precisions import BF16, FP32, INT4, INT8
 from unshard.progress import Silent
 from unshard.testing.tiny_hugging_face import HuggingFaceForm, write_tiny_hugging_face
 
@@ -54,32 +55,32 @@ def scores(engine, run):
 
 @pytest.mark.parametrize("how", ["", "off"])
 @pytest.mark.parametrize(
-    ("config", "dtype", "container"),
+    ("config", "precision", "container"),
     [
-        (WIDE, BFLOAT16, "safetensors"),
-        (WIDE, BFLOAT16, "bin"),
-        (NARROW, FLOAT32, "safetensors"),
-        (UNTIED, FLOAT32, "safetensors"),
+        (WIDE, BF16, "safetensors"),
+        (WIDE, BF16, "bin"),
+        (NARROW, FP32, "safetensors"),
+        (UNTIED, FP32, "safetensors"),
     ],
 )
 def test_mapped_weights_say_what_loaded_ones_say(
-    config, dtype, container, how, stored, run, monkeypatch
+    config, precision, container, how, stored, run, monkeypatch
 ):
     monkeypatch.setenv("UNSHARD_KERNELS", how)
-    checkpoint, notes = stored(config, dtype, container=container, num_files=2), Notes()
-    loaded = scores(load_engine(checkpoint, dtype=dtype, max_batch=1), run)
+    checkpoint, notes = stored(config, precision.exact, container=container, num_files=2), Notes()
+    loaded = scores(load_engine(checkpoint, precision=precision, max_batch=1), run)
     monkeypatch.setattr(room, "free_bytes", lambda _device: 100_000)
-    mapped = scores(load_engine(checkpoint, dtype=dtype, max_batch=1, progress=notes), run)
-    assert (mapped - loaded).abs().max() < (0.05 if dtype is BFLOAT16 else 1e-4)
+    mapped = scores(load_engine(checkpoint, precision=precision, max_batch=1, progress=notes), run)
+    assert (mapped - loaded).abs().max() < (0.05 if precision is BF16 else 1e-4)
     (line,) = notes.lines
     assert re.fullmatch(r"0.0 GB of weights exceed .* they stay in the files, .*", line)
 
 
 @pytest.mark.usefixtures("scarce")
-@pytest.mark.parametrize("dtype", [FLOAT32, INT8])
-def test_what_is_stored_in_another_dtype_is_refused(dtype, stored):
+@pytest.mark.parametrize("precision", [FP32, INT8, INT4])
+def test_what_is_stored_in_another_dtype_is_refused(precision, stored):
     with pytest.raises(UsageError, match="weights exceed") as caught:
-        load_engine(stored(WIDE, FLOAT16), dtype=dtype)
+        load_engine(stored(WIDE, FLOAT16), precision=precision)
     assert "reshard" in caught.value.hint
 
 

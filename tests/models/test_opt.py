@@ -7,7 +7,9 @@ from transformers import OPTForCausalLM
 
 from unshard.architectures.opt import OPTConfig
 from unshard.errors import UsageError
+from unshard.kernels import int4
 from unshard.kernels.library import kernels
+from unshard.library.precisions import int4_group
 from unshard.models.attention import causal_attention
 from unshard.models.opt import OPTModel
 
@@ -53,9 +55,9 @@ def random_peer(config: OPTConfig) -> OPTForCausalLM:
 
 
 def filled(
-    config: OPTConfig, peer: OPTForCausalLM, dtype: torch.dtype, *, int8: bool = False
+    config: OPTConfig, peer: OPTForCausalLM, dtype: torch.dtype, matrix_bits: int | None = None
 ) -> OPTModel:
-    model = OPTModel(config, dtype, int8=int8)
+    model = OPTModel(config, dtype, matrix_bits=matrix_bits)
     state = peer.state_dict()
     for name, target in model.weight_targets().items():
         values = state[hugging_face_name(name)]
@@ -115,25 +117,53 @@ def test_int8_is_near_fp32(config):
     peer = random_peer(config)
     ids = torch.randint(0, config.vocab_size, (2, 32))
     exact = logits(filled(config, peer, torch.float32), ids)
-    ours = logits(filled(config, peer, torch.float32, int8=True), ids)
+    ours = logits(filled(config, peer, torch.float32, 8), ids)
     assert not torch.equal(ours, exact)
     assert (ours - exact).std() < 0.03 * exact.std()
+
+
+@pytest.mark.parametrize("config", VARIANTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_int4_is_the_model_of_its_values(config, dtype):
+    """Also where no kernel multiplies them, as with rows in fp32."""
+    peer = random_peer(config)
+    ids = torch.randint(0, config.vocab_size, (2, 32))
+    ours = logits(filled(config, peer, dtype, 4), ids)
+    exact = logits(filled(config, peer, torch.float32), ids)
+    peer.lm_head.weight = torch.nn.Parameter(peer.lm_head.weight.clone())  # embeddings stay exact
+    for name, tensor in peer.state_dict().items():
+        if tensor.dim() == 2 and "embed_" not in name:
+            tensor.copy_(in_four_bits(tensor))
+    with torch.inference_mode():
+        expected = peer(ids).logits
+    assert (ours - expected).std() < (0.05 if dtype is torch.bfloat16 else 1e-4) * expected.std()
+    assert 0.02 * exact.std() < (ours - exact).std() < 0.5 * exact.std()
+
+
+def in_four_bits(values):
+    return int4.rounded_to_int4(values, int4_group(values.shape[1]))
+
+
+def test_in_int4_a_token_does_not_notice_its_batch():
+    model = filled(PRE_NORM, random_peer(PRE_NORM), torch.bfloat16, 4)
+    hidden = torch.randn(9, PRE_NORM.hidden_size, dtype=torch.bfloat16)
+    assert torch.equal(model.logits(hidden)[4], model.logits(hidden[4:5])[0])
 
 
 @pytest.mark.parametrize("config", VARIANTS)
 def test_int8_says_the_same_without_kernels(config, monkeypatch):
     peer = random_peer(config)
     ids = torch.randint(0, config.vocab_size, (2, 32))
-    native = logits(filled(config, peer, torch.float32, int8=True), ids)
+    native = logits(filled(config, peer, torch.float32, 8), ids)
     monkeypatch.setenv("UNSHARD_KERNELS", "off")
-    plain = logits(filled(config, peer, torch.float32, int8=True), ids)
+    plain = logits(filled(config, peer, torch.float32, 8), ids)
     # 16-bit activations are what differs.
     assert (native - plain).std() < 0.001 * plain.std()
 
 
 @pytest.mark.skipif(kernels() is None, reason="the kernels are not compiled here: make kernels")
 def test_in_int8_a_token_does_not_notice_its_batch():
-    model = filled(PRE_NORM, random_peer(PRE_NORM), torch.float32, int8=True)
+    model = filled(PRE_NORM, random_peer(PRE_NORM), torch.float32, 8)
     hidden = torch.randn(9, PRE_NORM.hidden_size)
     assert torch.equal(model.logits(hidden)[4], model.logits(hidden[4:5])[0])
 

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from unshard.architectures.opt import OPTConfig, tensor_rules
+from unshard.execute.model_sink import put_rows
 from unshard.models.attention import causal_attention
 from unshard.models.opt import OPTModel
+from unshard.parallel.group import ALONE
 from unshard.placement import local_box
 
 PRE_NORM = OPTConfig(2, 64, 4, 160, 200, 96, 64)
@@ -79,15 +81,17 @@ def weights(config: OPTConfig) -> dict[str, Tensor]:
     return {n: torch.randn(t.shape, generator=generator) * 0.2 for n, t in targets.items()}
 
 
-def model_of(config: OPTConfig, whole: dict[str, Tensor], group: ThreadGroup | None) -> OPTModel:
-    model = OPTModel(config, torch.float32, **({"group": group} if group else {}))
+def model_of(
+    config: OPTConfig, whole: dict[str, Tensor], group: ThreadGroup | None, bits: int | None = None
+) -> OPTModel:
+    model = OPTModel(config, torch.float32, group=group or ALONE, matrix_bits=bits)
     rules = tensor_rules(config)
     for name, target in model.weight_targets().items():
         value = whole[name]
         if target.shape != value.shape:
             box = local_box(name, value.shape, rules[name].placement, group.rank, group.size)
             value = value[tuple(slice(o, o + s) for o, s in zip(*box, strict=True))]
-        target.copy_(value)
+        put_rows(target, 0, value)
     model.finalize()
     return model
 
@@ -102,14 +106,24 @@ def logits(model: OPTModel, num_heads: int, ids: Tensor) -> tuple[Tensor, Tensor
 @pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_ranks_say_what_one_says(variant: str, size: int) -> None:
-    config = VARIANTS[variant]
+    ranks_say_what_one_says(VARIANTS[variant], size, None)
+
+
+@pytest.mark.parametrize("embedding_size", [256, 32])
+def test_ranks_say_what_one_says_in_int4(embedding_size: int) -> None:
+    """Whatever is split holds whole groups of 128 values on each rank, as on one."""
+    config = OPTConfig(2, 256, 4, 512, 200, 96, embedding_size, pre_norm=embedding_size == 256)
+    ranks_say_what_one_says(config, 2, 4)
+
+
+def ranks_say_what_one_says(config: OPTConfig, size: int, bits: int | None) -> None:
     whole = weights(config)
     ids = torch.randint(config.vocab_size, (11,), generator=torch.Generator().manual_seed(1))
-    hidden, expected = logits(model_of(config, whole, None), config.num_heads, ids)
+    hidden, expected = logits(model_of(config, whole, None, bits), config.num_heads, ids)
     meeting = Meeting(size)
 
     def one(rank: int) -> tuple[Tensor, Tensor]:
-        model = model_of(config, whole, ThreadGroup(rank, meeting))
+        model = model_of(config, whole, ThreadGroup(rank, meeting), bits)
         return logits(model, config.num_heads // size, ids)
 
     with ThreadPoolExecutor(size) as pool:

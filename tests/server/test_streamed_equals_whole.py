@@ -71,13 +71,12 @@ requests = completions | chats
 
 @pytest.fixture(scope="module")
 def model_client() -> Iterator[httpx.Client]:
-    from unshard.dtypes import FLOAT32
     from unshard.engine.engine_thread import EngineThread
     from unshard.engine.load import load_engine
     from unshard.index.build import open_checkpoint
 
     with as_file(files("unshard") / "demo_model") as folder:
-        engine = load_engine(open_checkpoint(str(folder)), dtype=FLOAT32, max_batch=8)
+        engine = load_engine(open_checkpoint(str(folder)), max_batch=8)
     thread = EngineThread(engine)
     template = ChatTemplate(CHAT_TEMPLATE)
     served = ServedModel("demo", thread, engine.tokenizer, 0, chat_template=template)

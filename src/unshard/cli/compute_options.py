@@ -7,12 +7,14 @@ from typing import Any
 
 import click
 
+from unshard.library.precisions import PRECISIONS
+
 dtype_option: Callable[..., Any] = click.option(
     "--dtype",
-    type=click.Choice(["fp32", "bf16", "fp16", "int8"]),
+    type=click.Choice(list(PRECISIONS)),
     default="fp32",
     show_default=True,
-    help="What to compute in; int8 keeps the layers' matrices in 8 bits.",
+    help="What to compute in; int8 and int4 keep the matrices in 8 and 4 bits.",
 )
 device_option: Callable[..., Any] = click.option(
     "--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."
@@ -22,6 +24,13 @@ tp_option: Callable[..., Any] = click.option(
     type=click.IntRange(1),
     help="Tensor-parallel ranks: so many processes, each with its slice of the weights.  "
     "[default: 1, or as many as torchrun started]",
+)
+offload_option: Callable[..., Any] = click.option(
+    "--cpu-offload-gb",
+    type=click.FloatRange(0),
+    default=0.0,
+    help="On a GPU that is too small: keep so many GiB of layers, of each rank, in the host's "
+    "memory, and fetch each ahead of its turn.",
 )
 
 

@@ -133,7 +133,7 @@ def _machine_lines(found: Forecast) -> Iterator[str]:
     yield from _table(["weights + tokens", *formats], rows)
     yield f"(per device, of {USABLE:.0%} of its memory: the weights, and how many tokens of keys"
     yield " and values, of all sequences, fit beside; no: the weights do not fit)"
-    yield "(unshard itself: tensor parallel over devices and hosts, in 16 or 32 bits)"
+    yield "(unshard itself: tensor parallel over devices and hosts, in 32, 16 or 4 bits)"
 
 
 def _fit_cell(fit: Fit | None) -> str:

@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 from unshard.cli.display import progress
 from unshard.cli.stderr import Stderr, current
-from unshard.dtypes import parse_dtype
 from unshard.engine.engine import Engine
 from unshard.engine.load import load_engine
 from unshard.engine.team import TeamModel, be_led, check_team, join, lead
 from unshard.errors import UnshardError, UsageError, WorkerLostError
 from unshard.index.checkpoint import Checkpoint
+from unshard.library.precisions import PRECISIONS
 from unshard.parallel import launch
 from unshard.parallel.links import Followers, Leader
 from unshard.parallel.place import Place, end_with_parent, launched_place
@@ -38,10 +38,18 @@ class ModelOptions(NamedTuple):
     device: str
     max_batch: int
     cache_sequences: int | None = None
+    cpu_offload_gb: float = 0
 
     def of(self, checkpoint: Checkpoint) -> TeamModel:
-        dtype = parse_dtype(self.dtype)
-        return TeamModel(checkpoint, dtype, self.device, self.max_batch, self.cache_sequences)
+        precision = PRECISIONS[self.dtype]
+        return TeamModel(
+            checkpoint,
+            precision,
+            self.device,
+            self.max_batch,
+            self.cache_sequences,
+            self.cpu_offload_gb,
+        )
 
 
 def followed(checkpoint: Checkpoint, options: ModelOptions, tp: int | None) -> bool:
@@ -110,10 +118,11 @@ def _lone_engine(model: TeamModel) -> Engine:
     with progress() as reporter:
         return load_engine(
             model.checkpoint,
-            dtype=model.dtype,
+            precision=model.precision,
             device=model.device,
             max_batch=model.max_batch,
             cache_sequences=model.cache_sequences,
+            cpu_offload_gb=model.cpu_offload_gb,
             progress=reporter,
         )
 

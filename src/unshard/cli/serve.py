@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from unshard.cli.compute_options import device_option, dtype_option, tp_option
+from unshard.cli.compute_options import device_option, dtype_option, offload_option, tp_option
 from unshard.cli.manners_options import chosen_manners, manners_options
 from unshard.errors import UsageError
 from unshard.library.deferred import deferred
@@ -50,6 +50,7 @@ DEFAULT_MAX_BATCH = 8
 )
 @dtype_option
 @device_option
+@offload_option
 @tp_option
 @click.option(
     "--max-batch",
@@ -76,6 +77,7 @@ def command(
     port: int,
     dtype: str,
     device: str,
+    cpu_offload_gb: float,
     max_batch: int,
     model_name: str | None,
     chat_template: str | None,
@@ -94,6 +96,7 @@ def command(
         port=port,
         dtype=dtype,
         device=device,
+        cpu_offload_gb=cpu_offload_gb,
         max_batch=max_batch,
         model_name=model_name,
         chat_template=chat_template,

@@ -27,6 +27,7 @@ def serve(
     port: int,
     dtype: str,
     device: str,
+    cpu_offload_gb: float,
     max_batch: int,
     model_name: str | None,
     chat_template: str | None,
@@ -43,7 +44,7 @@ def serve(
     """
     template = None if chat_template is None else ChatTemplate(template_text(chat_template))
     checkpoint = open_checkpoint(source)
-    options = ModelOptions(source, dtype, device, max_batch)
+    options = ModelOptions(source, dtype, device, max_batch, cpu_offload_gb=cpu_offload_gb)
     if followed(checkpoint, options, tp):
         return
     name = model_name or checkpoint.folder.resolve().name

@@ -24,6 +24,7 @@ FLAGS: Mapping[str, str] = {
     "dtype": "--dtype",
     "model_name": "--served-model-name",
     "max_batch": "--max-num-seqs",
+    "cpu_offload_gb": "--cpu-offload-gb",
     "tp": "--tensor-parallel-size",
 }
 """vLLM's flag for what is an option here too."""

@@ -8,70 +8,66 @@ from pathlib import Path
 import torch
 
 from unshard.architectures.opt import tensor_rules
-from unshard.dtypes import BFLOAT16, FLOAT16, FLOAT32, INT8, DType
 from unshard.engine.engine import Engine
+from unshard.engine.offload import layers_away
 from unshard.engine.paged_cache import PagedCache, default_cache_dtype, num_blocks_for_batch
 from unshard.engine.room import map_what_does_not_fit
 from unshard.engine.runner import Runner
 from unshard.engine.tokenizer import Tokenizer
 from unshard.errors import UsageError
-from unshard.execute.model_sink import fill_tensors
+from unshard.execute.model_sink import TORCH_DTYPES, fill_tensors
 from unshard.index.checkpoint import Checkpoint
 from unshard.kernels.attention import paged_attention, suits
 from unshard.kernels.library import kernels
 from unshard.library.hugging_face_folder import check_tokenizer
+from unshard.library.precisions import FP16, FP32, INT8, Precision
 from unshard.models.opt import OPTModel
 from unshard.parallel.fill import fill_slices
 from unshard.parallel.group import ALONE, Group
 from unshard.progress import Progress, Silent
 
-_TORCH_DTYPES = {
-    FLOAT32: torch.float32,
-    BFLOAT16: torch.bfloat16,
-    FLOAT16: torch.float16,
-    INT8: torch.float32,  # of what is not rounded to 8 bits
-}
-
 
 def load_engine(
     checkpoint: Checkpoint,
     *,
-    dtype: DType = FLOAT32,
+    precision: Precision = FP32,
     device: str = "cpu",
     max_batch: int = 8,
     cache_sequences: int | None = None,
+    cpu_offload_gb: float = 0,
     progress: Progress | None = None,
 ) -> Engine:
-    """An engine with the weights of `checkpoint`, computing in `dtype` on `device`.
+    """An engine with the weights of `checkpoint`, computing in `precision` on `device`.
 
     At most `max_batch` sequences run at once. Their cache takes a quarter of the memory that is
     free once the weights are there, or less where `cache_sequences` of full length (`max_batch`)
     need less. What can be wrong without reading a weight is said first.
 
     Raises:
-        UsageError: `dtype` or `device` cannot compute, or the tokenizer is missing or is
+        UsageError: `precision` or `device` cannot compute, or the tokenizer is missing or is
             another model's, or the weights exceed the memory and cannot stay in the files.
         FormatError: a tokenizer file or a weight file is damaged.
     """
-    check_computable(checkpoint, dtype, device)
+    check_computable(checkpoint, precision, device)
     tokenizer = load_tokenizer(checkpoint)
     runner = load_runner(
         checkpoint,
-        dtype=dtype,
+        precision=precision,
         device=device,
         cache_sequences=cache_sequences or max_batch,
+        cpu_offload_gb=cpu_offload_gb,
         progress=progress,
     )
     return Engine(runner, tokenizer, max_batch)
 
 
-def check_computable(checkpoint: Checkpoint, dtype: DType, device: str) -> None:
+def check_computable(checkpoint: Checkpoint, precision: Precision, device: str) -> None:
     """
     Raises:
-        UsageError: `dtype` or `device` cannot compute the model.
+        UsageError: `precision` or `device` cannot compute the model.
     """
-    _, torch_device = _torch_dtype(dtype), _torch_device(device)
-    if dtype is FLOAT16 and torch_device.type == "cpu":
+    torch_device = _torch_device(device)
+    if precision is FP16 and torch_device.type == "cpu":
         raise UsageError("fp16 does not compute on a CPU", hint="use fp32 or bf16")
     activation = checkpoint.config.activation
     if activation != "relu":
@@ -100,30 +96,41 @@ def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
 def load_runner(
     checkpoint: Checkpoint,
     *,
-    dtype: DType,
+    precision: Precision,
     device: str,
     cache_sequences: int,
+    cpu_offload_gb: float = 0,
     progress: Progress | None = None,
     group: Group = ALONE,
 ) -> Runner:
-    """The model, or of a group the slice that is `group.rank`'s, with its cache.
+    """The model, or of a group the slice that is `group.rank`'s, with its cache. As many layers as
+    `cpu_offload_gb` GiB hold stay in the host's memory.
 
     Raises:
+        UsageError: those would save nothing.
         FormatError: a weight file is damaged.
     """
+    where = _torch_device(device)
     model = OPTModel(
-        checkpoint.config, _torch_dtype(dtype), _torch_device(device), group, int8=dtype is INT8
+        checkpoint.config,
+        TORCH_DTYPES[precision.exact],
+        where,
+        group,
+        matrix_bits=precision.matrix_bits,
+        num_away=layers_away(checkpoint, precision, where, group.size, cpu_offload_gb),
     )
-    _fill(model, checkpoint, progress or Silent())
+    _fill(model, checkpoint, precision, progress or Silent())
     model.finalize()
     group.meet()
-    return _runner(model, cache_sequences, is_int8=dtype is INT8)
+    return _runner(model, cache_sequences, is_int8=precision is INT8)
 
 
-def _fill(model: OPTModel, checkpoint: Checkpoint, progress: Progress) -> None:
+def _fill(
+    model: OPTModel, checkpoint: Checkpoint, precision: Precision, progress: Progress
+) -> None:
     group = model.group
     if group.size == 1:
-        mapped = map_what_does_not_fit(checkpoint, model, progress)
+        mapped = map_what_does_not_fit(checkpoint, model, precision, progress)
         targets = {
             name: target
             for name, target in model.weight_targets().items()
@@ -131,9 +138,7 @@ def _fill(model: OPTModel, checkpoint: Checkpoint, progress: Progress) -> None:
         }
         fill_tensors(checkpoint.index, targets, progress)
         return
-    # There are no rows to be rounded: several ranks refuse int8.
-    slices = {n: t for n, t in model.weight_targets().items() if isinstance(t, torch.Tensor)}
-    rules = tensor_rules(checkpoint.config)
+    slices, rules = model.weight_targets(), tensor_rules(checkpoint.config)
     placements = {name: rules[name].placement for name in slices}
     fill_slices(checkpoint.index, placements, slices, group.rank, group.size, progress)
 
@@ -162,13 +167,6 @@ def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     check_tokenizer(checkpoint)
     vocab, merges = checkpoint.companions["vocab"], checkpoint.companions["merges"]
     return Tokenizer.from_files(Path(vocab.path), Path(merges.path))
-
-
-def _torch_dtype(dtype: DType) -> torch.dtype:
-    if dtype not in _TORCH_DTYPES:
-        names = ", ".join(known.name for known in _TORCH_DTYPES)
-        raise UsageError(f"OPT does not compute in {dtype.name}", hint=f"use one of {names}")
-    return _TORCH_DTYPES[dtype]
 
 
 def _torch_device(name: str) -> torch.device:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -10,16 +9,16 @@ from torch import Tensor
 from unshard.engine.paged_cache import free_bytes
 from unshard.errors import UsageError
 from unshard.execute.mapped_tensors import map_tensors
-from unshard.execute.model_sink import TORCH_DTYPES
 from unshard.index.checkpoint import Checkpoint
-from unshard.library.room import Weights, fate, mappable
-from unshard.models.linear import RoundedRows
+from unshard.kernels.library import kernels
+from unshard.library.precisions import FP32, INT8, Precision
+from unshard.library.room import Weights, fate, mappable_weights, weight_bytes
 from unshard.models.opt import OPTModel
 from unshard.progress import Progress
 
 
 def map_what_does_not_fit(
-    checkpoint: Checkpoint, model: OPTModel, progress: Progress
+    checkpoint: Checkpoint, model: OPTModel, precision: Precision, progress: Progress
 ) -> Mapping[str, Tensor]:
     """Leaves the matrices of `model`, not yet filled, in the files if they exceed the free memory.
 
@@ -31,23 +30,14 @@ def map_what_does_not_fit(
     """
     if model.device.type != "cpu":
         return {}
-    targets = model.weight_targets()
-    needed = {
-        name: math.prod(target.shape)
-        * (1 if isinstance(target, RoundedRows) else target.element_size())
-        for name, target in targets.items()
-    }
+    # Without kernels 8 bits are values in 32.
+    held_in = FP32 if precision is INT8 and kernels() is None else precision
+    needed = weight_bytes(checkpoint, held_in)
     free = free_bytes(model.device)
     if fate(needed, (), free) is Weights.IN_MEMORY:
         return {}
     sizes = f"{_gb(sum(needed.values()))} of weights exceed the {_gb(free)} of free memory"
-    matrices = [
-        name
-        for name, target in targets.items()
-        if isinstance(target, Tensor) and len(target.shape) == 2
-    ]
-    (dtype,) = (ours for ours, torchs in TORCH_DTYPES.items() if torchs == model.dtype)
-    flat = map_tensors(mappable(checkpoint.index, matrices, dtype), model.dtype)
+    flat = map_tensors(mappable_weights(checkpoint.index, precision), model.dtype)
     mapped = {name: each.view(checkpoint.index[name].shape) for name, each in flat.items()}
     if fate(needed, mapped, free) is Weights.REFUSED:
         raise UsageError(

@@ -8,13 +8,13 @@ import torch
 from torch._C._distributed_c10d import Store
 
 from unshard.architectures.opt import OPTConfig
-from unshard.dtypes import INT8, DType
 from unshard.engine.engine import Engine
 from unshard.engine.follower import follow
 from unshard.engine.leader import LeadingRunner, Verdict
 from unshard.engine.load import check_computable, load_runner, load_tokenizer
 from unshard.errors import UsageError
 from unshard.index.checkpoint import Checkpoint
+from unshard.library.precisions import INT8, Precision
 from unshard.parallel.place import Place
 from unshard.parallel.ranks import Ranks
 from unshard.parallel.watch import broken_group
@@ -26,12 +26,14 @@ class TeamModel:
     """What all ranks load, each its slice."""
 
     checkpoint: Checkpoint
-    dtype: DType
+    precision: Precision
     device: str
     """cpu or cuda; each rank has the GPU of its number on its machine."""
     max_batch: int
     cache_sequences: int | None = None
     """As of `load_engine`."""
+    cpu_offload_gb: float = 0
+    """Of each rank."""
 
 
 def check_team(model: TeamModel, place: Place) -> None:
@@ -41,15 +43,15 @@ def check_team(model: TeamModel, place: Place) -> None:
         UsageError: it cannot, or `device` is not one for several ranks.
     """
     size, config = place.size, model.checkpoint.config
-    if model.dtype is INT8:
-        raise UsageError("int8 does not run on several ranks yet", hint="use bf16, or --tp 1")
+    if model.precision is INT8:
+        raise UsageError("int8 does not run on several ranks yet", hint="use bf16 or int4")
     if model.device not in ("cpu", "cuda"):
         raise UsageError(
             f"--device {model.device} is one device, and there are {size} ranks",
             hint="use cpu or cuda; each rank takes the GPU of its number",
         )
     _check_splits(config, size)
-    check_computable(model.checkpoint, model.dtype, device_of(model, place))
+    check_computable(model.checkpoint, model.precision, device_of(model, place))
 
 
 def _check_splits(config: OPTConfig, size: int) -> None:
@@ -101,9 +103,10 @@ def lead(
     tokenizer = load_tokenizer(model.checkpoint)
     runner = load_runner(
         model.checkpoint,
-        dtype=model.dtype,
+        precision=model.precision,
         device=device_of(model, ranks.place),
         cache_sequences=model.cache_sequences or model.max_batch,
+        cpu_offload_gb=model.cpu_offload_gb,
         progress=progress,
         group=ranks,
     )
@@ -119,9 +122,10 @@ def be_led(model: TeamModel, ranks: Ranks) -> None:
     """
     runner = load_runner(
         model.checkpoint,
-        dtype=model.dtype,
+        precision=model.precision,
         device=device_of(model, ranks.place),
         cache_sequences=model.cache_sequences or model.max_batch,
+        cpu_offload_gb=model.cpu_offload_gb,
         group=ranks,
     )
     follow(runner, ranks)

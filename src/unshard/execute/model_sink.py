@@ -118,7 +118,7 @@ class _Fill:
             for block in stream(stored, reader, Buffers(), size, rows=self.rows, into=memory):
                 if memory is None:
                     rows = torch.frombuffer(block, dtype=dtype).reshape(-1, *stored.shape[1:])
-                    _put(target, row, rows)
+                    put_rows(target, row, rows)
                     row += len(rows)
                 progress.advance(len(block))
 
@@ -133,7 +133,8 @@ class _Fill:
         return rows.reshape(-1).view(torch.uint8).numpy().data
 
 
-def _put(target: torch.Tensor | Rows, row: int, rows: torch.Tensor) -> None:
+def put_rows(target: torch.Tensor | Rows, row: int, rows: torch.Tensor) -> None:
+    """`rows` become those of `target` from `row` on."""
     if isinstance(target, torch.Tensor):
         target[row : row + len(rows)].copy_(rows)
     else:

@@ -59,9 +59,9 @@ class Int8Weight:
     out_features: int
 
 
-def fits(weight: Tensor) -> bool:
-    """Whether the native kernel multiplies this weight."""
-    return weight.device.type == "cpu" and weight.shape[1] <= _MOST_INPUTS
+def fits(in_features: int, device: torch.device) -> bool:
+    """Whether the native kernel, where it is compiled, multiplies such weights."""
+    return device.type == "cpu" and in_features <= _MOST_INPUTS
 
 
 def empty(out_features: int, in_features: int) -> Int8Weight:

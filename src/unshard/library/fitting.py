@@ -13,7 +13,7 @@ from unshard.library.machines import Machine
 from unshard.placement import Shard, local_box
 
 SCALE_GROUP = 128
-"""Values of a quantised matrix that share one scale of 16 bits."""
+"""Values of a quantised matrix that share a scale of 16 bits; in 4 bits a centre of 16, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ SIXTEEN_BIT = WeightFormat("16 bit", 16)
 FORMATS = (
     SIXTEEN_BIT,
     WeightFormat("int8", 8 + 16 / SCALE_GROUP),
-    WeightFormat("int4", 4 + 16 / SCALE_GROUP),
+    WeightFormat("int4", 4 + 32 / SCALE_GROUP),
 )
 
 

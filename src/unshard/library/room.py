@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
+from unshard.architectures.opt import weight_names
 from unshard.dtypes import DType
+from unshard.index.checkpoint import Checkpoint
+from unshard.library.precisions import Precision
 from unshard.tensors import ByteRange, LogicalTensor, TensorIndex
+
+_TOKENS = "decoder.embed_tokens.weight"
+_EMBEDDINGS = (_TOKENS, "decoder.embed_positions.weight")
 
 
 class Weights(StrEnum):
@@ -28,9 +34,29 @@ def fate(num_bytes: Mapping[str, int], in_files: Iterable[str], free_bytes: int)
     return Weights.MAPPED if left_bytes <= free_bytes else Weights.REFUSED
 
 
-def mappable(index: TensorIndex, names: Iterable[str], dtype: DType) -> dict[str, ByteRange]:
-    """Where those of `names` lie that one file has whole and in `dtype`."""
-    found = {name: _whole_range(index[name], dtype) for name in names}
+def weight_bytes(checkpoint: Checkpoint, precision: Precision) -> dict[str, int]:
+    """What each weight takes in memory, by name. Where matrices are rounded, so is the output
+    projection, apart from the embeddings that it is tied to."""
+    index = checkpoint.index
+    rounded_too = {_TOKENS} if checkpoint.config.tied_embeddings else set()
+    found = {}
+    for name in weight_names(index):
+        tensor = index[name]
+        if precision.matrix_bits and len(tensor.shape) == 2 and name not in _EMBEDDINGS:
+            found[name] = precision.matrix_bytes(tensor.shape)
+            continue
+        found[name] = tensor.num_elements * precision.exact.itemsize_bytes
+        if precision.matrix_bits and name in rounded_too:
+            found[name] += precision.matrix_bytes(tensor.shape)
+    return found
+
+
+def mappable_weights(index: TensorIndex, precision: Precision) -> dict[str, ByteRange]:
+    """Where the matrices lie that one file has whole, and as they are computed with."""
+    if precision.matrix_bits:
+        return {}
+    matrices = (name for name in weight_names(index) if len(index[name].shape) == 2)
+    found = {name: _whole_range(index[name], precision.exact) for name in matrices}
     return {name: stored for name, stored in found.items() if stored is not None}
 
 

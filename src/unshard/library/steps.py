@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from unshard.architectures.opt import weight_names
-from unshard.dtypes import BFLOAT16, FLOAT32
+from unshard.dtypes import FLOAT32
 from unshard.execute.finishing import RECLAIM_BATCH_BYTES
 from unshard.execute.reclaim import NEGLIGIBLE_BYTES
 from unshard.execute.source_check import SourceCheck
 from unshard.execute.workers import DEFAULT_MEMORY_BYTES
 from unshard.index.checkpoint import Checkpoint
 from unshard.library.fitting import cache_bytes_per_token
-from unshard.library.room import Weights, fate, mappable
+from unshard.library.precisions import BF16, FP32, INT4, INT8
+from unshard.library.room import Weights, fate, mappable_weights, weight_bytes
 from unshard.plan.copy_plan import CopyPlan
 from unshard.plan.metaseq_target import plan_metaseq
 from unshard.plan.safetensors_target import plan_safetensors
@@ -118,22 +118,20 @@ def serve_steps(
     """From the files as they are, on a CPU: `NUM_SEQUENCES` of full length at once, whose keys
     and values are fp32 there. Weights that exceed `free_memory_bytes` stay in the files, or are
     refused."""
-    config, index = checkpoint.config, checkpoint.index
+    config = checkpoint.config
     source_bytes = sum(sizes.values())
     cache_bytes = (
         cache_bytes_per_token(config, FLOAT32.itemsize_bytes) * config.max_positions * NUM_SEQUENCES
     )
-    names = weight_names(index)
-    matrices = [name for name in names if len(index[name].shape) == 2]
     steps = []
-    for dtype in (BFLOAT16, FLOAT32):
-        num_bytes = {name: index[name].num_elements * dtype.itemsize_bytes for name in names}
-        in_files = mappable(index, matrices, dtype)
+    for precision in (INT4, INT8, BF16, FP32):
+        num_bytes = weight_bytes(checkpoint, precision)
+        in_files = mappable_weights(checkpoint.index, precision)
         weights = fate(num_bytes, in_files, free_memory_bytes)
-        weight_bytes = sum(num_bytes.values())
+        needed_bytes = sum(num_bytes.values())
         if weights is Weights.MAPPED:
-            weight_bytes -= sum(num_bytes[name] for name in in_files)
-        memory_bytes = weight_bytes + cache_bytes
-        name = f"serve --dtype {dtype.name}"
+            needed_bytes -= sum(num_bytes[name] for name in in_files)
+        name = f"serve --dtype {precision.name}"
+        memory_bytes = needed_bytes + cache_bytes
         steps.append(Step(name, 0, source_bytes, source_bytes, memory_bytes, weights=weights))
     return steps

@@ -9,61 +9,104 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from unshard.kernels import dense, int8
-from unshard.kernels.library import kernels
+from unshard.kernels import dense
 from unshard.kernels.pages import use_large_pages
+from unshard.models.rounded import (
+    Int8Values,
+    RoundedRows,
+    RoundedWeight,
+    empty,
+    rounded_weight,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a model's weights are, and where."""
+
+    dtype: torch.dtype
+    """Of what is not rounded."""
+    device: torch.device
+    matrix_bits: int | None = None
+    """Of matrices that are rounded: 8 or 4."""
+    is_away: bool = False
+    """Whether they are in the host's memory, to be copied to `device` when they are needed."""
+
+    def empty(self, *shape: int) -> Tensor:
+        """Exact numbers without values."""
+        return empty(shape, self.dtype, self.device, is_away=self.is_away)
+
+    def empty_matrix(self, out_features: int, in_features: int) -> Tensor:
+        """(out, in) exact without values, where reading all of it is fastest."""
+        weight = self.empty(out_features, in_features)
+        if weight.device.type == "cpu":
+            use_large_pages(weight)
+        return weight
 
 
 class Linear:
-    """y = x Wᵀ + b, W of shape (out, in) in `weight` until `pack` or `quantize`.
+    """y = x Wᵀ + b, W of shape (out, in) in `weight` until `pack`.
 
     With native kernels a weight stays as it was filled, row-major: few rows go to the kernel,
     many to oneDNN, which then loses some percent by laying the weight out at each call. Without
     them oneDNN multiplies from weights that it laid out itself, about twice as fast as from
     row-major ones for few rows; `pack` replaces the weight, so it is never held twice for longer
-    than its own packing. `quantize_rows` has the weight rounded to 8 bits as its rows come, so
-    that it is never in memory as a whole before.
+    than its own packing. A `rounded` weight is rounded as its rows come, so that it is never in
+    memory as a whole before.
     """
 
-    __slots__ = ("_int8", "_native_rows", "_on_onednn", "_rounds", "bias", "stays", "weight")
+    __slots__ = ("_native_rows", "_on_onednn", "_rounded", "_rows", "bias", "stays", "weight")
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None = None, rounded: RoundedWeight | None = None
+    ) -> None:
+        """`weight` of one that is `rounded` tells its shape and dtype alone."""
         self.weight = weight
         self.bias = bias
+        self._rounded = rounded
+        self._rows: RoundedRows | None = rounded
         self._on_onednn = False
         self._native_rows = 0
-        self._rounds = False
         self.stays = False
-        """Whether the weight is to stay where it is: the embedding table, or part of a file."""
-        self._int8: int8.Int8Weight | None = None
+        """Whether the weight is to stay where it is: the embedding table, part of a file, or
+        memory that others are copied to or from."""
 
     @classmethod
-    def empty(
-        cls,
-        in_features: int,
-        out_features: int,
-        *,
-        bias: bool,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> Linear:
+    def empty(cls, in_features: int, out_features: int, form: Form, *, bias: bool) -> Linear:
         """A layer whose weight (out, in) and bias (out,) hold no values yet."""
-        weight = empty_weight(out_features, in_features, dtype, device)
-        return cls(weight, torch.empty(out_features, dtype=dtype, device=device) if bias else None)
+        shape = out_features, in_features
+        rounded = rounded_weight(
+            *shape, form.matrix_bits, form.dtype, form.device, is_away=form.is_away
+        )
+        weight = form.empty_matrix(*shape) if rounded is None else form.empty(1).expand(shape)
+        linear = cls(weight, form.empty(out_features) if bias else None, rounded)
+        linear.stays = form.is_away
+        if rounded is None and form.matrix_bits == 8:
+            linear._rows = Int8Values(weight)
+        return linear
 
-    def weight_targets(self, count: int = 1) -> list[Tensor | RoundedRows]:
-        """What to fill with the weight, cut into `count` equal runs of rows."""
-        if not self._rounds:
+    def weight_targets(
+        self, count: int = 1, *, exact: Tensor | None = None
+    ) -> list[Tensor | Rounding]:
+        """What to fill with the weight, cut into `count` equal runs of rows; `exact` (out, in)
+        takes the rows of one that is rounded, too, as they are."""
+        if self._rows is None:
             return list(self.weight.chunk(count)) if count > 1 else [self.weight]
         num_rows, in_features = self.weight.shape
         share = num_rows // count
-        return [RoundedRows(self, at * share, (share, in_features)) for at in range(count)]
+        shape = share, in_features
+        return [Rounding(self._rows, at * share, shape, exact) for at in range(count)]
+
+    def tensors(self) -> list[Tensor]:
+        """All that it multiplies with."""
+        weights = [self.weight] if self._rounded is None else self._rounded.tensors()
+        return weights if self.bias is None else [*weights, self.bias]
 
     def pack(self) -> None:
         """Give the weight the layout that computes fastest, in which it may no longer be
         readable, unless it `stays`."""
-        if self._int8 is not None:
-            int8.set_bias(self._int8, self.bias)
+        if self._rounded is not None:
+            self._rounded.pack(self.bias)
             return
         self._on_onednn = onednn_multiplies(self.weight)
         self._native_rows = dense.most_rows(self.weight)
@@ -74,30 +117,6 @@ class Linear:
         """Multiply from `weight` (out, in), which is filled, and where it lies."""
         self.weight, self.stays = weight, True
 
-    def quantize_rows(self) -> None:
-        """Have the rows that are to fill the weight rounded to 8 bits, each output channel by its
-        own scale.
-
-        Without native kernels the rounded values are multiplied in the weight's own dtype: the
-        same up to rounding, with nothing saved.
-        """
-        self._rounds = True
-        weight = self.weight
-        out_features, in_features = weight.shape
-        if kernels() is not None and int8.fits(weight):
-            self._int8 = int8.empty(out_features, in_features)
-            self.weight = weight.new_empty(1).expand_as(weight)  # no memory, but shape and dtype
-        else:  # in memory of its own: an embedding table stays exact
-            self.weight = empty_weight(out_features, in_features, weight.dtype, weight.device)
-
-    def put_rounded(self, first: int, rows: Tensor) -> None:
-        """`rows` (n, in), rounded, become rows `[first, first + n)` of the weight."""
-        rows = rows.to(self.weight.dtype)
-        if self._int8 is None:
-            self.weight[first : first + len(rows)] = int8.rounded_to_int8(rows)
-        else:
-            int8.put(self._int8, first, rows)
-
     def __call__(self, x: Tensor) -> Tensor:
         """(T, in) -> (T, out)."""
         return self._apply(x, relu=False)
@@ -107,8 +126,8 @@ class Linear:
         return self._apply(x, relu=True)
 
     def _apply(self, x: Tensor, *, relu: bool) -> Tensor:
-        if self._int8 is not None:
-            return int8.linear(self._int8, x, relu=relu)
+        if self._rounded is not None:
+            return self._rounded.linear(x, relu=relu)
         if x.shape[0] <= self._native_rows:
             return dense.linear(self.weight, self.bias, x, relu=relu)
         if self._on_onednn:
@@ -132,7 +151,7 @@ class SideBySide:
         for linear in self.linears:
             linear.stays = True
 
-    def weight_targets(self) -> list[Tensor | RoundedRows]:
+    def weight_targets(self) -> list[Tensor | Rounding]:
         """What to fill with the weight of each."""
         return [target for linear in self.linears for target in linear.weight_targets()]
 
@@ -142,30 +161,21 @@ class SideBySide:
 
 
 @dataclass(frozen=True, slots=True)
-class RoundedRows:
-    """Rows of a weight, from `first` on, that are rounded to 8 bits as they are put."""
+class Rounding:
+    """What a stored tensor fills where its rows are rounded as they come: those of a weight from
+    `first` on."""
 
-    linear: Linear
+    rows: RoundedRows
     first: int
-    shape: tuple[int, ...]
-    exact: Tensor | None = None
-    """Takes the rows as they are, too: the embedding table that is also this weight."""
+    shape: tuple[int, int]
+    exact: Tensor | None
+    """Takes the rows as they are: the embedding table that is also this weight."""
 
     def put(self, first: int, rows: Tensor) -> None:
         """`rows` (n, in) in any floating-point dtype become rows `[first, first + n)`."""
         if self.exact is not None:
             self.exact[first : first + len(rows)] = rows
-        self.linear.put_rounded(self.first + first, rows)
-
-
-def empty_weight(
-    out_features: int, in_features: int, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """(out, in) without values, where reading all of it is fastest."""
-    weight = torch.empty(out_features, in_features, dtype=dtype, device=device)
-    if device.type == "cpu":
-        use_large_pages(weight)
-    return weight
+        self.rows.put(self.first + first, rows)
 
 
 def onednn_multiplies(weight: Tensor) -> bool:

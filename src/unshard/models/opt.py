@@ -7,6 +7,7 @@ decode step is some hundred small kernels, and a module call costs as much as th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -15,12 +16,14 @@ from torch import Tensor
 from unshard.architectures.opt import POSITION_OFFSET, OPTConfig
 from unshard.errors import UsageError
 from unshard.models.attention import Attention
-from unshard.models.linear import Linear, RoundedRows, SideBySide, empty_weight
+from unshard.models.copies import copier_for
+from unshard.models.linear import Form, Linear, Rounding, SideBySide
+from unshard.models.prefetch import Prefetch, spread
 from unshard.parallel.group import ALONE, Group
 
 LAYER_NORM_EPS = 1e-5
 
-Target = Tensor | RoundedRows
+Target = Tensor | Rounding
 """What a stored tensor fills: memory, or rows that are rounded as they come."""
 
 
@@ -46,22 +49,18 @@ class DecoderLayer:
         "_group", "_pre_norm", "fc1", "fc2", "ffn_norm", "kvq_proj", "out_proj", "self_attn_norm",
     )  # fmt: skip
 
-    def __init__(
-        self, config: OPTConfig, dtype: torch.dtype, device: torch.device, group: Group
-    ) -> None:
+    def __init__(self, config: OPTConfig, form: Form, group: Group) -> None:
         hidden = config.hidden_size
         heads, ffn = hidden // group.size, config.ffn_dim // group.size
         first = group.rank == 0
         self._group = group
         self._pre_norm = config.pre_norm
-        self.kvq_proj: Linear | SideBySide = Linear.empty(
-            hidden, 3 * heads, bias=True, dtype=dtype, device=device
-        )
-        self.out_proj = Linear.empty(heads, hidden, bias=first, dtype=dtype, device=device)
-        self.fc1 = Linear.empty(hidden, ffn, bias=True, dtype=dtype, device=device)
-        self.fc2 = Linear.empty(ffn, hidden, bias=first, dtype=dtype, device=device)
-        self.self_attn_norm = _empty_norm(hidden, dtype, device)
-        self.ffn_norm = _empty_norm(hidden, dtype, device)
+        self.kvq_proj: Linear | SideBySide = Linear.empty(hidden, 3 * heads, form, bias=True)
+        self.out_proj = Linear.empty(heads, hidden, form, bias=first)
+        self.fc1 = Linear.empty(hidden, ffn, form, bias=True)
+        self.fc2 = Linear.empty(ffn, hidden, form, bias=first)
+        self.self_attn_norm = _empty_norm(hidden, form)
+        self.ffn_norm = _empty_norm(hidden, form)
 
     def __call__(self, x: Tensor, layer: int, attention: Attention) -> Tensor:
         """(T, D) -> (T, D); adds into `x`, which the caller gives up."""
@@ -84,6 +83,11 @@ class DecoderLayer:
         kvq = self.kvq_proj
         first = kvq.linears if isinstance(kvq, SideBySide) else (kvq,)
         return *first, self.out_proj, self.fc1, self.fc2
+
+    def tensors(self) -> list[Tensor]:
+        """All memory of its weights."""
+        matrices = [tensor for linear in self.linears() for tensor in linear.tensors()]
+        return [*matrices, *self.self_attn_norm, *self.ffn_norm]
 
     def map_weights(self, mapped: Mapping[str, Tensor]) -> None:
         """As of `OPTModel`; by name within the layer."""
@@ -128,8 +132,8 @@ class OPTModel:
     All methods that compute are to be called under `torch.inference_mode()`, and by all ranks of
     `group` in the same order.
 
-    `int8` rounds every matrix to 8 bits as it is filled; embeddings, norms and biases stay in
-    `dtype`.
+    `matrix_bits` (8 or 4) rounds every matrix as it is filled; embeddings, norms and biases stay
+    in `dtype`.
     """
 
     def __init__(
@@ -139,10 +143,11 @@ class OPTModel:
         device: torch.device | str = "cpu",
         group: Group = ALONE,
         *,
-        int8: bool = False,
+        matrix_bits: int | None = None,
+        num_away: int = 0,
     ) -> None:
         """The slice of the model that `group.rank` holds; heads and `ffn_dim` have to divide by
-        `group.size`."""
+        `group.size`. The weights of `num_away` layers stay in the host's memory."""
         self.config = config
         self.dtype = dtype
         self.device = torch.device(device)
@@ -151,29 +156,38 @@ class OPTModel:
         self._vocab_group = group if config.vocab_size % group.size == 0 else ALONE
         hidden, embedding = config.hidden_size, config.embedding_size
         vocab = config.vocab_size // self._vocab_group.size
-        self._embed_tokens = empty_weight(vocab, embedding, dtype, self.device)
-        self._embed_positions = self._empty(config.max_positions + POSITION_OFFSET, hidden)
+        form = Form(dtype, self.device, matrix_bits)
+        self._embed_tokens = form.empty_matrix(vocab, embedding)
+        self._embed_positions = form.empty(config.max_positions + POSITION_OFFSET, hidden)
+        away, away_form = spread(num_away, config.num_layers), replace(form, is_away=True)
         self._layers = [
-            DecoderLayer(config, dtype, self.device, group) for _ in range(config.num_layers)
+            DecoderLayer(config, away_form if number in away else form, group)
+            for number in range(config.num_layers)
         ]
-        self._norm = _empty_norm(hidden, dtype, self.device) if config.pre_norm else None
+        self._prefetch: Prefetch[DecoderLayer] | None = None
+        if away:
+            rooms = DecoderLayer(config, form, group), DecoderLayer(config, form, group)
+            for linear in (*rooms[0].linears(), *rooms[1].linears()):
+                linear.stays = True
+                linear.pack()
+            self._prefetch = Prefetch(self._layers, away, rooms, copier_for(self.device))
+        self._norm = _empty_norm(hidden, form) if config.pre_norm else None
         self._project_in = self._project_out = None
         if embedding != hidden:
-            self._project_in = Linear(self._empty(hidden, embedding))
-            self._project_out = Linear(self._empty(embedding, hidden))
-        tied = config.tied_embeddings
-        self._output = Linear(self._embed_tokens if tied else self._empty(vocab, embedding))
-        self._output.stays = tied
-        if int8:
-            for linear in self._linears():
-                linear.quantize_rows()
+            self._project_in = Linear.empty(embedding, hidden, form, bias=False)
+            self._project_out = Linear.empty(hidden, embedding, form, bias=False)
+        if config.tied_embeddings and matrix_bits is None:
+            self._output = Linear(self._embed_tokens)
+            self._output.stays = True
+        else:
+            self._output = Linear.empty(embedding, vocab, form, bias=False)
         self._finalized = False
 
     def map_weights(self, mapped: Mapping[str, Tensor]) -> None:
         """Use these filled matrices, by canonical name, where they lie, in place of memory to
         fill: parts of files that may be larger than the memory. They have the model's dtype.
 
-        What is used so is its own target of `weight_targets`. Without `int8` only.
+        What is used so is its own target of `weight_targets`. Without `matrix_bits` only.
         """
         tokens, positions = "decoder.embed_tokens.weight", "decoder.embed_positions.weight"
         self._embed_positions = mapped.get(positions, self._embed_positions)
@@ -216,9 +230,8 @@ class OPTModel:
         if not self.config.tied_embeddings:
             (targets["decoder.output_projection.weight"],) = self._output.weight_targets()
         elif self._output.weight is not self._embed_tokens:
-            targets["decoder.embed_tokens.weight"] = RoundedRows(
-                self._output, 0, self._embed_tokens.shape, exact=self._embed_tokens
-            )
+            (both,) = self._output.weight_targets(exact=self._embed_tokens)
+            targets["decoder.embed_tokens.weight"] = both
         for number, layer in enumerate(self._layers):
             for name, tensor in layer.weight_targets():
                 targets[f"decoder.layers.{number}.{name}"] = tensor
@@ -235,9 +248,19 @@ class OPTModel:
     def _linears(self) -> Iterator[Linear]:
         for layer in self._layers:
             yield from layer.linears()
+        yield from self._outer_linears()
+
+    def _outer_linears(self) -> Iterator[Linear]:
         if self._project_in is not None and self._project_out is not None:
             yield from (self._project_in, self._project_out)
         yield self._output
+
+    def tensors(self) -> list[Tensor]:
+        """All memory of the weights; what two uses share is there twice."""
+        layers = [tensor for layer in self._layers for tensor in layer.tensors()]
+        outer = [tensor for linear in self._outer_linears() for tensor in linear.tensors()]
+        norm = [] if self._norm is None else [*self._norm]
+        return [self._embed_tokens, self._embed_positions, *layers, *norm, *outer]
 
     def hidden_states(self, token_ids: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         """Last hidden states of a step's tokens, normalised (pre-norm) and projected (350M).
@@ -254,7 +277,7 @@ class OPTModel:
         if self._project_in is not None:
             x = self._project_in(x)
         x += torch.embedding(self._embed_positions, positions + POSITION_OFFSET)
-        for number, layer in enumerate(self._layers):
+        for number, layer in enumerate(self._prefetch or self._layers):
             x = layer(x, number, attention)
         if self._norm is not None:
             x = self._norm(x)
@@ -280,12 +303,6 @@ class OPTModel:
         x = torch.embedding(self._embed_tokens, rows.masked_fill(elsewhere, 0))
         return self._vocab_group.sum(x.masked_fill_(elsewhere[:, None], 0))
 
-    def _empty(self, *shape: int) -> Tensor:
-        return torch.empty(shape, dtype=self.dtype, device=self.device)
 
-
-def _empty_norm(size: int, dtype: torch.dtype, device: torch.device) -> LayerNorm:
-    return LayerNorm(
-        torch.empty(size, dtype=dtype, device=device),
-        torch.empty(size, dtype=dtype, device=device),
-    )
+def _empty_norm(size: int, form: Form) -> LayerNorm:
+    return LayerNorm(form.empty(size), form.empty(size))

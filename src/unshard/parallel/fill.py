@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unshard.errors import CheckpointError
-from unshard.execute.model_sink import from_bits
+from unshard.execute.model_sink import Rows, from_bits, put_rows
 from unshard.execute.workers import DEFAULT_WORKERS
 from unshard.library.read import read_elements
 from unshard.placement import Placement, local_box
@@ -28,7 +28,7 @@ others would read it too."""
 def fill_slices(
     index: TensorIndex,
     placements: Mapping[str, Placement],
-    targets: Mapping[str, Tensor],
+    targets: Mapping[str, Tensor | Rows],
     rank: int,
     size: int,
     progress: Progress | None = None,
@@ -59,7 +59,7 @@ def fill_slices(
 
 
 def _box(
-    index: TensorIndex, name: str, placement: Placement, target: Tensor, rank: int, size: int
+    index: TensorIndex, name: str, placement: Placement, target: Tensor | Rows, rank: int, size: int
 ) -> list[range]:
     stored, wanted = index[name].shape if name in index else None, tuple(target.shape)
     if stored == wanted:
@@ -75,11 +75,13 @@ def _box(
     return [range(start, start + length) for start, length in zip(offsets, sizes, strict=True)]
 
 
-def _fill(tensor: LogicalTensor, box: list[range], target: Tensor, progress: Progress) -> None:
+def _fill(
+    tensor: LogicalTensor, box: list[range], target: Tensor | Rows, progress: Progress
+) -> None:
     with torch.inference_mode():
         for start, rows in _blocks(box, _itemsize(tensor)):
             bits = read_elements(tensor, [rows, *box[1:]], NO_GAP)
-            target[start : start + len(rows)].copy_(from_bits(bits, tensor.dtype))
+            put_rows(target, start, from_bits(bits, tensor.dtype))
             progress.advance(bits.nbytes)
 
 
