@@ -24,7 +24,8 @@ def steps(draw):
         for c in contexts
     )
     ids = draw(st.lists(st.integers(0, 50271), min_size=sum(num_new), max_size=sum(num_new)))
-    return StepMessage(ids, StepLayout(tables, num_new, contexts))
+    num_kept = [draw(st.integers(1, new)) for new in num_new]
+    return StepMessage(ids, StepLayout(tables, num_new, contexts), num_kept)
 
 
 @given(steps())
@@ -36,7 +37,7 @@ def test_a_step_is_read_as_it_was_sent(step):
 
 def test_blocks_beyond_the_context_are_not_sent():
     layout = StepLayout(([4, 5, 6],), (1,), (17,))
-    assert StepMessage.read(StepMessage([9], layout).numbers()).layout.tables == ([4, 5],)
+    assert StepMessage.read(StepMessage([9], layout, [1]).numbers()).layout.tables == ([4, 5],)
 
 
 class BrokenRanks:
@@ -66,7 +67,7 @@ class OneRunner:
     def logits(self, hidden):
         return hidden
 
-    def compute(self, token_ids, layout):
+    def compute(self, token_ids, layout, num_kept):
         raise KeyboardInterrupt
 
 

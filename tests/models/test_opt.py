@@ -102,6 +102,19 @@ def test_logits_equal_those_of_transformers(config):
 
 
 @pytest.mark.parametrize("config", VARIANTS)
+@pytest.mark.parametrize("rows", [[39], [2, 3, 17, 39]])
+def test_kept_rows_are_those_of_all(config, rows):
+    model = filled(config, random_peer(config), torch.float32)
+    ids, positions = torch.randint(0, config.vocab_size, (40,)), torch.arange(40)
+    kept = torch.tensor(rows)
+    attention = CausalAttention(config.num_heads, [40])
+    with torch.inference_mode():
+        every = model.hidden_states(ids, positions, attention)
+        some = model.hidden_states(ids, positions, attention, kept)
+    torch.testing.assert_close(some, every[kept], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("config", VARIANTS)
 def test_bf16_is_near_fp32(config):
     peer = random_peer(config)
     ids = torch.randint(0, config.vocab_size, (2, 32))

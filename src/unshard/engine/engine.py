@@ -120,7 +120,7 @@ class Engine:
             self._score_prompts(hidden)
             tokens = self._next_tokens(hidden)
         self._num_steps += 1
-        self._num_step_tokens += len(hidden)
+        self._num_step_tokens += sum(chunk.num_tokens for chunk in self._in_step)
         for chunk in self._in_step:
             self._scheduler.computed(chunk)
         outputs = [
@@ -147,7 +147,7 @@ class Engine:
         return [GenerationOutput(name, error=error) for name in names]
 
     def _score_prompts(self, hidden: Tensor) -> None:
-        per_chunk = hidden.split_with_sizes([chunk.num_tokens for chunk in self._in_step])
+        per_chunk = hidden.split_with_sizes([chunk.num_kept for chunk in self._in_step])
         for chunk, rows in zip(self._in_step, per_chunk, strict=True):
             if chunk.sequence.wants_prompt_scores:
                 chunk.sequence.score_prompt(self._prompt_scores(chunk, rows))
@@ -170,7 +170,7 @@ class Engine:
     def _next_tokens(self, hidden: Tensor) -> dict[Sequence, ScoredToken]:
         """The next token of each sequence of the step that wants one, scored where its request
         wants logprobs."""
-        ends = accumulate(chunk.num_tokens for chunk in self._in_step)
+        ends = accumulate(chunk.num_kept for chunk in self._in_step)
         last_rows = {
             chunk.sequence: end - 1
             for chunk, end in zip(self._in_step, ends, strict=True)

@@ -15,7 +15,7 @@ def follow(runner: Runner, ranks: Ranks) -> None:
         while (message := ranks.receive())[0] != STOP:
             if message[0] == STEP:
                 step = StepMessage.read(message)
-                runner.compute(step.token_ids, step.layout)
+                runner.compute(step.token_ids, step.layout, step.num_kept)
             elif message[0] == LOGITS:
                 runner.logits(ranks.spread(runner.empty_hidden(message[1])))
             elif message[0] == WIPE:

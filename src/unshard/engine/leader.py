@@ -46,7 +46,7 @@ class LeadingRunner:
         """See `Runner.run`."""
         message = StepMessage.of(chunks)
         with self._together(message.numbers()):
-            return self._runner.compute(message.token_ids, message.layout)
+            return self._runner.compute(message.token_ids, message.layout, message.num_kept)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See `Runner.logits`."""

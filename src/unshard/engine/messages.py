@@ -15,36 +15,40 @@ STOP, IDLE, STEP, LOGITS, WIPE = range(5)
 
 @dataclass(frozen=True, slots=True)
 class StepMessage:
-    """A step: its tokens, and where they belong."""
+    """A step: its tokens, where they belong, and how many of each sequence are asked for."""
 
     token_ids: Rows[int]
     layout: StepLayout
+    num_kept: Rows[int]
 
     @classmethod
     def of(cls, chunks: Rows[Chunk]) -> StepMessage:
         ids = [token_id for chunk in chunks for token_id in chunk.token_ids]
-        return cls(ids, StepLayout.of(chunks))
+        return cls(ids, StepLayout.of(chunks), [chunk.num_kept for chunk in chunks])
 
     def numbers(self) -> list[int]:
-        """[STEP, sequences, rows of each, context of each, blocks of each, token ids]."""
+        """[STEP, sequences, then of each its rows, the kept ones, its context; blocks of each,
+        token ids]."""
         layout = self.layout
         blocks = chain.from_iterable(
             table[: num_blocks_for(context)]
             for table, context in zip(layout.tables, layout.context_lengths, strict=True)
         )
-        counts = (*layout.num_new, *layout.context_lengths)
+        counts = (*layout.num_new, *self.num_kept, *layout.context_lengths)
         return [STEP, len(layout.num_new), *counts, *blocks, *self.token_ids]
 
     @classmethod
     def read(cls, numbers: Rows[int]) -> StepMessage:
         """The message that says `numbers`."""
         count = numbers[1]
-        num_new, contexts = numbers[2 : 2 + count], numbers[2 + count : 2 + 2 * count]
-        tables, at = [], 2 + 2 * count
+        ends = range(2 + count, 3 + 3 * count, count)
+        num_new, num_kept, contexts = (numbers[end - count : end] for end in ends)
+        tables, at = [], 2 + 3 * count
         for context in contexts:
             tables.append(numbers[at : at + num_blocks_for(context)])
             at += len(tables[-1])
-        return cls(numbers[at:], StepLayout(tuple(tables), tuple(num_new), tuple(contexts)))
+        layout = StepLayout(tuple(tables), tuple(num_new), tuple(contexts))
+        return cls(numbers[at:], layout, num_kept)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Rows
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -33,24 +34,33 @@ class Runner:
         self._lone = LoneCopy(cache, model.config.max_positions) if copies else None
 
     def run(self, chunks: Rows[Chunk]) -> Tensor:
-        """Hidden states of all tokens of `chunks`, one chunk after another: (T, E).
+        """Hidden states of the last `num_kept` tokens of each of `chunks`, one chunk after
+        another: (R, E).
 
-        Their keys and values go to the blocks of their sequences.
+        All tokens' keys and values go to the blocks of their sequences.
         """
         if self._lone is None or not _is_lone(chunks):
             token_ids = [token_id for chunk in chunks for token_id in chunk.token_ids]
-            return self.compute(token_ids, StepLayout.of(chunks))
+            num_kept = [chunk.num_kept for chunk in chunks]
+            return self.compute(token_ids, StepLayout.of(chunks), num_kept)
         ids, places = self._ints(chunks[0].token_ids), self._ints([chunks[0].start])
         hidden = self._model.hidden_states(ids, places, self._lone.attention(chunks[0]))
         self._lone.done(chunks[0])
         return hidden
 
-    def compute(self, token_ids: Rows[int], layout: StepLayout) -> Tensor:
-        """The same for a step that is known by its numbers alone."""
+    def compute(
+        self, token_ids: Rows[int], layout: StepLayout, num_kept: Rows[int] | None = None
+    ) -> Tensor:
+        """The same for a step that is known by its numbers alone; without `num_kept`, the hidden
+        states of all tokens."""
         spans = zip(layout.num_new, layout.context_lengths, strict=True)
+        kept = None
+        if num_kept is not None and sum(num_kept) < len(token_ids):
+            ends = zip(accumulate(layout.num_new), num_kept, strict=True)
+            kept = self._ints([row for end, count in ends for row in range(end - count, end)])
         places = [place for new, end in spans for place in range(end - new, end)]
         return self._model.hidden_states(
-            self._ints(token_ids), self._ints(places), self._attention(layout)
+            self._ints(token_ids), self._ints(places), self._attention(layout), kept
         )
 
     def _attention(self, layout: StepLayout) -> Attention:

@@ -37,6 +37,11 @@ class Chunk:
         return self.num_tokens == 1 and self.start >= len(self.sequence.request.prompt_ids)
 
     @property
+    def num_kept(self) -> int:
+        """Its last rows whose hidden states are asked for; of a prompt that is not scored, one."""
+        return self.num_tokens if self.sequence.wants_prompt_scores else 1
+
+    @property
     def completes(self) -> bool:
         """Whether the token after them is to be chosen."""
         return self.end == len(self.sequence.token_ids)

@@ -62,19 +62,21 @@ class DecoderLayer:
         self.self_attn_norm = _empty_norm(hidden, form)
         self.ffn_norm = _empty_norm(hidden, form)
 
-    def __call__(self, x: Tensor, layer: int, attention: Attention) -> Tensor:
-        """(T, D) -> (T, D); adds into `x`, which the caller gives up."""
+    def __call__(
+        self, x: Tensor, layer: int, attention: Attention, kept: Tensor | None = None
+    ) -> Tensor:
+        """(T, D) -> (T, D), or (R, D) where only the rows `kept` (R,) are asked for; adds into `x`,
+        which the caller gives up. Keys and values are every row's all the same."""
+        attended = attention(layer, self.kvq_proj(self.self_attn_norm(x) if self._pre_norm else x))
+        if kept is not None:
+            x, attended = x[kept], attended[kept]
+        x += self._group.sum(self.out_proj(attended))
         if self._pre_norm:
-            x += self._attended(self.self_attn_norm(x), layer, attention)
             x += self._fed_forward(self.ffn_norm(x))
             return x
-        x += self._attended(x, layer, attention)
         x = self.self_attn_norm(x)
         x += self._fed_forward(x)
         return self.ffn_norm(x)
-
-    def _attended(self, x: Tensor, layer: int, attention: Attention) -> Tensor:
-        return self._group.sum(self.out_proj(attention(layer, self.kvq_proj(x))))
 
     def _fed_forward(self, x: Tensor) -> Tensor:
         return self._group.sum(self.fc2(self.fc1.relu(x)))
@@ -262,23 +264,32 @@ class OPTModel:
         norm = [] if self._norm is None else [*self._norm]
         return [self._embed_tokens, self._embed_positions, *layers, *norm, *outer]
 
-    def hidden_states(self, token_ids: Tensor, positions: Tensor, attention: Attention) -> Tensor:
+    def hidden_states(
+        self,
+        token_ids: Tensor,
+        positions: Tensor,
+        attention: Attention,
+        kept: Tensor | None = None,
+    ) -> Tensor:
         """Last hidden states of a step's tokens, normalised (pre-norm) and projected (350M).
 
         Args:
             token_ids: (T,) int64.
             positions: (T,) int64, each token's place in its own sequence, from 0.
             attention: which rows attend to what.
+            kept: (R,) int64, the rows that are asked for, None for all: the last layer computes
+                no more of the others than their keys and values.
 
         Returns:
-            (T, E) in the model's dtype, E = `embedding_size`.
+            (T, E), or (R, E), in the model's dtype, E = `embedding_size`.
         """
         x = self._embed(token_ids)
         if self._project_in is not None:
             x = self._project_in(x)
         x += torch.embedding(self._embed_positions, positions + POSITION_OFFSET)
+        last = len(self._layers) - 1
         for number, layer in enumerate(self._prefetch or self._layers):
-            x = layer(x, number, attention)
+            x = layer(x, number, attention, kept if number == last else None)
         if self._norm is not None:
             x = self._norm(x)
         return x if self._project_out is None else self._project_out(x)
