@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 import threading
 from collections.abc import Callable
@@ -20,6 +21,8 @@ class TlsStream(SSLTransport):
 
     sslobj: ssl.SSLObject
     _received = memoryview(b"")
+    _has_ended = False
+    _failure: ssl.SSLError | None = None
 
     def recv_into(self, buffer: Any, nbytes: int | None = None, _flags: int = 0) -> int:
         """All that can be decrypted of what has arrived, as far as it fits; 0: the end.
@@ -28,15 +31,19 @@ class TlsStream(SSLTransport):
             OSError: the connection broke, or what came is not TLS.
         """
         view = memoryview(buffer)[:nbytes]
-        while True:
+        if self._failure:
+            raise self._failure
+        while not self._has_ended:
             if not (self.incoming.pending or self.sslobj.pending()):
                 self._receive()
             with _DECRYPTING:
                 num_bytes = self._decrypt(view)
-            if self.outgoing.pending:  # an answer to a change of keys
-                self.socket.sendall(self.outgoing.read())
+            if self.outgoing.pending:  # an answer to a change of keys, or an alert
+                with contextlib.suppress(OSError):  # what came before is good, the end comes next
+                    self.socket.sendall(self.outgoing.read())
             if num_bytes is not None:
                 return num_bytes
+        return 0
 
     def _receive(self) -> None:
         if not self._received:
@@ -53,11 +60,13 @@ class TlsStream(SSLTransport):
         try:
             while num_bytes < size and (count := read(size - num_bytes, view[num_bytes:])):
                 num_bytes += count
+            self._has_ended = num_bytes < size
         except ssl.SSLWantReadError:
             return num_bytes or None
         except ssl.SSLEOFError:
-            pass  # without a goodbye: whether that is too soon, HTTP knows
-        except ssl.SSLError:
+            self._has_ended = True  # without a goodbye: whether that is too soon, HTTP knows
+        except ssl.SSLError as error:
             if not num_bytes:
                 raise
+            self._failure = error
         return num_bytes

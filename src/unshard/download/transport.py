@@ -275,7 +275,11 @@ def _tls_context() -> ssl.SSLContext:
 def _stream(
     context: ssl.SSLContext, sock: socket.socket, *, server_hostname: str | None
 ) -> TlsStream:
-    return TlsStream(sock, context, server_hostname)
+    try:
+        return TlsStream(sock, context, server_hostname)
+    except BaseException:
+        sock.close()
+        raise
 
 
 def _proxy_manager(proxy: str, **settings: Any) -> urllib3.ProxyManager:
