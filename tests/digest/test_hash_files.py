@@ -156,3 +156,21 @@ class TestLanes:
         found = dict(hash_files(expected, "md5", advance=ignore))
         assert isinstance(found.pop(bad), OSError)
         assert found == {path: md5 for path, md5 in expected.items() if path != bad}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "num_bytes", "num_files", "is_loaded"),
+    [
+        ("md5", files.LANES_PAY_BYTES, 10**6, True),
+        ("md5", files.LANES_PAY_BYTES - 1, 10**6, False),
+        ("md5", files.LANES_PAY_BYTES, 3, False),
+        ("sha256", files.LANES_PAY_BYTES, 10**6, False),
+    ],
+)
+def test_only_what_will_be_wanted_is_loaded_beforehand(
+    monkeypatch, algorithm, num_bytes, num_files, is_loaded
+):
+    asked = []
+    monkeypatch.setattr(files, "has_lanes", asked.append)
+    files.prepare(algorithm, num_bytes, num_files)
+    assert asked == [algorithm] * is_loaded

@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 
 import pytest
@@ -96,21 +94,6 @@ class Tunnel:
             target.shutdown(socket.SHUT_WR)
         except OSError:
             pass
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    """Certificate and key of 127.0.0.1 that nobody vouches for."""
-    if not shutil.which("openssl"):
-        pytest.skip("no openssl on this machine")
-    cert, key = (tmp_path_factory.mktemp("tls") / name for name in ("cert.pem", "key.pem"))
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-         "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext",
-         "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return cert, key
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from unshard.download.ramp import LEAST_S, WINDOW_S, Ramp
 
 class Line:
     """A ramp on a line whose rate is a function of the number of connections, as is the share of
-    the processor that they use."""
+    a core that they use."""
 
     def __init__(self, most, rate, used=lambda connections: 0.1):
         self.now, self.used_s, self.received_bytes = 0.0, 0.0, 0.0

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from unshard.digest.lanes import NUM_LANES, lane_worker
+from unshard.digest.lanes import NUM_LANES, has_lanes, lane_worker
 from unshard.digest.queue import Queue, Result, open_file
 
 LANES_PAY_BYTES = 2**31
@@ -54,6 +54,13 @@ def hash_files(
             queue.stop()
 
 
+def prepare(algorithm: str, num_bytes: int, num_files: int) -> None:
+    """Load now, for half a second, what `hash_files` will want for so many bytes of so many files,
+    if it wants anything."""
+    if _lanes_pay(algorithm, num_bytes, num_files, os.cpu_count() or 1):
+        has_lanes(algorithm)
+
+
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
@@ -67,12 +74,16 @@ def _worker(
     """What each thread does, and how many do it: lanes where they pay, a thread for each set of
     full ones, since empty lanes take as long; else one file after the other."""
     threads = max(1, min(workers, -(-num_files // NUM_LANES)))
-    is_worth_it = num_bytes >= LANES_PAY_BYTES and num_files > workers * (LANES_PAY_FILES - 1)
-    if algorithm == "md5" and is_worth_it:
+    if _lanes_pay(algorithm, num_bytes, num_files, workers):
         worker = lane_worker(queue, -(-num_files // threads))
         if worker is not None:
             return worker, threads
     return lambda: hash_one_by_one(queue, algorithm), workers
+
+
+def _lanes_pay(algorithm: str, num_bytes: int, num_files: int, workers: int) -> bool:
+    is_large = num_bytes >= LANES_PAY_BYTES and num_files > workers * (LANES_PAY_FILES - 1)
+    return algorithm == "md5" and is_large
 
 
 def hash_one_by_one(queue: Queue, algorithm: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 
@@ -11,18 +10,14 @@ FIRST_CONNECTIONS = 4
 USUAL_CONNECTIONS = 32
 """Most servers bear so many, and waiting for answers costs nothing: no more is proved by rates."""
 BUSY = 0.5
-"""The share of all cores that this process uses where it, not the line, is the limit."""
+"""How much of one core this process uses where it, not the line, is the limit: what all threads do
+under the GIL comes to no more than one."""
 LEAST_S = 0.1
 """Seconds that the use of the processor is taken over."""
 WINDOW_S = 0.5
 """Seconds that a rate is taken over, and before that, seconds for new connections to begin."""
 LEAST_GAIN = 1.5
 """What twice as many connections must bring to be doubled once more."""
-
-
-def used_cores_s() -> float:
-    """Processor time of this process as seconds of the whole machine."""
-    return time.process_time() / (os.cpu_count() or 1)
 
 
 class Ramp:
@@ -36,7 +31,7 @@ class Ramp:
         self,
         most: int,
         clock: Callable[[], float] = time.monotonic,
-        used_s: Callable[[], float] = used_cores_s,
+        used_s: Callable[[], float] = time.process_time,
     ) -> None:
         self.connections = min(FIRST_CONNECTIONS, most)
         self._most = most

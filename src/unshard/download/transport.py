@@ -16,6 +16,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
@@ -26,6 +27,7 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 from unshard.download.body import BUFFER_BYTES, BufferedResponse, GatheredResponse
 from unshard.download.response import InterruptedTransferError, Response
+from unshard.download.tls import TlsStream
 from unshard.download.url import PresignedTemplate
 from unshard.errors import TransferError
 
@@ -266,7 +268,18 @@ def _tls_context() -> ssl.SSLContext:
     """One for all connections: to read the system's certificates takes a connection 25 ms."""
     context = create_urllib3_context()
     context.load_default_certs()
+    context.wrap_socket = partial(_stream, context)  # type: ignore[assignment]
     return context
+
+
+def _stream(
+    context: ssl.SSLContext, sock: socket.socket, *, server_hostname: str | None
+) -> TlsStream:
+    try:
+        return TlsStream(sock, context, server_hostname)
+    except BaseException:
+        sock.close()
+        raise
 
 
 def _proxy_manager(proxy: str, **settings: Any) -> urllib3.ProxyManager:
