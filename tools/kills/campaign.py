@@ -18,6 +18,7 @@ from pathlib import Path
 from tools.kills.commands import CASES, CONNECTIONS, Case, World
 
 JOURNAL = ".unshard-download.jsonl"
+RESHARD = "unshard.json"
 LATEST_S = 120.0
 """A run that takes longer hangs."""
 LOST_BYTES = 2**20
@@ -76,9 +77,7 @@ class Campaign:
         self._end(process, folder, (0,))
         return Seen(_tree(folder), time.monotonic() - started)
 
-    def _disturbed(
-        self, case: Case, folder: Path, whole_s: float, chance: random.Random
-    ) -> bool:
+    def _disturbed(self, case: Case, folder: Path, whole_s: float, chance: random.Random) -> bool:
         """One run that is ended on the way; whether it came to its own end before."""
         process = self._start(case, folder)
         process.join(chance.uniform(0, whole_s))
@@ -147,12 +146,18 @@ def _fresh(folder: Path) -> Path:
 
 
 def _tree(folder: Path) -> dict[str, bytes]:
-    """All files; of a journal, which holds times, only that it is there."""
+    """All files, without what is said in them of the times of others."""
     paths = [path for path in folder.rglob("*") if path.is_file()]
-    return {
-        str(path.relative_to(folder)): b"" if path.name == JOURNAL else path.read_bytes()
-        for path in paths
-    }
+    return {str(path.relative_to(folder)): _timeless(path) for path in paths}
+
+
+def _timeless(path: Path) -> bytes:
+    if path.name == JOURNAL:
+        return b""
+    content = path.read_bytes()
+    if path.name == RESHARD:
+        content = json.dumps(json.loads(content) | {"sources": None}).encode()
+    return content
 
 
 def _held_bytes(folder: Path) -> int:

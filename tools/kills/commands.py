@@ -23,7 +23,7 @@ TARGETS = (
     ("--to", "safetensors", "--dtype", "fp32", "--max-file-size", "4MB"),
     ("--to", "metaseq", "--tp", "1"),
     ("--to", "metaseq", "--tp", "4", "--fsdp", "2"),
-    ("--to", "metaseq", "--fsdp", "3", "--unflattened"),
+    ("--to", "metaseq", "--unflattened"),
 )
 COPYING = ((), ("--workers", "1"), ("--memory", "97MB"), ("--no-sync",), ("--no-verify",))
 PROMPTS = 60
