@@ -33,7 +33,7 @@ def main() -> None:
     arguments = parser.parse_args()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
-    memory = Path("/dev/shm")  # noqa: S108
+    memory = Path("/dev/shm")
     home = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None, prefix="kills-"))
     campaign = Campaign(new_world(home), context)
     names = arguments.cases or list(CASES)

@@ -63,7 +63,7 @@ class Case:
 def new_world(home: Path) -> World:
     raw = home / "raw"
     write_tiny_checkpoint(raw, CONFIG, tp_size=2, fsdp_size=5)
-    lines = [f"{hashlib.md5(p.read_bytes()).hexdigest()}  {p.name}\n" for p in raw.iterdir()]  # noqa: S324
+    lines = [f"{hashlib.md5(p.read_bytes()).hexdigest()}  {p.name}\n" for p in raw.iterdir()]
     (home / "manifest.md5").write_text("".join(lines))
     return World(home, FakeObjectStore(raw))
 
@@ -139,6 +139,19 @@ def _damage(path: Path, random: random.Random) -> None:
 
 
 def _write_prompts(path: Path) -> None:
-    words = "ROMEO JULIET KING my lord the night is no more and yet".split()
+    words = [
+        "ROMEO",
+        "JULIET",
+        "KING",
+        "my",
+        "lord",
+        "the",
+        "night",
+        "is",
+        "no",
+        "more",
+        "and",
+        "yet",
+    ]
     prompts = [" ".join(words[number % 7 : number % 11 + 1]) + "\n" for number in range(PROMPTS)]
     path.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts))
