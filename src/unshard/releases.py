@@ -1,7 +1,8 @@
 """What Meta published: names, counts and md5s of files.
 
 Sources: metaseq `projects/OPT/README.md`, `projects/OPT/download_opt175b.md` and its history,
-`projects/OPT/assets/`, `projects/OPTIML/download_optiml175b.md` and metaseq's issues.
+`projects/OPT/assets/`, `projects/OPT-IML/README.md`, `projects/OPT-IML/download_optiml175b.md` and
+metaseq's issues.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from unshard.manifest import Digest
+from unshard.manifest import Digest, Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +20,21 @@ class Release:
 
     `template_name` is the last path segment of the URL that Meta mails out, `manifest_name` the
     list of md5s among `ASSETS`. (That of OPT-66B is not used by itself: it gives parts 5 and 6
-    one md5, so it would refuse one that is right.)
+    one md5, so it would refuse one that is right.) `md5s` are those that a page of metaseq prints,
+    in the order of `file_names`.
     """
 
     name: str
     template_name: str
     file_names: tuple[str, ...]
     manifest_name: str | None = None
+    md5s: tuple[str, ...] = ()
+
+    @property
+    def printed(self) -> Manifest:
+        """The manifest that `md5s` are."""
+        pairs = zip(self.file_names, self.md5s, strict=True)
+        return Manifest({name: Digest("md5", md5) for name, md5 in pairs}, OPT_IML_PAGE)
 
 
 OPT_175B = Release(
@@ -38,15 +47,55 @@ OPT_175B = Release(
     ),
     "opt175b_md5sum_shards.csv",
 )
+OPT_IML_PAGE = (
+    "https://github.com/facebookresearch/metaseq/blob/main/projects/OPT-IML/download_optiml175b.md"
+)
+"""Prints the md5s of both, which no file lists."""
 OPT_IML_175B = Release(
     "OPT-IML-175B",
     "checkpoint_1_8000-model_part-*.pt",
     tuple(f"checkpoint_1_8000-model_part-{tp_rank}.pt" for tp_rank in range(16)),
+    md5s=(
+        "a8809edad238abb920e1ca0d5b12cd04",
+        "7f0a4b4ec8f1a1f37c8be3d6f93e44d0",
+        "2a735db09730c9da8397371656607e0d",
+        "60a80be167efc83eb63c4a416f766ac9",
+        "78e0ca192545a56b25d04fa009075257",
+        "eb3d89b5dfe3cc27832627975dc108f3",
+        "81899420c1541bd9ca034321145e21a0",
+        "6b8e8a440f4cc5db312f84ec3190195d",
+        "4f222a45f62906269d7918574637abca",
+        "d6061fa25bf32af09db3efa364629f72",
+        "0e90c1a503ba3967cba334b6de20baa7",
+        "43c612e5a3259d28b1376f5c066610bd",
+        "87edcc793f3c3b2bb4a6050e30e3dba9",
+        "1179225d9b54169ba4bcbc8075af8974",
+        "cf4014baa49771d3963acaff23193ab4",
+        "2833ee83c2e36574a5709c7f23af2262",
+    ),
 )
 OPT_IML_MAX_175B = Release(
     "OPT-IML-Max-175B",
     "checkpoint_1_12000-model_part-*.pt",
     tuple(f"checkpoint_1_12000-model_part-{tp_rank}.pt" for tp_rank in range(16)),
+    md5s=(
+        "4ffe8d95096228cc422a69639ebc1c76",
+        "036f3a04c668f53f4b423ab313641b6a",
+        "d445a8df023705962259da22d4872ba9",
+        "49010d67e70d7ba7f9a23f8e57bf1f50",
+        "acfc906cb599477ccf6e693a284cd820",
+        "f999a3234e3e84aa0f9b5203ecebcb91",
+        "3e84250c799315679b77814995a4c869",
+        "c005e0113a1586439415ff4a4a45a270",
+        "7de79b7e446e5b6403d2efeff091a0e5",
+        "e63005b42c386c3f052b00ff7f76462a",
+        "56ffe0da9aa2acad8f110496358a30b8",
+        "4916de70218e56e8789efe0b86d66bcb",
+        "0cd947260e8bf3b4dad64e886120bf51",
+        "a45a6d61bf48d40da0da5e7ac1c503fe",
+        "ebe01faf5fce59a5944952827947d652",
+        "80e8f31b90fe2db2607c955db637e9ee",
+    ),
 )
 
 BY_TEMPLATE_NAME = {r.template_name: r for r in (OPT_175B, OPT_IML_175B, OPT_IML_MAX_175B)}
@@ -68,6 +117,16 @@ def _public_parts(size: str, num_parts: int) -> PublicRelease:
     return PublicRelease(f"{_PUBLIC}/v1_20230405/{size}/reshard-model_part-*.pt", num_parts)
 
 
+def _public_iml(tasks: str, num_updates: int) -> PublicRelease:
+    """OPT-IML-30B: Meta calls it after how it was trained."""
+    training = (
+        f"aws.v7{tasks}.prop10.30b.eps_4096.docsep_2.mu{num_updates}.wu60.bsz8.clip1.0.fp32adam."
+        "rs1234.lr5e-05.pat_8000.ngpu64"
+    )
+    names = f"checkpoint_1_{num_updates}.pt-model_part-*.pt"
+    return PublicRelease(f"{_PUBLIC}iml/{training}/mp2/{names}", 2)
+
+
 PUBLIC = {
     "opt-125m": _public_parts("125m", 1),
     "opt-350m": PublicRelease(f"{_PUBLIC}/v1_20220502/350m/reshard.pt", 1),
@@ -77,15 +136,20 @@ PUBLIC = {
     "opt-13b": _public_parts("13b", 2),
     "opt-30b": _public_parts("30b", 4),
     "opt-66b": _public_parts("66b", 8),
+    "opt-iml-30b": _public_iml("", 4000),
+    "opt-iml-max-30b": _public_iml(".2000", 6000),
 }
 """By the name that the command line takes. Meta lists md5s of OPT-66B only."""
 
-BY_LINK_ONLY = (
-    "opt-175b",
-    *(f"opt-iml{kind}-{size}" for kind in ("", "-max") for size in ("1.3b", "30b", "175b")),
-)
-"""Sets of weights that have a name, and no public URL that is known here: Meta mails links to those
-with 175B parameters; which files those of OPT-IML with fewer are, the sources above do not say."""
+BY_LINK_ONLY = {
+    "opt-175b": OPT_175B.template_name,
+    "opt-iml-175b": OPT_IML_175B.template_name,
+    "opt-iml-max-175b": OPT_IML_MAX_175B.template_name,
+    "opt-iml-1.3b": None,
+    "opt-iml-max-1.3b": None,
+}
+"""Sets of weights that have a name, and no public URL that is known here: how the links end that
+Meta mails, or None where the sources above do not say which files there are."""
 
 TOKENIZER_DIGESTS = {
     "dict.txt": Digest("md5", "934def0c596e01dfb849fa65b73e01aa"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 
@@ -105,13 +106,19 @@ def test_a_rate_is_given_in_the_units_that_people_use(store, csv, tmp_path):
         run(download_command, *arguments, "--max-rate", "0")
 
 
-def test_a_known_release_needs_neither(store, tmp_path):
-    for part in range(16):
-        store.put(f"checkpoint_1_8000-model_part-{part}.pt", b"PK" * 100)
+def test_a_known_release_needs_neither(store, tmp_path, monkeypatch):
+    release = releases.OPT_IML_175B
+    contents_of = {name: b"PK" + name.encode() for name in release.file_names}
+    for name, content in contents_of.items():
+        store.put(name, content)
+    md5s = tuple(hashlib.md5(content).hexdigest() for content in contents_of.values())
+    known = dataclasses.replace(release, md5s=md5s)
+    monkeypatch.setitem(releases.BY_TEMPLATE_NAME, release.template_name, known)
     url = store.presigned_url("checkpoint_1_8000-model_part-*.pt")
     result = run(download_command, url, tmp_path / "target")
-    assert len(contents(tmp_path / "target")) == 16
-    assert "the 16 files of OPT-IML-175B, with nothing to verify" in result.stderr
+    assert contents(tmp_path / "target") == contents_of
+    assert "verifying by the md5s of https://github.com/facebookresearch/metaseq" in result.stderr
+    assert "16 of 16 files fetched; all verified" in result.stdout
     assert "no tokenizer: 2 of 2 files failed" in result.stderr
     assert "; no tokenizer beside them" in result.stdout
     assert (tmp_path / "target" / "dict.txt").exists()
@@ -163,11 +170,20 @@ def test_an_unknown_name_lists_the_known_ones():
     assert "opt-125m, opt-350m" in caught.value.hint
 
 
-@pytest.mark.parametrize("name", ["opt-175b", "opt-iml-30b", "OPT-IML-Max-175B"])
-def test_a_name_without_a_public_url_says_what_is_needed(name):
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [("opt-175b", "stubbed.pt"), ("OPT-IML-Max-175B", "checkpoint_1_12000-model_part-*.pt")],
+)
+def test_a_name_whose_link_is_mailed_says_which_one_it_is(name, end):
     with pytest.raises(UsageError) as caught:
         run(download_command, name)
-    assert f"no public URL of {name.lower()} is known: give a link" in caught.value.hint
+    assert f"Meta mails the link of {name.lower()}, which ends in {end}?" in caught.value.hint
+
+
+def test_a_name_without_a_public_url_says_what_is_needed():
+    with pytest.raises(UsageError) as caught:
+        run(download_command, "opt-iml-1.3b")
+    assert "no public URL of opt-iml-1.3b is known: give a link" in caught.value.hint
     assert "--parts" in caught.value.hint
 
 

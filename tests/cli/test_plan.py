@@ -160,7 +160,7 @@ def test_a_wrong_folder_is_one_line(store, plan, tmp_path):
     [
         ("opt-125", "did you mean opt-125m?"),
         ("OPT-66B", "did you mean opt-66b?"),
-        ("opt-175b", "no public URL of opt-175b is known"),
+        ("opt-iml-1.3b", "no public URL of opt-iml-1.3b is known"),
         ("weights", "or one of opt-125m, "),
     ],
 )

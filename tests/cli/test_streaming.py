@@ -98,6 +98,20 @@ def test_only_the_same_command_goes_on_with_reclaim(
     assert main(["inspect", str(tmp_path / "out")]) == 0
 
 
+def test_when_all_is_done_a_dead_link_does(
+    store: FakeObjectStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert stream(store, tmp_path, "--to", "safetensors", "--reclaim", "--json") == 0
+    first = json.loads(capsys.readouterr().out)
+    store.inject(Fault(status=403, code="RequestExpired"), times=None)
+    assert stream(store, tmp_path, "--to", "safetensors", "--reclaim", "--json") == 0
+    again = capsys.readouterr()
+    assert json.loads(again.out) == first | {"download": None}
+    assert "resharded before, and then deleted" in again.err
+    assert stream(store, tmp_path, "--to", "metaseq", "--reclaim") == 4
+    assert stream(store, tmp_path, "--to", "safetensors", "--reclaim", "--overwrite") == 4
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from unshard.download import RetryPolicy
-from unshard.errors import TransferError
+from unshard.errors import DestinationError, TransferError
 from unshard.testing.object_store import Fault
 
 SIZE = 5000
@@ -102,8 +102,88 @@ def test_files_of_aria2_have_holes_and_are_not_continued(half):
 
 def test_without_a_digest_nothing_is_continued(half):
     half.run(["a.pt"])
-    assert half.requests() == [(None, 200)]
+    assert half.requests() == [("bytes=0-0", 206), (None, 200)]
     assert half.fetched() == half.contents
+    assert "a.pt: not known to be whole; fetching it again" in half.progress.notes
+
+
+@pytest.fixture
+def whole(half):
+    """All of the file, which no manifest and no journal knows, and a server like S3."""
+    (half.target / "a.pt").write_bytes(half.contents["a.pt"])
+    half.store.inject(Fault(md5_etag=True), times=None)
+    return half
+
+
+def test_an_etag_that_is_an_md5_tells_that_a_file_is_whole(whole):
+    inode = (whole.target / "a.pt").stat().st_ino
+    report = whole.run(["a.pt"])
+    assert whole.requests() == [("bytes=0-0", 206)]
+    assert (report.kept, report.received_bytes, report.is_verified) == (("a.pt",), 0, False)
+    assert whole.progress.done_bytes == whole.progress.total_bytes == SIZE
+    assert (whole.target / "a.pt").stat().st_ino == inode
+    assert whole.partials() == {}
+    whole.run(["a.pt"])
+    assert len(whole.requests()) == 1, "it is remembered"
+    whole.url = whole.store.presigned_url(folder="/other/")
+    with pytest.raises(DestinationError, match="other weights"):
+        whole.run(["a.pt"])
+
+
+@pytest.mark.parametrize("ignores", [{}, {"ignore_range": True}], ids=["ranges", "no ranges"])
+def test_an_etag_that_is_another_md5_has_the_file_fetched(whole, ignores):
+    content = bytearray(whole.contents["a.pt"])
+    content[1234] ^= 1
+    (whole.target / "a.pt").write_bytes(content)
+    whole.store.heal()
+    whole.store.inject(Fault(md5_etag=True, **ignores), times=None)
+    report = whole.run(["a.pt"])
+    assert [asked for asked, _ in whole.requests()] == ["bytes=0-0", None]
+    assert (report.fetched, report.received_bytes) == (("a.pt",), SIZE)
+    assert whole.fetched() == whole.contents
+    assert whole.progress.done_bytes == SIZE
+    assert "a.pt: is not what the server has; fetching it again" in whole.progress.notes
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (lambda content: content[:-1], {"md5_etag": True}),
+        (lambda content: content, {}),
+        (lambda content: content, {"md5_etag": True, "changed_etag": True}),
+        (lambda content: content, {"no_etag": True}),
+    ],
+    ids=["another length", "no md5", "of several uploads", "none"],
+)
+def test_where_the_etag_does_not_tell_the_file_is_fetched(whole, content, fault):
+    (whole.target / "a.pt").write_bytes(content(whole.contents["a.pt"]))
+    whole.store.heal()
+    whole.store.inject(Fault(**fault), times=None)
+    whole.run(["a.pt"])
+    assert whole.requests() == [("bytes=0-0", 206), (None, 200)]
+    assert whole.fetched() == whole.contents
+
+
+def test_an_etag_is_asked_for_until_it_comes(whole):
+    whole.store.heal()
+    whole.store.inject(Fault(status=503))
+    whole.store.inject(Fault(md5_etag=True), times=None)
+    whole.run(["a.pt"])
+    assert [status for _, status in whole.requests()] == [503, 206]
+
+
+def test_an_object_that_is_empty_by_now_takes_the_place_of_a_file(whole):
+    whole.store.put("a.txt", b"")
+    (whole.target / "a.txt").write_bytes(b"something")
+    whole.run(["a.txt"])
+    assert whole.requests() == [("bytes=0-0", 416), (None, 200)]
+    assert (whole.target / "a.txt").read_bytes() == b""
+
+
+def test_a_kept_file_is_right_by_the_manifest_though_the_etag_is_another(whole):
+    whole.store.heal()
+    whole.run()
+    assert whole.requests() == []
 
 
 def test_what_an_earlier_run_left_comes_first(site):

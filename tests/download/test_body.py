@@ -46,6 +46,9 @@ class Wire(io.RawIOBase):
         """As `socket.makefile`."""
         return io.BufferedReader(self)
 
+    def gettimeout(self) -> None:
+        """For ever."""
+
 
 def answer(wire: Wire, kind=GatheredResponse) -> BufferedResponse:
     response = kind(wire)

@@ -100,28 +100,63 @@ def test_an_abort_ends_a_stalled_body_and_every_later_request(site, stall_after)
             read(link, "a.pt")
 
 
-def trickle(listener: socket.socket, stopped: threading.Event) -> None:
-    """Answer one request with a byte now and then."""
+OK = b"HTTP/1.1 200 OK\r\n"
+BUSY = b"HTTP/1.1 503 Busy\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+def trickle(listener: socket.socket, stopped: threading.Event, begin: bytes, again: bytes) -> None:
+    """Answer one request with `begin`, and with `again` now and then."""
     connection, _ = listener.accept()
     with connection, contextlib.suppress(OSError):
         connection.recv(4096)
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        connection.sendall(begin)
         while not stopped.wait(0.02):
-            connection.sendall(b"x")
+            connection.sendall(again)
 
 
 @pytest.mark.timeout(20)
-def test_a_server_that_trickles_is_given_up_as_a_silent_one_is():
+@pytest.mark.parametrize(
+    ("begin", "again"),
+    [
+        (OK + b"Content-Length: 1000\r\n\r\n", b"x"),
+        (b"", b"H"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (OK, b"x"),
+        (OK + b"X-Much: ", b"more"),
+        (CHUNKED, b"0"),
+        (CHUNKED + b"1;", b"x"),
+        (CHUNKED + b"1\r\nx\r\n0\r\n", b"X-More: yes\r\n"),
+        (CHUNKED + b"9\r\n", b"x"),
+    ],
+    ids=str,
+)
+def test_a_server_that_trickles_is_given_up_as_a_silent_one_is(begin: bytes, again: bytes):
     stopped = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = threading.Thread(target=trickle, args=(listener, stopped))
+        server = threading.Thread(target=trickle, args=(listener, stopped, begin, again))
         server.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/a.pt"
         with (
             Requests(url, stall_timeout_s=0.4) as link,
-            pytest.raises(InterruptedTransferError, match=r"next to nothing|silent"),
+            pytest.raises(InterruptedTransferError, match=r"next to nothing|silent|cut"),
         ):
             read(link, "a.pt")
+        stopped.set()
+        server.join()
+
+
+@pytest.mark.timeout(20)
+def test_an_error_that_trickles_is_not_waited_for():
+    """Its body is read away, to use the connection again, unless that takes too long."""
+    stopped = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        answer = BUSY + b"Content-Length: 4000\r\n\r\n"
+        server = threading.Thread(target=trickle, args=(listener, stopped, answer, b"x"))
+        server.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/a.pt"
+        with Requests(url, stall_timeout_s=0.4) as link, link.get("a.pt", {}) as response:
+            assert response.status == 503
         stopped.set()
         server.join()
 

@@ -21,6 +21,7 @@ from unshard.errors import (
     CheckpointError,
     DestinationError,
     DigestError,
+    LinkRefusedError,
     NoSpaceError,
     TransferError,
 )
@@ -30,9 +31,10 @@ from unshard.execute.journal import recorded_fingerprint
 from unshard.execute.reclaim import unfinished
 from unshard.execute.run import run_plan
 from unshard.execute.task_log import ArrivalLog
+from unshard.finished import JOURNAL_NAME
 from unshard.index.build import open_checkpoint
 from unshard.index.checkpoint import Checkpoint
-from unshard.library import stand_ins
+from unshard.library import resharded, stand_ins
 from unshard.library.download_source import HEADS, Source
 from unshard.library.streamed_reshard import Streamed, streamed_reshard
 from unshard.manifest import Digest, Manifest
@@ -77,6 +79,7 @@ class Site:
         reclaim: bool = False,
         files: list[str] | None = None,
         source: Source | None = None,
+        asked: str = "this",
         reshard: Callable[..., list[Path]] = run_plan,
         progress: Progress | None = None,
     ) -> Streamed:
@@ -85,6 +88,7 @@ class Site:
             self.destination,
             plan_of,
             partial(reshard, workers=1),
+            asked=asked,
             left=unfinished(self.destination),
             reclaim=reclaim,
             progress=progress or Silent(),
@@ -136,6 +140,11 @@ def outputs(folder: Path) -> dict[str, bytes]:
     }
 
 
+def recorded(site: Site) -> dict[str, Any]:
+    """What the output says of itself."""
+    return json.loads((site.destination / "unshard.json").read_bytes())
+
+
 @pytest.fixture
 def site_of(tmp_path: Path):
     stores: list[FakeObjectStore] = []
@@ -181,10 +190,10 @@ def test_every_layout(site_of, layout: str, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(stand_ins, "TAIL_BYTES", 64)
     site = site_of(layout)
     notes = Notes()
-    streamed = site.stream(plan_safetensors, progress=notes)
+    site.stream(plan_safetensors, progress=notes)
     assert not [line for line in notes.lines if "has to wait" in line]
     plan = plan_safetensors(open_checkpoint(site.directory))
-    assert plan_digest(streamed.plan) == plan_digest(plan)
+    assert recorded(site)["plan"] == plan_digest(plan)
     run_plan(plan, site.root / "expected", workers=1)
     assert outputs(site.destination) == outputs(site.root / "expected")
 
@@ -254,10 +263,74 @@ def test_what_was_reclaimed_is_not_fetched_again(site_of, monkeypatch: pytest.Mo
     assert streamed.report is not None
     assert part(1, 2) in streamed.report.fetched
     assert outputs(site.destination) == outputs(site.expected(plan_safetensors))
-    num_requests = len(site.store.requests)
-    assert site.stream(plan_safetensors, reclaim=True).report.fetched == ()
-    whole = {r.range for r in site.store.requests[num_requests:]} & {None, "bytes=0-"}
-    assert not whole
+
+
+@pytest.fixture
+def reclaimed(site_of) -> Site:
+    """All has been done, the files are gone, and the server would refuse whoever asks."""
+    site = site_of("raw")
+    site.stream(plan_safetensors, reclaim=True)
+    assert not list(site.directory.glob("*.pt"))
+    site.store.expire_links()
+    site.store.requests.clear()
+    return site
+
+
+def test_what_is_all_done_is_known_without_asking(reclaimed: Site) -> None:
+    before = outputs(reclaimed.destination)
+    again = reclaimed.stream(plan_safetensors, reclaim=True, source=by_dead_link(reclaimed))
+    assert again == Streamed(
+        None, [reclaimed.destination / name for name in recorded(reclaimed)["files"]]
+    )
+    assert outputs(reclaimed.destination) == before
+    assert reclaimed.store.requests == []
+
+
+def by_dead_link(site: Site, files: Manifest | list[str] | None = None) -> Source:
+    template = PresignedTemplate.parse(site.store.presigned_url(expires_in_s=-1))
+    return replace(site.source(files), link=Link(template))
+
+
+def test_what_is_all_done_is_known_by_names_alone(reclaimed: Site) -> None:
+    source = by_dead_link(reclaimed, list(reclaimed.manifest))
+    assert reclaimed.stream(plan_safetensors, reclaim=True, source=source).report is None
+    other = replace(source.link.current, folder="/other/")
+    with pytest.raises(LinkRefusedError):
+        reclaimed.stream(plan_safetensors, reclaim=True, source=replace(source, link=Link(other)))
+
+
+def shorten(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda site: (site.destination / "model.safetensors").unlink(),
+        lambda site: shorten(site.destination / "model.safetensors"),
+        lambda site: shutil.rmtree(site.destination),
+        lambda site: (site.directory / part(0, 0)).write_bytes(b"PK"),
+        lambda site: (site.directory / JOURNAL_NAME).unlink(),
+        lambda site: (site.directory / resharded.NAME).write_text("[]"),
+        lambda site: (site.directory / resharded.NAME).write_text('{"files": 7}'),
+        lambda site: (site.destination / "unshard.json").write_text('{"plan": "another"}'),
+    ],
+    ids=["lost", "short", "gone", "came back", "unknown", "rubbish", "hostile", "another"],
+)
+def test_what_may_not_be_done_is_asked_for(reclaimed: Site, spoil: Callable[[Site], None]) -> None:
+    spoil(reclaimed)
+    with pytest.raises(LinkRefusedError):
+        reclaimed.stream(plan_safetensors, reclaim=True, source=by_dead_link(reclaimed))
+
+
+def test_another_request_is_not_done(reclaimed: Site) -> None:
+    source = by_dead_link(reclaimed)
+    digests = {**reclaimed.manifest, part(0, 0): Digest("md5", "0" * 32)}
+    for asked, files in (("other", source.files), ("this", Manifest(digests, "other.csv"))):
+        with pytest.raises(LinkRefusedError):
+            reclaimed.stream(
+                plan_safetensors, reclaim=True, asked=asked, source=replace(source, files=files)
+            )
 
 
 def test_a_stopped_run_is_finished_by_plain_commands(site_of) -> None:
@@ -268,8 +341,7 @@ def test_a_stopped_run_is_finished_by_plain_commands(site_of) -> None:
     site.source().fetch(site.source().names(), Silent())
     run_plan(plan_safetensors(open_checkpoint(site.directory)), site.destination, workers=1)
     assert outputs(site.destination) == outputs(site.expected(plan_safetensors))
-    recorded = json.loads((site.destination / "unshard.json").read_bytes())
-    assert {Path(path).name for path in recorded["sources"]} == set(site.manifest)
+    assert {Path(path).name for path in recorded(site)["sources"]} == set(site.manifest)
 
 
 class Holding(list[LoggedRequest]):
@@ -378,7 +450,7 @@ def test_a_tokenizer_that_lies_there_goes_along(site_of) -> None:
 def test_shards_of_padding_alone_are_not_fetched_to_be_deleted(site_of) -> None:
     site = site_of("raw, shards of padding alone")
     streamed = site.stream(plan_safetensors, reclaim=True)
-    read = {Path(path).name for path in streamed.plan.source_paths()}
+    read = {Path(path).name for path in recorded(site)["sources"]}
     assert streamed.report is not None
     assert set(streamed.report.fetched) == read < set(site.manifest)
     assert not list(site.directory.glob("*.pt"))

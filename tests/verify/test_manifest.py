@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unshard import releases
+from unshard.download import PresignedTemplate
 from unshard.errors import FormatError, UsageError
 from unshard.manifest import (
     Digest,
@@ -306,6 +307,10 @@ def test_the_releases_have_the_published_numbers_of_files():
         assert len(set(release.file_names)) == 16
         before, after = release.template_name.split("*")
         assert release.file_names[15] == f"{before}15{after}"
+        assert list(release.printed) == list(release.file_names)
+        assert not release.printed.shared_digests()
+    md5 = releases.OPT_IML_175B.printed["checkpoint_1_8000-model_part-10.pt"]
+    assert str(md5) == "md5 0e90c1a503ba3967cba334b6de20baa7"
 
 
 def test_public_releases_name_their_files():
@@ -319,4 +324,8 @@ def test_public_releases_name_their_files():
         "opt-13b": 2,
         "opt-30b": 4,
         "opt-66b": 8,
+        "opt-iml-30b": 2,
+        "opt-iml-max-30b": 2,
     }
+    first = PresignedTemplate.parse(releases.PUBLIC["opt-iml-max-30b"].url).names(2)[0]
+    assert first == "checkpoint_1_6000.pt-model_part-0.pt"

@@ -66,8 +66,8 @@ def command(
 ) -> None:
     """Fetch the files behind URL into DIRECTORY (default: here) and verify them.
 
-    URL may also be the name of a public release, opt-125m to opt-66b; the default DIRECTORY
-    is then a new one of that name.
+    URL may also be the name of a public release, opt-125m to opt-66b or opt-iml-30b; the default
+    DIRECTORY is then a new one of that name.
 
     The last part of the URL stands for the file names: `stubbed.pt` for any name, or a
     pattern such as `reshard-model_part-*.pt` or `model_part-{part}-shard{shard}.pt`.

@@ -91,4 +91,4 @@ def command(
         follows = "it goes on from here" if sync else "it starts anew"
         current().note(f"stopped; run the same command again{again}: {follows}")
         raise
-    print_result(paths, plan, recorded_fingerprint(Path(destination)), as_json=as_json)
+    print_result(paths, recorded_fingerprint(Path(destination)), as_json=as_json)

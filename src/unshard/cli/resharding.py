@@ -104,12 +104,10 @@ def mention_omissions(checkpoint: Checkpoint, plan: CopyPlan) -> None:
             current().note(f"note: leaves out {omission.name}: {omission.reason}")
 
 
-def print_result(
-    paths: Sequence[Path], plan: CopyPlan, fingerprint: str | None, *, as_json: bool
-) -> None:
+def print_result(paths: Sequence[Path], fingerprint: str | None, *, as_json: bool) -> None:
     """The files that were written; on stderr the fingerprint of what is in them."""
     if as_json:
-        click.echo(json.dumps(result_json(paths, plan, fingerprint)))
+        click.echo(json.dumps(result_json(paths, fingerprint)))
         return
     for path in paths:
         click.echo(path)
@@ -117,10 +115,11 @@ def print_result(
         current().note(f"fingerprint {fingerprint}")
 
 
-def result_json(paths: Sequence[Path], plan: CopyPlan, fingerprint: str | None) -> dict[str, Any]:
+def result_json(paths: Sequence[Path], fingerprint: str | None) -> dict[str, Any]:
     """The result as JSON values."""
     files = [str(path) for path in paths]
-    return {"files": files, "bytes": plan.num_bytes, "fingerprint": fingerprint}
+    num_bytes = sum(path.stat().st_size for path in paths)
+    return {"files": files, "bytes": num_bytes, "fingerprint": fingerprint}
 
 
 def print_plan(checkpoint: Checkpoint, plan: CopyPlan, workers: int, *, as_json: bool) -> None:

@@ -35,6 +35,11 @@ def release_like(name: str) -> str | None:
 
 def instead_of(name: str) -> str:
     """What to do where `name` was given and is no URL, and none stands in UNSHARD_URL."""
+    if end := releases.BY_LINK_ONLY.get(name.lower()):
+        return (
+            f"Meta mails the link of {name.lower()}, which ends in {end}?…: give it in single "
+            f"quotes, as `-` with stdin, or in {URL_VARIABLE}"
+        )
     if name.lower() in releases.BY_LINK_ONLY:
         return (
             f"no public URL of {name.lower()} is known: give a link in single quotes, as `-` with "

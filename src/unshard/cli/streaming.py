@@ -36,6 +36,8 @@ from unshard.plan.copy_plan import CopyPlan
 
 COPY = ("workers", "memory_bytes", "verify", "sync", "overwrite")
 """Options that `run_plan` takes as they are."""
+LAYOUT = ("tp_size", "fsdp_size", "flat", "optimizer", "max_file_bytes")
+"""Options that `plan_layout` takes as they are."""
 
 
 def download_and_reshard(
@@ -72,6 +74,7 @@ def download_and_reshard(
                 destination,
                 plan_of,
                 partial(run_plan, **{name: options[name] for name in COPY}),
+                asked=None if options["overwrite"] else _asked(options),
                 left=left,
                 reclaim=reclaim,
                 progress=reporter,
@@ -84,9 +87,13 @@ def download_and_reshard(
     _print(streamed, tokenizer, recorded_fingerprint(destination), as_json=as_json)
 
 
+def _asked(options: dict[str, Any]) -> str:
+    """The layout that the options name, in one line."""
+    return json.dumps([options[name] for name in ("target", "dtype", *LAYOUT)])
+
+
 def _planner(options: dict[str, Any], directory: Path) -> Callable[[Checkpoint], CopyPlan]:
-    names = ("tp_size", "fsdp_size", "flat", "optimizer", "max_file_bytes")
-    layout = {name: options[name] for name in names}
+    layout = {name: options[name] for name in LAYOUT}
     refuse_others_options(options["target"], layout)
     dtype = BY_NAME[options["dtype"]] if options["dtype"] else None
 
@@ -108,9 +115,9 @@ def _print(
 ) -> None:
     if as_json:
         report = streamed.report and described(streamed.report, tokenizer)
-        result = result_json(streamed.paths, streamed.plan, fingerprint)
+        result = result_json(streamed.paths, fingerprint)
         click.echo(json.dumps({"download": report, "reshard": result}))
     else:
         if streamed.report:
             current().note(summary(streamed.report, tokenizer))
-        print_result(streamed.paths, streamed.plan, fingerprint, as_json=False)
+        print_result(streamed.paths, fingerprint, as_json=False)

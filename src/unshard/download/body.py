@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from http.client import HTTPResponse
+
+from unshard.download.patience import PatientResponse
 
 BUFFER_BYTES = 2**19
 GATHER_BYTES = 2**18
 GATHER_S = 0.5
 
 
-class BufferedResponse(HTTPResponse):
+class BufferedResponse(PatientResponse):
     """An answer whose `read1` returns what has arrived, in a buffer that the next call fills
     again: fresh memory for each read costs as much as the read does."""
 

@@ -170,7 +170,7 @@ class Checker:
         folder = self._session.link.current.folder
         self._session.journal.finish(
             {
-                file.name: Finished.of(status, digest, folder if file.has_arrived else "")
+                file.name: Finished.of(status, digest, folder if file.is_of_link else "")
                 for file, (status, digest) in files.items()
             }
         )

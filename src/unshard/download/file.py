@@ -62,11 +62,18 @@ class FileDownload:
         self.algorithm = digest.algorithm if digest else DEFAULT_ALGORITHM
         self._session = session
         self._digest = digest
+        self._is_by_server = False
+        """Whether that is only the server's word for what the file here may be."""
         self._transfer: Transfer | None = None
         self._found: Found | None = None
         self._has_adopted = False
         self._was_wrong = False
         self.has_arrived = False
+
+    @property
+    def is_of_link(self) -> bool:
+        """Whether the link gave the file, or said what it hashes to."""
+        return self.has_arrived or self._is_by_server
 
     @property
     def judged_path(self) -> Path:
@@ -86,12 +93,13 @@ class FileDownload:
                 )
             if not self.path.exists():
                 return False
-        if self._digest is None:
-            self._note("not known to be whole; fetching it again")
+            if self._digest is None and (num_bytes := self.path.stat().st_size):
+                self._found = Found(self.path, num_bytes, may_be_all=True)
         return self._digest is not None
 
     def fetch(self) -> None:
-        """Have all bytes in `NAME.partial`, safe from a power cut.
+        """Have all bytes in `NAME.partial`, safe from a power cut; or else know, where no
+        manifest tells, what the file here has to hash to.
 
         Raises:
             TransferError: the server does not give the file.
@@ -106,9 +114,12 @@ class FileDownload:
             self._transfer = transfer
             transfer.resume()
             transfer.run()
+            self._session.budget.earn(BYTES_TO_EARN)  # small files too show that it gets on
+            if found and transfer.expected:
+                self._expect(transfer.expected, found.num_bytes)
+                return
             assembly.sync()
             self._has_adopted = transfer.has_adopted
-            self._session.budget.earn(BYTES_TO_EARN)  # small files too show that it gets on
             self.has_arrived = True
         finally:
             self._transfer = None
@@ -124,6 +135,11 @@ class FileDownload:
         """Bring a share of it; False: that makes no sense again. Raises as `Transfer.help`."""
         transfer = self._transfer
         return transfer.help() if transfer else True
+
+    def _expect(self, digest: Digest, num_bytes: int) -> None:
+        self._digest, self._is_by_server = digest, True
+        self._session.meter.file_size(self.name, num_bytes)
+        self._session.meter.advance(num_bytes)
 
     def is_right(self, digest: Digest) -> bool:
         return self._digest in (None, digest)
@@ -141,6 +157,10 @@ class FileDownload:
             DigestError: it was, twice.
         """
         self._session.meter.advance(-size_bytes)
+        if self._is_by_server:
+            self._digest, self._is_by_server = None, False
+            self._note("is not what the server has; fetching it again")
+            return
         if not self.has_arrived:
             self._note(f"on the disk it has {digest}, the manifest says {self._digest}")
             self._found = self._find(size_bytes)

@@ -18,11 +18,13 @@ from unshard.download.content import (
     refusal,
     strong_etag,
 )
+from unshard.download.likeness import digest_on_server
 from unshard.download.partway import Begun
 from unshard.download.response import InterruptedTransferError, Response, UnreachableError
 from unshard.download.session import Session
 from unshard.download.shares import Share
 from unshard.errors import LinkRefusedError, TransferError
+from unshard.manifest import Digest
 
 FIRST_CONTACT_ATTEMPTS = 3
 """A host that never accepted a connection is given up sooner than one that failed later."""
@@ -31,10 +33,12 @@ _LOOK_AGAIN_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file, `num_bytes` long, that may be the beginning of what is to be fetched."""
+    """A file, `num_bytes` long, that may be the beginning of what is to be fetched; or, where
+    `may_be_all` is set, all of it."""
 
     path: Path
     num_bytes: int
+    may_be_all: bool = False
 
 
 class Transfer:
@@ -56,6 +60,9 @@ class Transfer:
         self._is_confirmed = False
         self._rests_until = 0.0
         self.has_adopted = False
+        self.expected: Digest | None = None
+        """By the server's word, what the file that was found has to hash to: then nothing needs
+        to be fetched."""
 
     def resume(self) -> None:
         """Take over what an earlier run left."""
@@ -73,7 +80,7 @@ class Transfer:
             CancelledError: the session was stopped.
         """
         failures, furthest = 0, self._assembly.num_bytes
-        while not self._assembly.is_complete:
+        while not self._assembly.is_complete and not self.expected:
             try:
                 self._ask()
             except InterruptedTransferError as error:
@@ -150,7 +157,10 @@ class Transfer:
         if self._assembly.num_bytes and begun and not begun.etag:
             self._restart("the server gives no ETag to continue by; starting it anew")
         if not self._assembly.num_bytes and self._found:
-            self._ask_for_the_rest_of(self._found)
+            if self._found.may_be_all:
+                self._ask_what_it_is(self._found)
+            else:
+                self._ask_for_the_rest_of(self._found)
         elif not self._assembly.num_bytes:
             self._ask_for_all()
         elif share := self._assembly.take():
@@ -167,6 +177,12 @@ class Transfer:
             if response.status != 200:
                 raise refusal(self._name, response, self._session.link.current)
             self._begin(response)
+
+    def _ask_what_it_is(self, found: Found) -> None:
+        self.expected = digest_on_server(self._session, self._name, found.num_bytes)
+        if not self.expected:
+            self._session.meter.note(f"{self._name}: not known to be whole; fetching it again")
+            self._found = None
 
     def _ask_for_the_rest_of(self, found: Found) -> None:
         """Continue a file that another tool left. That it is the beginning of this object, its

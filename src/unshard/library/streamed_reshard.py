@@ -21,6 +21,7 @@ from unshard.index.build import open_checkpoint
 from unshard.index.checkpoint import Checkpoint
 from unshard.library.disk_need import DiskNeed, allocated, bytes_to_fetch, bytes_to_write
 from unshard.library.download_source import Source
+from unshard.library.resharded import note_resharded, resharded
 from unshard.library.stand_ins import check_same_headers, forget_stand_ins
 from unshard.library.streamed_progress import Behind, Checking
 from unshard.plan.copy_plan import CopyPlan
@@ -38,7 +39,6 @@ class Streamed:
 
     report: DownloadReport | None
     """None where nothing had to be downloaded any more."""
-    plan: CopyPlan
     paths: list[Path]
     """The output files."""
 
@@ -49,6 +49,7 @@ def streamed_reshard(
     plan_of: Callable[[Checkpoint], CopyPlan],
     reshard: Reshard,
     *,
+    asked: str | None,
     left: Reclaiming | None,
     reclaim: bool,
     progress: Progress,
@@ -56,6 +57,8 @@ def streamed_reshard(
     """Downloads `source` and writes `destination` as the plan of `plan_of` says, each part of
     it as soon as the files are there that it is made of. Stopped at any moment, the same call
     goes on where it was; what is `left` of a run with `reclaim` (`unfinished`) must be given.
+    `asked` tells this call from others that want another layout: with it, a run with `reclaim`
+    that was finished is known without asking the server.
 
     Where no stand-ins can be made the reshard follows the download.
 
@@ -66,6 +69,12 @@ def streamed_reshard(
         UnshardError: whatever `download` and `run_plan` raise; the first of both.
         KeyboardInterrupt: as it came, after all threads ended.
     """
+    if reclaim and left is None and asked is not None:
+        if paths := resharded(source, destination, asked):
+            progress.note(f"{source.directory}: all of it was resharded before, and then deleted")
+            forget_stand_ins(source.heads)
+            return Streamed(None, paths)
+        reshard = _noted(reshard, source, asked)
     begun = left
     is_drawn = left is not None or not all(Path(source.path(n)).exists() for n in source.files)
     if is_drawn:
@@ -84,6 +93,16 @@ def streamed_reshard(
         streamed = streaming.run(reshard)
     forget_stand_ins(source.heads)
     return streamed
+
+
+def _noted(reshard: Reshard, source: Source, asked: str) -> Reshard:
+    """The same, which leaves a note of what `source` becomes before it deletes any of it."""
+
+    def noted(plan: CopyPlan, directory: Path, **settings: Any) -> list[Path]:
+        note_resharded(source, directory, asked, plan)
+        return reshard(plan, directory, **settings)
+
+    return noted
 
 
 def _planned(source: Source, plan_of: Callable[[Checkpoint], CopyPlan]) -> Reclaiming:
@@ -116,7 +135,7 @@ def _one_after_the_other(
         arrivals=None,
         progress=progress,
     )
-    return Streamed(report, left.plan, paths)
+    return Streamed(report, paths)
 
 
 class _ReshardEndedError(Exception):
@@ -156,7 +175,7 @@ class _Streaming:
             try:
                 report = self._feed(running)
                 behind.show()
-                return Streamed(report, self._plan, running.result())
+                return Streamed(report, running.result())
             except BaseException as error:
                 failed = running.exception() if running.done() else None
                 self._arrivals.stop()

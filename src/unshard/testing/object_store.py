@@ -61,6 +61,8 @@ class Fault:
     """The same bytes under another ETag."""
     no_etag: bool = False
     """No ETag, as some proxies do."""
+    md5_etag: bool = False
+    """An ETag that is the MD5 of the object, as S3's are."""
     gzip: bool = False
     """Claims `Content-Encoding: gzip`."""
 
@@ -244,7 +246,10 @@ def _object(file: BinaryIO, request: Request, fault: Fault) -> Answer:
     """The bytes of `file`, or the range of them that was asked for."""
     status = os.fstat(file.fileno())
     size = status.st_size
-    etag = f'"{status.st_ino:x}-{status.st_mtime_ns:x}-{size:x}{"-x" * fault.changed_etag}"'
+    version = f"{status.st_ino:x}-{status.st_mtime_ns:x}-{size:x}"
+    if fault.md5_etag:
+        version = hashlib.md5(file.read(), usedforsecurity=False).hexdigest()
+    etag = f'"{version}{"-x" * fault.changed_etag}"'
     headers = {"Content-Type": "binary/octet-stream", "Accept-Ranges": "bytes", "ETag": etag}
     if fault.no_etag:
         del headers["ETag"]
