@@ -181,6 +181,7 @@ def test_the_exit_code_is_vllms(served):
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_vllms_own_processes_end_with_a_server_that_was_killed(served):
     process, _, _ = served(
         "import multiprocessing, os, signal, sys",

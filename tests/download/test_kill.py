@@ -22,6 +22,7 @@ download(template, ["a.pt", "b.pt", "c.pt"], sys.argv[1], max_connections=1,
 """
 
 
+@pytest.mark.slow
 def test_kill_9_loses_nothing_that_had_arrived(site):
     site.add("a.pt", "b.pt", "c.pt", size=300_000)
     site.store.inject(Fault(stall_after=200_000), file="b.pt")

@@ -81,6 +81,7 @@ def test_a_document_that_fits_scores_as_by_transformers(make_engine, tokenizer, 
         assert ours == pytest.approx(theirs, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_long_document_scores_as_its_windows_by_transformers(make_engine, tokenizer, peer):
     text = document(2, 110)
     ids = tokenizer.encode(text)

@@ -84,6 +84,7 @@ def test_what_is_stored_in_another_dtype_is_refused(precision, stored):
     assert "reshard" in caught.value.hint
 
 
+@pytest.mark.slow
 def test_mapped_weights_take_no_memory_of_their_own(stored, monkeypatch):
     monkeypatch.setattr(room, "free_bytes", lambda _device: 1_000_000)
     config = OPTConfig(4, 512, 8, 2048, 8192, 128, 512)

@@ -107,6 +107,7 @@ def test_flat_shards_and_moments_are_cut_alike(count: int, trained: Path, tmp_pa
             assert same(content[key], expected[key]), key
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(counts=st.lists(st.integers(1, 9), min_size=1, max_size=3))
 def test_any_way_of_shards_is_the_direct_one(

@@ -32,6 +32,7 @@ def check(folder: Path, *attacks: str) -> None:
         assert megabytes < MAX_MEGABYTES, (attack, megabytes)
 
 
+@pytest.mark.slow
 def test_typical_files(tmp_path: Path) -> None:
     check(tmp_path, *TYPICAL)
 

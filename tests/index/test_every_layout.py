@@ -92,6 +92,7 @@ def test_the_evidence_is_in_sentences(layout: str, tmp_path: Path) -> None:
     assert all("\n" not in sentence and " " in sentence for sentence in evidence)
 
 
+@pytest.mark.slow
 def test_one_model_is_the_same_in_all_layouts(tmp_path: Path, read_model: ReadModel) -> None:
     """The law that makes fingerprints possible, for all layouts of one dtype."""
     models = {}
@@ -127,6 +128,7 @@ CONFIGS = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

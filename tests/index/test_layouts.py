@@ -65,6 +65,7 @@ def test_variants(tmp_path: Path, config: object) -> None:
     assert_same(read_all(checkpoint), truth)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

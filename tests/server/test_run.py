@@ -86,6 +86,7 @@ def test_answers_are_not_held_up_by_the_network_stack(running_server):
         assert all(s.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for s in sockets)
 
 
+@pytest.mark.slow
 def test_sigterm_lets_requests_finish_and_cuts_the_endless_with_an_answer():
     short = {"prompt": "short", "max_tokens": 16}
     with running() as server, httpx.Client(base_url=server.url, timeout=60) as client:
@@ -148,6 +149,7 @@ def test_a_client_that_hangs_does_not_hold_the_server(kind):
             assert server.stop(signal.SIGTERM) == ""
 
 
+@pytest.mark.slow
 def test_the_engines_death_ends_the_server_without_grace():
     with running(grace=60) as server, httpx.Client(base_url=server.url) as client:
         endless = {"prompt": "forever", "stream": True}
