@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def test_a_file_is_full_before_the_next_begins(limit: int, raw: Raw) -> None:
     [whole] = (held(file) for file in plan_safetensors(checkpoint).files if held(file))
     assert [each.name for group in weights for each in group] == [each.name for each in whole]
     assert all(len(group) == 1 or sizes(group) <= limit for group in weights)
-    for group, following in zip(weights, weights[1:], strict=False):
+    for group, following in pairwise(weights):
         assert sizes([*group, following[0]]) > limit
     names = [file.name for file in files if held(file)]
     if len(names) == 1:
