@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zipfile
 from collections.abc import Sequence
@@ -11,7 +12,8 @@ from typing import Any
 import pytest
 from written import opened_archive, read, storages_of
 
-from unshard.dtypes import BFLOAT16, FLOAT16, FLOAT32
+from unshard.dtypes import BFLOAT16, FLOAT16, FLOAT32, DType
+from unshard.errors import CheckpointError
 from unshard.execute.run import run_plan
 from unshard.formats.pickle_encode import encode_pickle
 from unshard.formats.records import Global, PersistentId
@@ -24,6 +26,7 @@ from unshard.plan.reshard_fsdp import FsdpOptions, plan_reshard_fsdp
 from unshard.plan.reshard_mp import MpOptions, plan_reshard_mp
 from unshard.testing.tiny_archive import view
 from unshard.testing.tiny_checkpoint import write_tiny_checkpoint
+from unshard.testing.tiny_hugging_face import HuggingFaceForm, write_tiny_hugging_face
 from unshard.testing.tiny_metaseq import MetaseqForm
 from unshard.testing.tiny_parts import write_tiny_parts
 
@@ -141,3 +144,42 @@ def test_parts_of_reshard_mp(start: int, end: int, fused: bool, tmp_path: Path) 
         assert {key: content[key] for key in ("model", "cfg", "extra_state")} == {
             key: known[key] for key in ("model", "cfg", "extra_state")
         }
+
+
+@pytest.mark.parametrize(("more", "less", "holder"), [(1, 0, "part-1.pt"), (0, 1, "part-0.pt")])
+def test_parts_that_hold_other_tensors(more: int, less: int, holder: str, tmp_path: Path) -> None:
+    write_tiny_parts(tmp_path)
+    paths = sorted(tmp_path.iterdir())
+    files = opened(paths)
+    model = files[less].content["model"]
+    del model["decoder.layers.1.fc1.bias"]
+    assert len(files[more].content["model"]) > len(model)
+    names = [path.name for path in paths]
+    problem = rf"only .*{re.escape(holder)} of the parts has a tensor decoder\.layers\.1\.fc1"
+    with pytest.raises(CheckpointError, match=problem):
+        plan_reshard_mp("test", files, names, MpOptions(2))
+
+
+@pytest.mark.parametrize("dtype", [FLOAT16, BFLOAT16, FLOAT32])
+def test_from_hugging_face(dtype: DType, tmp_path: Path) -> None:
+    """The version that its files lack is 3, and the arguments are the trainer's own."""
+    write_tiny_hugging_face(tmp_path / "hf", form=HuggingFaceForm(dtype))
+    tokenizer = {"vocab": b"{}\n", "merges": b"#version: 0.2\n"}
+    for name, content in zip(("vocab.json", "merges.txt"), tokenizer.values(), strict=True):
+        (tmp_path / "hf" / name).write_bytes(content)
+    truth = raw_files(tmp_path / "truth", (2, 3), dtype=dtype)
+    plan = plan_metaseq(open_checkpoint(tmp_path / "hf"), 2, fsdp_size=3)
+    found = carried_out(plan, tmp_path / "out")
+    for one, other in zip(found, truth, strict=False):
+        content, known = dict(read(one)), dict(read(other))
+        assert one.name == other.name
+        assert content["model"] == known["model"]
+        assert content["shard_metadata"] == known["shard_metadata"]
+        (kind, _, said, *_), (_, _, expected, *_) = (
+            dict(each["cfg"])["model"] for each in (content, known)
+        )
+        assert kind == "argparse.Namespace"
+        assert dict(said) == dict(expected)
+    *_, vocab, merges, _ = found
+    assert (vocab.name, vocab.read_bytes()) == ("gpt2-vocab.json", tokenizer["vocab"])
+    assert (merges.name, merges.read_bytes()) == ("gpt2-merges.txt", tokenizer["merges"])
