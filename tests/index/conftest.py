@@ -26,6 +26,12 @@ def read_model() -> ReadModel:
     return lambda checkpoint: {name: whole(each) for name, each in checkpoint.index.items()}
 
 
+@pytest.fixture
+def read_tensor() -> Callable[[LogicalTensor], Array]:
+    """A whole tensor from the bytes that its chunks mean."""
+    return whole
+
+
 def whole(tensor: LogicalTensor) -> Array:
     values = np.empty(tensor.shape, tensor.dtype.numpy)
     times = np.zeros(tensor.shape, int)

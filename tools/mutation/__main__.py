@@ -24,6 +24,7 @@ TESTS = {
     "index": (
         "tests/index",
         "tests/hostile/test_checkpoints.py",
+        "tests/plan/test_trainers_files.py",
         "tests/execute/test_original_commands.py",
     ),
     "plan": ("tests/plan", "tests/execute", "tests/cli/test_plan.py"),

@@ -1,8 +1,8 @@
 """Mutants of a module: copies of its source with one small fault each, in a function's body.
 
 Faults: another comparison, another operator, `and` for `or`, a number one more or less, a
-condition negated, a return of nothing, a statement left out. Texts, types and what runs on import
-stay as they are.
+condition negated, a return of nothing, a statement left out. Texts, types, what an exception is
+told, the `strict` of a `zip` and what runs on import stay as they are.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ OPPOSITE: dict[type[ast.AST], type[ast.AST]] = {
     ast.Mod: ast.Mult, ast.LShift: ast.RShift, ast.RShift: ast.LShift, ast.BitAnd: ast.BitOr,
     ast.BitOr: ast.BitAnd, ast.And: ast.Or, ast.Or: ast.And, ast.Pow: ast.Mult,
 }  # fmt: skip
+TYPES = frozenset({"annotation", "returns", "decorator_list"})
 LEFT_ALONE = (ast.Pass, ast.FunctionDef, ast.ClassDef, ast.Raise, ast.Return, ast.Global)
 
 
@@ -58,15 +59,21 @@ def _sites(tree: ast.AST, *, inside: bool = False) -> Iterator[tuple[ast.AST, as
     """The nodes of functions' bodies, each with the node above it."""
     for field, value in ast.iter_fields(tree):
         for child in value if isinstance(value, list) else [value]:
-            if not isinstance(child, ast.AST) or field in {
-                "annotation",
-                "returns",
-                "decorator_list",
-            }:
+            if not isinstance(child, ast.AST) or field in TYPES or _says_nothing(child):
                 continue
             if inside and hasattr(child, "lineno"):
                 yield child, tree
             yield from _sites(child, inside=inside or isinstance(tree, ast.FunctionDef))
+
+
+def _says_nothing(node: ast.AST) -> bool:
+    """Whether faults below the node are in what people read, or in a guard against ourselves."""
+    match node:
+        case ast.Raise() | ast.keyword(arg="strict"):
+            return True
+        case ast.Call(func=ast.Name(name)):
+            return name.endswith("Error")
+    return False
 
 
 def _faults(node: ast.AST) -> Iterator[str]:

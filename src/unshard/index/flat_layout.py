@@ -52,16 +52,14 @@ def _units(flats: Sequence[FlatParameter]) -> str:
 def _restated(
     source: str, part: PartFiles, flats: Sequence[FlatParameter], tp_size: int
 ) -> tuple[FlatParameter, ...] | None:
-    """`flats` with the shapes that one of `tp_size` parts has, or None where they have them
-    already or describe no whole OPT."""
+    """`flats` with the shapes that one of `tp_size` parts has, or None where they
+    describe no whole OPT."""
     local = {
         name: shape for flat in flats for name, shape in zip(flat.names, flat.shapes, strict=True)
     }
     try:
         shapes = logical_shapes(local)
         stated_size = tensor_parallel_size(source, shapes)
-        if stated_size == tp_size or not stated_size.is_integer():
-            return None
         rules = tensor_rules(derive_config(source, shapes, int(stated_size), part.arguments))
         return tuple(
             replace(flat, shapes=tuple(stored_shape(rules, name, tp_size) for name in flat.names))

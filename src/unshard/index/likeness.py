@@ -53,7 +53,7 @@ def _alike(read: PartFiles, grid: Grid, tp_rank: int) -> PartFiles:
 
 def _rank(first: RankFile, path: str, rank: int, fsdp_size: int) -> RankFile:
     metadata = first.metadata
-    if metadata is not None and fsdp_size > 1:
+    if metadata is not None:
         paddings = (padding_of(flat.num_elements, rank, fsdp_size) for flat in metadata.flats)
         metadata = replace(metadata, paddings=tuple(paddings))
     stored = tuple(replace(record, path=path) for record in first.stored)

@@ -28,6 +28,11 @@ from unshard.plan.copy_plan import (
 from unshard.plan.small_files import copied, copied_companions, json_file
 
 DEFAULT_MAX_FILE_BYTES = 5_000_000_000
+TOKEN_IDS = {
+    "bos_token_id": BOS_TOKEN_ID,
+    "eos_token_id": EOS_TOKEN_ID,
+    "pad_token_id": PAD_TOKEN_ID,
+}
 TORCH_NAMES = {FLOAT16: "float16", BFLOAT16: "bfloat16", FLOAT32: "float32"}
 TOKENIZER_NAMES: Mapping[Companion, str] = {"vocab": "vocab.json", "merges": "merges.txt"}
 
@@ -113,10 +118,9 @@ def _small_files(
 
 def model_files(config: OPTConfig, dtype: DType) -> dict[str, Mapping[str, Any]]:
     """The JSON files by name that say what the weights make, and what generates with them."""
-    generation = {"bos_token_id": 2, "eos_token_id": 2, "pad_token_id": 1}
     return {
         "config.json": hugging_face_config(config, dtype),
-        "generation_config.json": generation,
+        "generation_config.json": TOKEN_IDS,
     }
 
 
@@ -149,14 +153,12 @@ def hugging_face_config(config: OPTConfig, dtype: DType) -> dict[str, Any]:
         "architectures": ["OPTForCausalLM"],
         "model_type": "opt",
         "attention_dropout": 0.0,
-        "bos_token_id": BOS_TOKEN_ID,
         "dropout": 0.1,
         "enable_bias": True,
-        "eos_token_id": EOS_TOKEN_ID,
         "layer_norm_elementwise_affine": True,
-        "pad_token_id": PAD_TOKEN_ID,
         "prefix": "</s>",
         "torch_dtype": TORCH_NAMES.get(dtype, "float32"),
+        **TOKEN_IDS,
         **{theirs: getattr(config, ours) for ours, theirs in MODEL_FIELDS.items()},
     }
     return dict(sorted(fields.items()))

@@ -96,10 +96,10 @@ def _write_shard(
 
 
 def _optimizer_state(archive: TinyArchive, slices: Sequence[tuple[Array, int]]) -> dict[str, Any]:
-    """Adam's moments, as long as the padded slices: made up, for they are no weights."""
+    """Adam's moments, as long as the padded slices: made up, but each element's goes with it."""
     state = {}
     for number, (values, _) in enumerate(slices):
-        first = np.linspace(-1, 1, values.size, dtype=np.float32)
+        first = values.astype(np.float32) / 2
         moments = {"exp_avg": first, "exp_avg_sq": first * first}
         state[number] = {"step": 7} | {
             key: archive.tensor(moment, FLOAT32) for key, moment in moments.items()
