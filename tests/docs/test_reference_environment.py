@@ -5,13 +5,18 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src/unshard"
 PAGE = ROOT / "docs/reference/environment.md"
-MODULES = {path: ast.parse(path.read_text()) for path in sorted(SOURCE.rglob("*.py"))}
 VARIABLE = re.compile(r"[A-Z][A-Z_]+")
+
+
+@cache
+def modules() -> list[ast.Module]:
+    return [ast.parse(path.read_text()) for path in sorted(SOURCE.rglob("*.py"))]
 
 
 def is_environment(node: ast.expr) -> bool:
@@ -41,7 +46,7 @@ def keys(module: ast.Module) -> Iterator[ast.expr]:
 def strings(name: str, module: ast.Module) -> Iterator[str]:
     """All strings that `name` may stand for: given to it here, or to the elements of a tuple that
     is run through; else a constant of another module."""
-    mine = [module, *(each for each in MODULES.values() if each is not module)]
+    mine = [module, *(each for each in modules() if each is not module)]
     for each in mine:
         found = [
             constant.value
@@ -59,7 +64,7 @@ def strings(name: str, module: ast.Module) -> Iterator[str]:
 
 def variables() -> set[str]:
     found: set[str] = set()
-    for module in MODULES.values():
+    for module in modules():
         for key in keys(module):
             match key:
                 case ast.Constant(value=str(name)):
