@@ -91,10 +91,14 @@ class Nginx:
 
     def kill_workers(self) -> None:
         """Kill what serves, and with it every connection; the master starts others at once."""
+        self.signal_workers(signal.SIGKILL)
+
+    def signal_workers(self, sig: signal.Signals) -> None:
+        """Send what serves a signal; stopped, it leaves every connection open and silent."""
         assert self._process
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
         for pid in children.read_text().split():
-            os.kill(int(pid), signal.SIGKILL)
+            os.kill(int(pid), sig)
 
     def sent(self) -> list[tuple[str, int, int]]:
         """(path, status, bytes of body) of each request that has ended so far."""

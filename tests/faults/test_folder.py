@@ -39,6 +39,19 @@ def test_two_processes_in_one_folder(box, store):
     assert box.run(store.url()).code == 0
 
 
+def test_two_processes_in_one_folder_and_nginx(box, nginx):
+    nginx.nginx.configure("limit_rate 100k;")
+    first = box.start(nginx.url())
+    while not box.num_bytes():
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.005)
+    second = box.run(nginx.url())
+    assert second.code == 1
+    assert "another download is writing to this folder" in second.stderr
+    nginx.heal()
+    assert box.end(first).code == 0
+
+
 def test_the_arguments_of_a_process_show_no_link_that_came_by_stdin(box, store):
     process = stalled(box, store)
     about = [Path(f"/proc/{process.pid}/{name}").read_bytes() for name in ("cmdline", "comm")]
@@ -110,13 +123,12 @@ echo "codes: $first $second"
 """
 
 
-@pytest.mark.parametrize("connections", [1, 32])
-def test_disk_full(box, store, connections):
-    """A tmpfs too small for the release, then grown: stops with 4, goes on at the byte."""
+def on_a_small_disk(box, server, connections: int) -> str:
+    """A tmpfs too small for the release, then grown: stops with 4, goes on; what it printed."""
     command = box.command("--max-connections", str(connections))
     link = box.home / "link"
-    link.write_text(store.url() + "\n")
-    process = box.start(store.url())  # writes the manifest, and is not let begin
+    link.write_text(server.url() + "\n")
+    process = box.start(server.url())  # writes the manifest, and is not let begin
     process.kill()
     process.communicate()
     for path in (box.target, Path(f"{box.target}.seen")):
@@ -136,7 +148,19 @@ def test_disk_full(box, store, connections):
     assert not box.leaks(done.stdout + done.stderr)
     seen = {n: Path(f"{box.target}.seen/{n}").read_bytes() for n in box.names}
     assert seen == box.contents
-    kept = [line.split(" ", 2)[1:] for line in done.stdout.splitlines() if line[:5] == "kept "]
+    return done.stdout
+
+
+def test_disk_full_and_nginx(box, nginx):
+    on_a_small_disk(box, nginx, 1)
+    sent_bytes = sum(num_bytes for _, _, num_bytes in nginx.nginx.sent())
+    assert sent_bytes < 2 * sum(map(len, box.contents.values())) - MIB // 2, "it went on"
+
+
+@pytest.mark.parametrize("connections", [1, 32])
+def test_disk_full(box, store, connections):
+    told = on_a_small_disk(box, store, connections)
+    kept = [line.split(" ", 2)[1:] for line in told.splitlines() if line[:5] == "kept "]
     asked = [(request.name, request.range) for request in store.store.requests]
     for size, path in kept:
         assert (Path(path).name.removesuffix(".partial"), f"bytes={size}-") in asked
@@ -204,3 +228,20 @@ def assert_little_was_fetched_twice(box, nginx, kills, done):
     twice = sum(size for _, _, size in sent) - whole * sum(map(len, box.contents.values()))
     told = f"{twice / MIB:.2f} MiB fetched twice in {done} kills"
     assert 0 <= twice <= done * kills.connections * MIB, told
+
+
+def test_kill_9_at_random_moments_of_an_object_store(box, store):
+    moments = random.Random(51)
+    for _ in range(50):
+        process = box.start(store.url())
+        if moments.random() < 0.7:  # else perhaps before a byte has come
+            while process.poll() is None and not box.num_bytes():
+                time.sleep(0.002)
+        try:
+            process.wait(moments.random() * 0.1)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        if box.end(process).code == 0:
+            for path in box.target.iterdir():
+                path.unlink()
+    assert box.run(store.url()).code == 0

@@ -220,14 +220,78 @@ STORE = [
 ]
 
 
+RATE = "limit_rate 100k;"
+"""A third of a file in the first second, which nginx sends at once."""
+
+
 def serve(location: str) -> Callable:
     return lambda server: server.nginx.configure(location)
+
+
+def when_bytes_came(server: Any, *moments: tuple[int, Callable[[], object]]) -> None:
+    """Do something each time so many bytes have come."""
+
+    def watch():
+        deadline = time.monotonic() + 100
+        for num_bytes, action in moments:
+            while server.box.num_bytes() < num_bytes:
+                if time.monotonic() > deadline:
+                    return
+                time.sleep(0.002)
+            action()
+
+    server.nginx.configure(RATE)
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def cut_by_nginx(server):
+    moments = sorted(RANDOM.randrange(1_500_000) for _ in range(3))
+    when_bytes_came(server, *((moment, server.nginx.kill_workers) for moment in moments))
+
+
+def freeze(server):
+    """Its workers stand still for longer than a stall is waited for, mid-way."""
+
+    def stand_still():
+        server.nginx.signal_workers(signal.SIGSTOP)
+        time.sleep(2 * server.box.stall_timeout_s)
+        server.nginx.signal_workers(signal.SIGCONT)
+
+    when_bytes_came(server, (500_000, stand_still))
+
+
+def expire_mid_set(server):
+    body = XML % ("AccessDenied", "Request has expired")
+    refuse = serve(f"if ($arg_fresh = '') {{ return 403 '{body}'; }}")
+    when_bytes_came(server, (500_000, lambda: refuse(server)))
+
+
+def fresh_for_nginx(server) -> tuple[str, ...]:
+    link = server.box.home / "fresh-link"
+    link.write_text(f"{server.url()}&fresh=1\n")
+    return ("--url-command", f"cat '{link}'")
+
+
+def wrong_on_server(server):
+    path = server.box.objects / "part-1.pt"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
 
 
 XML = '<?xml version="1.0"?><Error><Code>%s</Code><Message>%s</Message></Error>'
 ONE = "location = /part-1.pt { %s }"
 NGINX = [
     Row("nothing", lambda _: None, (0,), "all files, verified"),
+    Row("workers killed at random bytes, three times", cut_by_nginx, (0,), "goes on"),
+    Row("every connection stalls mid-way", freeze, (0,), "asks again"),
+    Row("the link expires mid-set", expire_mid_set, (4, 0), "stops, keeps all"),
+    Row(
+        "the link expires mid-set, with --url-command",
+        expire_mid_set,
+        (0,),
+        "asks the command for a fresh link, goes on",
+        options=fresh_for_nginx,
+    ),
+    Row("`return 500` for a file", serve(ONE % "return 500;"), (1, 0), "fetches the others"),
     Row("a rate limit per connection", serve("limit_rate 150k;"), (0,), "all files, verified"),
     Row("`return 503` for a file", serve(ONE % "return 503;"), (1, 0), "fetches the others"),
     Row("`return 429` for a file", serve(ONE % "return 429;"), (1, 0), "fetches the others"),
@@ -262,6 +326,13 @@ NGINX = [
     ),
     Row("`max_ranges 0`: Range is ignored", serve("max_ranges 0;"), (0,), "all files, verified"),
     Row("`etag off`", serve("etag off;"), (0,), "all files, verified"),
+    Row(
+        "wrong bytes, same length",
+        wrong_on_server,
+        (3, 0),
+        "keeps nothing of it, fetches the others",
+        between=whole_on_server,
+    ),
     Row("gzip is on", serve("gzip on; gzip_types *;"), (0,), "asks for none, gets none"),
     Row(
         "200 with another length than the manifest's file has",
@@ -313,8 +384,6 @@ def test_nginx_in_ranges(row, nginx):
         assert 206 in {status for _, status, _ in nginx.nginx.sent()}, "files are shared"
 
 
-RATE = "limit_rate 100k;"
-"""A third of a file in the first second, which nginx sends at once."""
 MID_WAY = [
     Row("kill -9 mid-way", lambda _: None, (-signal.SIGKILL, 0), "goes on at the byte"),
     Row("Ctrl-C mid-way", lambda _: None, (130, 0), "stops at once, goes on at the byte"),
