@@ -21,9 +21,14 @@ from unshard.releases import OPT_175B
 from unshard.testing.tiny_checkpoint import Array, write_tiny_checkpoint
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: some tests wait for a server or a child."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def pytest_configure() -> None:
     """Tests send SIGINT to their children, who would inherit that it is ignored where a script
-    started pytest in the background. As many processes as cores run tests: threads of each that
+    started pytest in the background. There are no fewer processes than cores: threads of each that
     meet at barriers would wait for each other's time slices. Bytecode is kept, whatever the
     environment says: workers and children would compile all files anew each time."""
     sys.dont_write_bytecode = False
