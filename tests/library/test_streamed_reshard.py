@@ -256,7 +256,7 @@ def test_what_was_reclaimed_is_not_fetched_again(site_of, monkeypatch: pytest.Mo
     site = site_of("raw")
     broken_at(site, part(1, 2), Fault(status=404), reclaim=True)
     arrived = {Path(path).name for path in ArrivalLog(site.destination).read()}
-    assert len(arrived) >= 2
+    assert arrived
     num_requests = len(site.store.requests)
     streamed = site.stream(plan_safetensors, reclaim=True)
     assert not arrived & {request.name for request in site.store.requests[num_requests:]}
