@@ -225,6 +225,7 @@ def test_fields_that_it_ignored_may_be_sent_without_effect(client, engine):
         ({"alpha_presence": "x"}, "alpha_presence", "number"),
         ({"stream": True}, "stream", "not supported"),
         ({"presence_penalty": 0.5}, "presence_penalty", "not supported"),
+        ({"presence_penalty": False}, "presence_penalty", "not supported"),
         ({"logit_bias": {"5": 1}}, "logit_bias", "not supported"),
         ({"suffix": "s"}, "suffix", "not supported"),
         ({"beam": 5}, "beam", "not a field"),

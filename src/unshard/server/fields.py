@@ -108,7 +108,8 @@ def _valid_bias(biases: dict[str, float] | None) -> dict[str, float] | None:
     return biases
 
 
-@dataclass(frozen=True, slots=True)
+# By identity: typing keeps one of equal annotations, and Only(False) equals Only(0).
+@dataclass(frozen=True, slots=True, eq=False)
 class Only:
     """Of a field that may be sent, but only with the value that has no effect, or as null."""
 
@@ -125,7 +126,8 @@ class Only:
         return {"enum": [None] if self.neutral is None else [None, self.neutral]}
 
     def _checked(self, value: object) -> object:
-        if value is not None and value != self.neutral:
+        is_alike = isinstance(value, bool) == isinstance(self.neutral, bool)  # False == 0
+        if value is not None and not (value == self.neutral and is_alike):
             raise PydanticCustomError("not_supported", "is not supported; leave it out")
         return value
 
