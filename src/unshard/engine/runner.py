@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unshard.engine.kernel_attention import KernelAttention, PagedKernel
 from unshard.engine.lone_attention import LoneCopy
+from unshard.engine.messages import StepMessage
 from unshard.engine.paged_cache import PagedCache
 from unshard.engine.step import Chunk, StepLayout
 from unshard.engine.torch_attention import TorchAttention
@@ -40,9 +41,8 @@ class Runner:
         All tokens' keys and values go to the blocks of their sequences.
         """
         if self._lone is None or not _is_lone(chunks):
-            token_ids = [token_id for chunk in chunks for token_id in chunk.token_ids]
-            num_kept = [chunk.num_kept for chunk in chunks]
-            return self.compute(token_ids, StepLayout.of(chunks), num_kept)
+            step = StepMessage.of(chunks)
+            return self.compute(step.token_ids, step.layout, step.num_kept)
         ids, places = self._ints(chunks[0].token_ids), self._ints([chunks[0].start])
         hidden = self._model.hidden_states(ids, places, self._lone.attention(chunks[0]))
         self._lone.done(chunks[0])
