@@ -202,9 +202,9 @@ def test_echoed_tokens_align_with_the_ids_sent(client, engine):
         sent = ids if isinstance(prompt, str) else prompt
         lists = got["logprobs"]
         assert {len(lists[key]) for key in lists} == {len(sent) + 1}
-        # Only the </s> at the very beginning is predicted by nothing.
         full = [BOS, *ids, *TOKENIZER.encode("z")]
-        expected = [logprob_of(full, i) for i in range(len(full))][-len(sent) - 1 :]
+        scores = [logprob_of(full, i) for i in range(len(full))]
+        expected = [None, *scores[len(full) - len(sent) :]]
         assert lists["token_logprobs"] == expected
         assert [top is None for top in lists["top_logprobs"]] == [v is None for v in expected]
         assert lists["text_offset"][-5:] == [0, 0, 0, 1, 2]
@@ -218,7 +218,7 @@ def test_max_tokens_zero_scores_the_prompt(client, engine):
     choice = answer["choices"][0]
     assert (choice["text"], choice["finish_reason"]) == ("abc", "length")
     assert choice["logprobs"]["tokens"] == ["a", "b", "c"]
-    assert None not in choice["logprobs"]["token_logprobs"]
+    assert [score is None for score in choice["logprobs"]["token_logprobs"]] == [True, False, False]
     assert answer["usage"] == {"prompt_tokens": 4, "completion_tokens": 0, "total_tokens": 4}
     plain = complete(client, prompt="abc", max_tokens=0, echo=True)["choices"][0]
     assert (plain["text"], plain["logprobs"]) == ("abc", None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from unshard.engine.request import FinishReason, GenerationOutput
+from unshard.engine.request import FinishReason, GenerationOutput, ScoredToken
 from unshard.server.prompt import Prompt
 from unshard.server.served import Tokenizer
 from unshard.server.token_places import PlacedToken, TokenPlaces, places_in_prompt
@@ -76,7 +76,10 @@ class ChoiceWriter:
         new = self._places.advance(output.tokens, self._text_length, finished=output.finished)
         if output.prompt_tokens is None:
             return new
-        shown = output.prompt_tokens[1:] if self.prompt.bos_added else output.prompt_tokens
+        shown = list(output.prompt_tokens)
+        if self.prompt.hides_bos:
+            # As of OpenAI's, nothing that is shown predicts the first.
+            shown[:2] = [ScoredToken(token.token_id, None) for token in shown[1:2]]
         return places_in_prompt(shown, self._tokenizer) + new
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
-from unshard.architectures.opt import BOS_TOKEN_ID, EOS_TOKEN_ID
+from unshard.architectures.opt import EOS_TOKEN_ID
 from unshard.engine.request import (
     FactualNucleus,
     SamplingParams,
@@ -89,12 +90,9 @@ class MetaseqCall(Call):
 
     def _choice(self, piece: Piece) -> MetaseqChoice:
         """The text is that of the tokens, so it ends with the token that completed a stop."""
-        prompt = self.order.prompts[piece.index // self.order.num_choices]
         tokens = [token for _, token in piece.tokens or ()]
         if piece.finish_reason == "stop" and tokens and tokens[-1].token_id == EOS_TOKEN_ID:
             tokens.pop()
-        if self.order.echo and prompt.bos_added:
-            tokens.insert(0, ScoredToken(BOS_TOKEN_ID, None))
         ids = [token.token_id for token in tokens]
         offsets = TextOffsets(self.tokenizer)
         return MetaseqChoice(
@@ -120,7 +118,8 @@ class MetaseqCall(Call):
 
 
 def _order(body: MetaseqRequest, served: ServedModel) -> Order:
-    prompts = parse_prompts(_normalized(body.prompt), served.tokenizer)
+    parsed = parse_prompts(_normalized(body.prompt), served.tokenizer)
+    prompts = [replace(prompt, hides_bos=False) for prompt in parsed]
     num_candidates = body.best_of or body.n
     return Order(
         prompts,

@@ -17,8 +17,8 @@ class Prompt:
     text: str
     ids: tuple[int, ...]
     """Starts with `</s>`."""
-    bos_added: bool
-    """The leading `</s>` is ours, so the client must not see it; false when the client sent it."""
+    hides_bos: bool
+    """The leading `</s>` is ours and not the client's, who is not to see it."""
 
 
 def parse_prompts(form: PromptForm, tokenizer: Tokenizer) -> list[Prompt]:
@@ -38,12 +38,12 @@ def parse_prompts(form: PromptForm, tokenizer: Tokenizer) -> list[Prompt]:
 
 
 def _of_text(text: str, tokenizer: Tokenizer) -> Prompt:
-    return Prompt(text, (BOS_TOKEN_ID, *tokenizer.encode(text)), bos_added=True)
+    return Prompt(text, (BOS_TOKEN_ID, *tokenizer.encode(text)), hides_bos=True)
 
 
 def prompt_of_ids(ids: Sequence[int], tokenizer: Tokenizer) -> Prompt:
     """The prompt that the model reads for `ids`: they, and `</s>` in front."""
     text = tokenizer.decode(ids)
     if ids and ids[0] == BOS_TOKEN_ID:
-        return Prompt(text, tuple(ids), bos_added=False)
-    return Prompt(text, (BOS_TOKEN_ID, *ids), bos_added=True)
+        return Prompt(text, tuple(ids), hides_bos=False)
+    return Prompt(text, (BOS_TOKEN_ID, *ids), hides_bos=True)
