@@ -108,6 +108,8 @@ RAW = [
     (b'{"prompt": "p", "seed": ' + b"9" * 5000 + b"}", "body"),
     (b"[" * 100_000, "body"),
     (b'{"prompt": "\xff"}', "body"),
+    (b'{"prompt": [' + b"2," * 400_000 + b"2]}", "more than 400000 values"),
+    (b'{"prompt": "p", "logit_bias": {"5": 1, "5": 2}}', "5: is in the body twice"),
 ]
 
 
@@ -134,6 +136,15 @@ def test_refused(client, engine, body, status, param, code, part):
 def test_refused_bytes(client, raw, part):
     headers = {"content-type": "application/json"}
     assert part in refused(client.post(URL, content=raw, headers=headers), 400)["message"]
+
+
+def test_a_field_that_is_there_twice_is_named(client):
+    """Python's parser takes the last, another one the first."""
+    raw = b'{"prompt": "p", "seed": 1, "max_tokens": 1, "seed": 2}'
+    error = refused(
+        client.post(URL, content=raw, headers={"content-type": "application/json"}), 400
+    )
+    assert error["param"] == "seed"
 
 
 def test_refused_content_type(client):

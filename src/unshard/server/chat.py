@@ -28,11 +28,12 @@ from unshard.server.logprobs import chat_logprobs
 from unshard.server.prompt import Prompt, prompt_of_ids
 from unshard.server.protocol import STREAMED, Usage
 from unshard.server.served import ServedModel
+from unshard.server.strict_body import StrictRoute
 
 
 def chat_router(served: ServedModel, generations: Generations) -> APIRouter:
     """`POST /v1/chat/completions`."""
-    router = APIRouter()
+    router = APIRouter(route_class=StrictRoute)
 
     @router.post("/v1/chat/completions", response_model=ChatCompletion, responses=STREAMED)
     async def chat(body: ChatRequest, request: Request) -> Response:

@@ -17,13 +17,14 @@ from unshard.server.logprobs import completion_logprobs
 from unshard.server.prompt import parse_prompts
 from unshard.server.protocol import STREAMED, Choice, Completion, CompletionRequest, Usage
 from unshard.server.served import ServedModel
+from unshard.server.strict_body import StrictRoute
 
 DEFAULT_MAX_TOKENS = 16
 
 
 def completions_router(served: ServedModel, generations: Generations) -> APIRouter:
     """`POST /v1/completions`."""
-    router = APIRouter()
+    router = APIRouter(route_class=StrictRoute)
 
     @router.post("/v1/completions", response_model=Completion, responses=STREAMED)
     async def completions(body: CompletionRequest, request: Request) -> Response:

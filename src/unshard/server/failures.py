@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unshard.errors import RequestError, UnshardError
+from unshard.server.strict_body import BodyError
 from unshard.server.visit import current_visit
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ def failure_of(error: Exception) -> Failure:
             return Failure(
                 STATUS_OF_CODE.get(error.code or "", 400), message, error.param, error.code
             )
+        case BodyError():
+            return Failure(error.status_code, error.detail, error.param)
         case HTTPException():
             return Failure(error.status_code, error.detail)
         case UnshardError():

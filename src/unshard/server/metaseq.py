@@ -33,6 +33,7 @@ from unshard.server.metaseq_protocol import (
 )
 from unshard.server.prompt import Prompt, parse_prompts
 from unshard.server.served import ServedModel
+from unshard.server.strict_body import StrictRoute
 from unshard.server.token_places import TextOffsets, named_alternatives, token_string
 
 PATHS = ("/completions", "/generate")
@@ -42,7 +43,7 @@ PATHS_OF_ENGINES = tuple(f"{start}/engines/{{engine}}/completions" for start in 
 def metaseq_router(served: ServedModel, generations: Generations) -> APIRouter:
     """`POST /completions` and its other names. Which engine is asked does not matter: there is
     one."""
-    router = APIRouter()
+    router = APIRouter(route_class=StrictRoute)
 
     async def complete(body: MetaseqRequest, request: Request) -> Response:
         call = await asyncio.to_thread(MetaseqCall, body, served)

@@ -17,6 +17,7 @@ from unshard.server.chat import chat_prompt
 from unshard.server.chat_protocol import Message
 from unshard.server.fields import Incoming, Outgoing, Several, Text
 from unshard.server.served import ServedModel
+from unshard.server.strict_body import StrictRoute
 from unshard.server.token_places import token_string
 
 
@@ -69,7 +70,7 @@ class DetokenizedText(Outgoing):
 
 def tokenization_router(served: ServedModel) -> APIRouter:
     """`POST /tokenize` and `POST /detokenize`."""
-    router = APIRouter()
+    router = APIRouter(route_class=StrictRoute)
 
     @router.post("/tokenize")
     async def tokenize(body: TokenizeRequest) -> Tokens:
