@@ -25,7 +25,7 @@ from torch import Tensor
 from unshard.kernels import int8
 from unshard.kernels.attention import BLOCK_ROWS, paged_attention
 from unshard.kernels.library import SWITCH, kernels
-from unshard.models.linear import Linear, empty_weight
+from unshard.models.linear import Form, Linear
 
 Work = Callable[[], object]
 
@@ -81,7 +81,7 @@ def linear_case(out_features: int, in_features: int, rows: int) -> Case:
         x = torch.randn(rows, in_features).to(dtype)
         weights = []
         for _ in range(copies):
-            weights.append(empty_weight(out_features, in_features, dtype, torch.device("cpu")))
+            weights.append(Form(dtype, torch.device("cpu")).empty_matrix(out_features, in_features))
             weights[-1].normal_()
         packed = [onednn._reorder_linear_weight(w, None) for w in weights]  # noqa: SLF001
         linears = [Linear(weight) for weight in weights]
@@ -172,7 +172,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     if arguments.level:
         os.environ[SWITCH] = arguments.level
-    if kernels() is None:
+    library = kernels()
+    if library is None:
         parser.error("the kernels are not compiled: make kernels")
     clock = time.thread_time if arguments.threads == 1 else time.perf_counter
     print(f"{'case':<34}{'work':<20}{'ms':>9}{'ratio':>8}{'bandwidth':>11}")
@@ -182,7 +183,7 @@ def main() -> None:
             share = f"{row['bandwidth']:>11.2f}" if "bandwidth" in row else ""
             print(f"{row['case']:<34}{row['work']:<20}{row['ms']:>9.2f}{row['ratio']:>8.2f}{share}")
             rows.append(row)
-    print(json.dumps(vars(arguments) | {"level": kernels().level, "rows": rows}))
+    print(json.dumps(vars(arguments) | {"level": library.level, "rows": rows}))
 
 
 if __name__ == "__main__":
