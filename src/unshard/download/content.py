@@ -38,7 +38,8 @@ _CODES_OF_BAD_TOKENS = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", 
 
 _MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype|html|\?xml|error)", re.IGNORECASE)
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
-_STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{1,256}"')
+_STRONG_ETAG = re.compile(r'"[\x21\x23-\x25\x27-\x3e\x40-\x7e]{1,256}"')
+"""Without `?` and `&`: one that repeats the query of the link would be kept in the journal."""
 
 
 def strong_etag(response: Response) -> str | None:
