@@ -61,9 +61,13 @@ def check_headers(name: str, response: Response) -> int:
         TransferError: the headers are not those of a file's bytes.
     """
     check_kind(name, response)
-    if response.content_length is None:
+    length = response.content_length
+    if length is None:
         raise TransferError(f"{name}: the server does not say how long it is")
-    return response.content_length
+    is_part = response.status == 200 and "Content-Range" in response.headers
+    if is_part and content_range(response) != (0, length - 1, length):
+        raise TransferError(f"{name}: the server sends a part of it as if it were all")
+    return length
 
 
 def check_kind(name: str, response: Response) -> None:
