@@ -68,14 +68,14 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("with_manifest", [False, True])
+@pytest.mark.parametrize("has_manifest", [False, True])
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("name", ["a.pt", PARTIAL, JOURNAL_NAME])
-def test_what_is_no_file_is_neither_followed_nor_replaced(trap, name, kind, with_manifest, capfd):
+def test_what_is_no_file_is_neither_followed_nor_replaced(trap, name, kind, has_manifest, capfd):
     kind(trap, trap.target / name)
     before = os.lstat(trap.target / name)
     options = []
-    if with_manifest:
+    if has_manifest:
         (trap.home / "manifest").write_text(f"{'0' * 32}  a.pt\n")
         options = ["--manifest", str(trap.home / "manifest")]
     assert trap.run(*options) == 1
@@ -133,28 +133,38 @@ def test_one_folder_by_two_names_is_one_folder(trap, capfd):
 
 
 NAMES = [
-    "..", "../precious/file", "a/../../precious/file", "..\\precious\\file", "a\0.pt",
-    "a\x1b[2J.pt", "a\n.pt", "\u202etp.a", "x" * 300 + ".pt", "ü" * 130, ".", "", " a.pt", JOURNAL_NAME,
+    "..", "../precious/file", "a/../../precious/file", "..\\precious\\file", "a\0.pt", "a\n.pt",
+    "a\x1b[2J.pt", "\u202etp.a", "x" * 300 + ".pt", "ü" * 130, ".", "", " a.pt", JOURNAL_NAME,
     "a.pt.partial", "CON/a", "\ud800.pt",
 ]  # fmt: skip
+
+
+def with_manifest(trap: Trap, form: str, name: str) -> tuple[int, Path]:
+    """A download by a manifest of that name alone, in one of its forms."""
+    path, md5 = trap.home / "manifest", "0" * 32
+    ours = {"format": "unshard-manifest", "version": 1}
+    forms = {
+        "json": json.dumps({**ours, "files": [{"name": name, "digests": {"md5": md5}}]}),
+        "lines": f"{md5}  {name}\n",
+        "csv": f"shard,md5sum\n{name},{md5}\n",
+    }
+    path.write_bytes(forms[form].encode(errors="surrogatepass"))
+    url, target = trap.store.presigned_url(), str(trap.target)
+    return main(["download", url, target, "--manifest", str(path)]), path
+
+
+@pytest.mark.parametrize("form", ["json", "lines", "csv"])
+def test_a_good_name_in_each_form_is_asked_for(trap, form, capfd):
+    assert with_manifest(trap, form, "none.pt")[0] == 1
+    assert "none.pt: the server has no such file" in error_of(capfd)
 
 
 @pytest.mark.parametrize("name", [*NAMES, "/etc/passwd"], ids=ascii)
 @pytest.mark.parametrize("form", ["json", "lines", "csv"])
 def test_a_name_in_a_manifest_that_is_none_for_a_file(trap, name, form, capfd):
-    path = trap.home / "manifest"
-    digest = "0" * 32
-    lines = {
-        "json": json.dumps({"files": {name: {"md5": digest}}}),
-        "lines": f"{digest}  {name}\n",
-        "csv": f"path,md5\n{name},{digest}\n",
-    }
-    path.write_bytes(lines[form].encode(errors="surrogatepass"))
-    assert (
-        main(["download", trap.store.presigned_url(), str(trap.target), "--manifest", str(path)])
-        == 3
-    )
+    code, path = with_manifest(trap, form, name)
     told = error_of(capfd)
+    assert code == 3
     assert str(path) in told
     assert told.isprintable()
     assert trap.store.requests == []
