@@ -3,11 +3,14 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 from unshard.download import DownloadReport, PresignedTemplate, RetryPolicy, download
 from unshard.manifest import Digest, Manifest

@@ -248,6 +248,13 @@ def is_alive(pid: int) -> bool:
     return status.rpartition(")")[2].split()[0] != "Z"
 
 
+def test_what_a_command_says_on_stderr_is_handed_on_without_a_links_secret(capfd):
+    said = "printf '%s\\n' 'no éntry' 'https://x.example/a.pt?&Signature=TOKEN: 404' >&2"
+    with pytest.raises(LinkRefusedError, match="exit status 3"):
+        renew(CommandSource(f"sh -c {shlex.quote(said + '; exit 3')}"))
+    assert capfd.readouterr().err == "no éntry\nhttps://x.example/a.pt?…: 404\n"
+
+
 def test_what_a_command_leaves_in_the_background_is_not_waited_for(tmp_path):
     pid = tmp_path / "pid"
     script = f"sleep 600 2>/dev/null & echo $! > {pid}; echo '{NEW}'"

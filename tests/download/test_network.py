@@ -214,33 +214,3 @@ def test_one_handshake_serves_a_connection_for_all_its_files(site, tls, certific
     )
     assert site.fetched() == site.contents
     assert len(tls) == 3
-
-
-def test_an_answer_that_ends_before_the_length_it_tells_is_a_failure(tmp_path):
-    """In chunks the end is where the server says, whatever Content-Length there is beside."""
-    asked = []
-
-    def decide(request):
-        asked.append(request.range)
-        headers = {"Content-Length": "5000", "Transfer-Encoding": "chunked", "ETag": '"e"'}
-        headers["Connection"] = "close"
-        if request.range:
-            headers["Content-Range"] = "bytes 100-4999/5000"
-            headers["Content-Length"] = "4900"
-        body = b"0\r\n\r\n" if request.range else b"64\r\n" + b"PK" * 50 + b"\r\n0\r\n\r\n"
-        return Answer(206 if request.range else 200, headers, io.BytesIO(body), len(body))
-
-    server = ObjectServer(decide)
-    link = PresignedTemplate.parse(f"http://127.0.0.1:{server.server_port}/w/a.pt")
-    try:
-        with pytest.raises(TransferError, match="given up after 3 attempts: the answer ended"):
-            download(
-                link,
-                ["a.pt"],
-                tmp_path,
-                max_connections=1,
-                retry=RetryPolicy(attempts=3, first_delay_s=0),
-            )
-    finally:
-        server.stop()
-    assert asked == [None, "bytes=100-", "bytes=100-"]

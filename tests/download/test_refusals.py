@@ -31,7 +31,27 @@ def test_a_link_refused_mid_set_keeps_partials_and_counts_what_is_left(site):
     assert sorted(site.fetched()) == ["a.pt"]
     assert site.requests("c.pt") == []
     site.store.inject(Fault(status=401), file="c.pt")
-    with pytest.raises(LinkRefusedError, match=r"c\.pt.*2 of 4 files"):
+    with pytest.raises(LinkRefusedError, match=r"c\.pt.*2 of 4 files are left \(about 10\.0 kB"):
+        site.run(max_connections=1)
+
+
+def test_what_is_left_is_told_in_bytes_as_far_as_sizes_are_known(site):
+    site.add("a.pt", "b.pt", size=5000)
+    site.store.inject(Fault(status=403, code="RequestExpired"), times=None)
+    with pytest.raises(LinkRefusedError, match=r"2 of 2 files are left\n"):
+        site.run(max_connections=1)
+    site.store.heal()
+    site.store.inject(Fault(cut_after=2000), file="a.pt")
+    site.store.inject(Fault(status=403, code="RequestExpired"), times=None, file="a.pt")
+    with pytest.raises(LinkRefusedError, match=r"2 of 2 files are left \(about 8\.0 kB\)\n"):
+        site.run(max_connections=1)
+    site.store.heal()
+    site.store.inject(Fault(status=403, code="RequestExpired"), file="b.pt")
+    with pytest.raises(LinkRefusedError, match=r"1 of 2 files are left \(about 5\.0 kB\)\n"):
+        site.run(max_connections=1)
+    site.store.inject(Fault(cut_after=1000), file="b.pt")
+    site.store.inject(Fault(status=403, code="RequestExpired"), file="b.pt")
+    with pytest.raises(LinkRefusedError, match=r"1 of 2 files are left \(4\.0 kB\)\n"):
         site.run(max_connections=1)
 
 

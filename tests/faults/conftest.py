@@ -18,6 +18,7 @@ import pytest
 from unshard.testing.object_store import FakeObjectStore
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "download"))
 
 from nginx import Nginx, program
 

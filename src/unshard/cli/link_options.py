@@ -43,9 +43,16 @@ def source(url_command: str | None, url_file: Path | None) -> LinkSource | None:
 def begin(
     source: LinkSource | None, url: str | None, directory: Path | None, address: Address
 ) -> tuple[PresignedTemplate, Path]:
-    """The first link and the folder: a source gives it where no URL stands in the arguments."""
+    """The first link and the folder: a source gives it where no URL stands in the arguments.
+
+    Raises:
+        UsageError: there is no link, or one where the folder belongs.
+        LinkRefusedError: as `LinkSource.first`.
+    """
     has_url = directory is not None or url == "-" or url in releases.PUBLIC or "://" in (url or "")
     if source and not has_url:
         return source.first(), Path(url or ".")
     text, directory = address(url, directory)
+    if str(directory).startswith(("http:/", "https:/")):
+        raise UsageError("DIRECTORY is a link, and a folder's name is read by everybody")
     return PresignedTemplate.parse(text), directory

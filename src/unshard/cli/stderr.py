@@ -10,6 +10,7 @@ import click
 
 from unshard.cli.events import event_line
 from unshard.cli.printable import printable
+from unshard.redaction import without_secrets
 
 
 @dataclass(slots=True)
@@ -20,11 +21,14 @@ class Stderr:
 
     def note(self, line: str) -> None:
         """Something that a person wants to know before the work begins or after it ended."""
+        line = without_secrets(line)
         told = event_line("note", text=line) if self.as_events else line + "\n"
         click.echo(told, nl=False, err=True)
 
     def error(self, message: str, hint: str | None, exit_code: int) -> int:
-        """The last line of a command that failed; returns `exit_code`."""
+        """The last line of a command that failed; returns `exit_code`. It may repeat an argument,
+        and a link stands now and then where something else belongs."""
+        message, hint = without_secrets(message), without_secrets(hint) if hint else None
         if self.as_events:
             fields = {"message": message, "hint": hint, "exit_code": exit_code}
             click.echo(event_line("error", **fields), nl=False, err=True)

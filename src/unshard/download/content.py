@@ -38,7 +38,8 @@ _CODES_OF_BAD_TOKENS = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", 
 
 _MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype|html|\?xml|error)", re.IGNORECASE)
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
-_STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{1,256}"')
+_STRONG_ETAG = re.compile(r'"[\x21\x23-\x25\x27-\x3e\x40-\x7e]{1,256}"')
+"""Without `?` and `&`: one that repeats the query of the link would be kept in the journal."""
 
 
 def strong_etag(response: Response) -> str | None:
@@ -60,9 +61,13 @@ def check_headers(name: str, response: Response) -> int:
         TransferError: the headers are not those of a file's bytes.
     """
     check_kind(name, response)
-    if response.content_length is None:
+    length = response.content_length
+    if length is None:
         raise TransferError(f"{name}: the server does not say how long it is")
-    return response.content_length
+    is_part = response.status == 200 and "Content-Range" in response.headers
+    if is_part and content_range(response) != (0, length - 1, length):
+        raise TransferError(f"{name}: the server sends a part of it as if it were all")
+    return length
 
 
 def check_kind(name: str, response: Response) -> None:

@@ -8,23 +8,28 @@ import select
 import shlex
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
 from unshard.download.link import Accept, Note, Sleep
 from unshard.download.url import PresignedTemplate
 from unshard.errors import LinkRefusedError, UsageError
+from unshard.redaction import without_secrets
 
 COMMAND_TIMEOUT_S = 120.0
 POLL_S = 1.0
 """Between two looks at the file; a person takes longer."""
 _MAX_URL_BYTES = 2**16
+_LAST_WORDS_S = 1.0
+"""For what a command that has ended said last; what it left in the background may go on."""
 _LOOK_S = 0.1
 """How soon a command that is silent is ended with the work that wanted it."""
 
 
 class CommandSource:
-    """The first line that `command` prints; its error output goes where ours does.
+    """The first line that `command` prints; its error output goes where ours does, without what
+    may be the secret of a link.
 
     `command` is split as a shell splits words, but no shell runs it. It may hold a token,
     so nothing here repeats it.
@@ -78,10 +83,12 @@ class CommandSource:
                 self._words,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 start_new_session=True,  # so that it can be ended with all that it started
             )
         except (OSError, ValueError) as error:
             return b"", f"cannot be started: {getattr(error, 'strerror', None) or 'not a command'}"
+        relay = _relay(process)
         with process:
             output = None
             try:
@@ -89,6 +96,7 @@ class CommandSource:
             finally:
                 if output is None:
                     _kill_session(process)
+                relay.join(_LAST_WORDS_S)
         if output is None:
             return b"", f"was not done after {self._timeout_s:g} s, or printed too much"
         return output, f"failed (exit status {process.returncode})" if process.returncode else None
@@ -161,6 +169,21 @@ class FileSource:
         except OSError as error:
             raise UsageError(error.strerror or "cannot be read") from None
         return _parse(content)
+
+
+def _relay(process: subprocess.Popen[bytes]) -> threading.Thread:
+    """Hand on what `process` says on stderr, line by line, as long as anybody holds that open."""
+    stream, process.stderr = process.stderr, None  # or its end would wait for the thread
+    assert stream is not None  # noqa: S101 - asked for
+
+    def hand_on() -> None:
+        with stream, contextlib.suppress(OSError):  # ours may be closed
+            for line in stream:
+                os.write(2, without_secrets(line.decode(errors="replace")).encode())
+
+    thread = threading.Thread(target=hand_on, name="url-command", daemon=True)
+    thread.start()
+    return thread
 
 
 def _kill_session(process: subprocess.Popen[bytes]) -> None:

@@ -67,6 +67,15 @@ class Meter:
         """Of all files that were not whole before, as far as is known by now."""
         return self._total_bytes
 
+    @property
+    def left(self) -> str:
+        """The bytes still to come, in words: `131.2 GB`, or `about 131.2 GB` where not all sizes
+        are known; nothing where none is."""
+        with self._lock:
+            about = "about " if len(self._sizes) < self._num_files else ""
+            left_bytes = max(self._total_bytes - self._done_bytes, 0)
+            return f"{about}{shown_bytes(left_bytes)}" if self._sizes else ""
+
     @contextmanager
     def connection(self, name: str) -> Iterator[Connection]:
         """One connection brings bytes of the file `name`, as others may at the same time."""

@@ -6,8 +6,12 @@ from __future__ import annotations
 import io
 import socket
 import time
-from http.client import HTTPResponse
+from http.client import OK, PROCESSING, HTTPException, HTTPResponse
 from typing import Any
+
+MOST_INTERIM_ANSWERS = 100
+"""Before one answer; servers send one or two."""
+_LONGEST_LINE = 2**16
 
 
 class PatientReader(io.BufferedReader):
@@ -66,3 +70,18 @@ class PatientResponse(HTTPResponse):
     def __init__(self, sock: socket.socket, *settings: Any, **named: Any) -> None:
         super().__init__(sock, *settings, **named)
         self.fp = PatientReader(self.fp.detach(), sock.gettimeout())
+
+    def _read_status(self) -> tuple[str, int, str]:
+        """That of the answer itself, behind interim ones (RFC 9110, 15.2): http.client knows none
+        but 100, and would take the answer for that of the next request.
+
+        Raises:
+            HTTPException: it is no answer, or one that never comes.
+        """
+        for _ in range(MOST_INTERIM_ANSWERS):
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not PROCESSING <= status < OK:
+                return version, status, reason
+            while self.fp.readline(_LONGEST_LINE).strip():
+                pass
+        raise HTTPException

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from unshard.errors import TransferError
+
+_NUM_BYTES = re.compile(r"[0-9]{1,18}")
 
 
 class InterruptedTransferError(TransferError):
@@ -41,5 +44,9 @@ class Response:
 
     @property
     def content_length(self) -> int | None:
-        value = self.headers.get("Content-Length", "")
-        return int(value) if value.isascii() and value.isdigit() else None
+        """What the server tells, if that is one number of bytes. Beside chunks it is not to be
+        believed (RFC 9112, 6.3): it may be of another answer than this."""
+        values = {value.strip() for value in self.headers.get("Content-Length", "").split(",")}
+        value = values.pop()
+        is_number = _NUM_BYTES.fullmatch(value) and not values
+        return int(value) if is_number and not self.headers.get("Transfer-Encoding") else None

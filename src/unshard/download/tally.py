@@ -46,9 +46,12 @@ class Tally:
             self.raise_failures()
 
     def with_what_is_left(self, error: PersonNeededError) -> PersonNeededError:
-        """The error that ends the download; it says how many files are left."""
+        """The error that ends the download; it says how many files are left, and bytes of them
+        where that is known."""
         num_left = self.num_open + len(self._failures)
         left = f"{num_left} of {self._num_files} files are left"
+        if self._meter.left:
+            left += f" ({self._meter.left})"
         return type(error)(f"{error.message}; {left}", hint=error.hint)
 
     def raise_failures(self) -> None:
