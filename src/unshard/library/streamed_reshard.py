@@ -49,16 +49,17 @@ def streamed_reshard(
     plan_of: Callable[[Checkpoint], CopyPlan],
     reshard: Reshard,
     *,
-    asked: str | None,
+    asked: str,
     left: Reclaiming | None,
     reclaim: bool,
     progress: Progress,
+    anew: bool = False,
 ) -> Streamed:
     """Downloads `source` and writes `destination` as the plan of `plan_of` says, each part of
     it as soon as the files are there that it is made of. Stopped at any moment, the same call
     goes on where it was; what is `left` of a run with `reclaim` (`unfinished`) must be given.
-    `asked` tells this call from others that want another layout: with it, a run with `reclaim`
-    that was finished is known without asking the server.
+    `asked` tells this call from others that want another layout: by it a run with `reclaim` that
+    was finished is known without asking the server, unless all is wanted `anew`.
 
     Where no stand-ins can be made the reshard follows the download.
 
@@ -69,12 +70,13 @@ def streamed_reshard(
         UnshardError: whatever `download` and `run_plan` raise; the first of both.
         KeyboardInterrupt: as it came, after all threads ended.
     """
-    if reclaim and left is None and asked is not None:
-        if paths := resharded(source, destination, asked):
-            progress.note(f"{source.directory}: all of it was resharded before, and then deleted")
-            forget_stand_ins(source.heads)
-            return Streamed(None, paths)
-        reshard = _noted(reshard, source, asked)
+    looks = reclaim and left is None and not anew
+    if looks and (paths := resharded(source, destination, asked)):
+        progress.note(f"{source.directory}: all of it was resharded before, and then deleted")
+        forget_stand_ins(source.heads)
+        return Streamed(None, paths)
+    if reclaim:
+        reshard = _noted(reshard, source, asked, goes_on=left is not None)
     begun = left
     is_drawn = left is not None or not all(Path(source.path(n)).exists() for n in source.files)
     if is_drawn:
@@ -95,12 +97,14 @@ def streamed_reshard(
     return streamed
 
 
-def _noted(reshard: Reshard, source: Source, asked: str) -> Reshard:
+def _noted(reshard: Reshard, source: Source, asked: str, *, goes_on: bool) -> Reshard:
     """The same, which leaves a note of what `source` becomes before it deletes any of it."""
 
     def noted(plan: CopyPlan, directory: Path, **settings: Any) -> list[Path]:
-        note_resharded(source, directory, asked, plan)
-        return reshard(plan, directory, **settings)
+        def note() -> None:
+            note_resharded(source.directory, source.files, directory, asked, plan, goes_on=goes_on)
+
+        return reshard(plan, directory, before_reclaim=note, **settings)
 
     return noted
 
