@@ -11,18 +11,15 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from unshard.disk import sync_directory
-from unshard.download.disk import disk_errors
 from unshard.errors import CheckpointError, FormatError, UsageError
 from unshard.execute.journal import NAME as OUTPUT_JOURNAL
-from unshard.finished import remembered
+from unshard.execute.output_file import write_error
 from unshard.formats.json_object import read_json_object
-from unshard.library.download_source import Source
-from unshard.manifest import Manifest
 from unshard.plan.copy_plan import CopyPlan
 from unshard.plan.plan_json import plan_digest
 
@@ -31,7 +28,7 @@ STEM = ".unshard-resharded-"
 
 
 @dataclass(frozen=True, slots=True)
-class _Resharded:
+class Resharded:
     """Which command it was, what it was given, and what it writes."""
 
     asked: str
@@ -81,7 +78,7 @@ def note_resharded(
     if goes_on and _read(path):
         return
     read, names = {Path(each).resolve() for each in plan.source_paths()}, sorted(names)
-    noted = _Resharded(
+    noted = Resharded(
         asked,
         str(destination.resolve()),
         names,
@@ -90,29 +87,21 @@ def note_resharded(
         {file.name: file.num_bytes for file in plan.files},
     )
     fresh = path.with_suffix(".new")
-    with disk_errors(path):
+    try:
         fresh.unlink(missing_ok=True)
-        fresh.write_text(json.dumps(asdict(noted)))
-        with fresh.open("rb") as file:
+        with fresh.open("x") as file:
+            file.write(json.dumps(asdict(noted)))
+            file.flush()
             os.fsync(file)
         fresh.replace(path)
         sync_directory(folder)
+    except OSError as error:
+        raise write_error(path, error) from error
 
 
-def resharded(source: Source, destination: Path, asked: str) -> list[Path] | None:
-    """The output's files, if `asked` has been done with the files of `source`: those that were
-    read had the digests wanted, or came from the same folder of a URL where none are, and are
-    gone; what was made of them is whole. None otherwise, or where nothing is known."""
-    noted = _read(_note_path(source.directory, destination))
-    if (
-        noted is not None
-        and (noted.asked, noted.names) == (asked, sorted(source.files))
-        and noted.are_gone(source.directory)
-        and _were_right(source, noted.read)
-        and not noted.lost()
-    ):
-        return [destination / name for name in noted.files]
-    return None
+def note_of(folder: Path, destination: Path) -> Resharded | None:
+    """What became of files in `folder` that `destination` was made of, where that is known."""
+    return _read(_note_path(folder, destination))
 
 
 def resharded_here(source: str, destination: Path, asked: str | None) -> list[Path] | None:
@@ -132,7 +121,7 @@ def resharded_here(source: str, destination: Path, asked: str | None) -> list[Pa
     return None
 
 
-def _refuse_other(noted: _Resharded, source: str, destination: Path, asked: str | None) -> None:
+def _refuse_other(noted: Resharded, source: str, destination: Path, asked: str | None) -> None:
     if noted.destination != str(destination.resolve()) or noted.asked != asked:
         raise UsageError(
             f"{source}: was resharded into {noted.destination}, by a command with other arguments, "
@@ -160,7 +149,7 @@ def _note_path(folder: Path, destination: Path) -> Path:
     return folder / f"{STEM}{digest.hexdigest()[:16]}.json"
 
 
-def _read(path: Path) -> _Resharded | None:
+def _read(path: Path) -> Resharded | None:
     """None where there is none, or somebody else's."""
     try:
         content = read_json_object(path)
@@ -175,15 +164,5 @@ def _read(path: Path) -> _Resharded | None:
             "plan": str(plan),
             "files": dict(files),
         } if all(isinstance(name, str) and "\0" not in name for name in (*names, *read, *files)):
-            return _Resharded(asked, destination, names, read, plan, files)
+            return Resharded(asked, destination, names, read, plan, files)
     return None
-
-
-def _were_right(source: Source, names: Sequence[str]) -> bool:
-    facts, files = remembered(source.directory), source.files
-    folder = source.link.current.folder
-    return all(
-        (known := facts.get(name)) is not None
-        and (known.digest == files[name] if isinstance(files, Manifest) else known.folder == folder)
-        for name in names
-    )

@@ -17,13 +17,15 @@ from unshard.download.pieces import NoRangesError
 from unshard.errors import CheckpointError, FormatError
 from unshard.execute.arrivals import Arrivals
 from unshard.execute.reclaim import Reclaiming
+from unshard.finished import remembered
 from unshard.index.build import open_checkpoint
 from unshard.index.checkpoint import Checkpoint
 from unshard.library.disk_need import DiskNeed, allocated, bytes_to_fetch, bytes_to_write
 from unshard.library.download_source import Source
-from unshard.library.resharded import note_resharded, resharded
+from unshard.library.resharded import note_of, note_resharded
 from unshard.library.stand_ins import check_same_headers, forget_stand_ins
 from unshard.library.streamed_progress import Behind, Checking
+from unshard.manifest import Manifest
 from unshard.plan.copy_plan import CopyPlan
 from unshard.plan.plan_json import plan_from_json, plan_to_json
 from unshard.progress import Progress
@@ -71,7 +73,7 @@ def streamed_reshard(
         KeyboardInterrupt: as it came, after all threads ended.
     """
     looks = reclaim and left is None and not anew
-    if looks and (paths := resharded(source, destination, asked)):
+    if looks and (paths := _resharded(source, destination, asked)):
         progress.note(f"{source.directory}: all of it was resharded before, and then deleted")
         forget_stand_ins(source.heads)
         return Streamed(None, paths)
@@ -95,6 +97,32 @@ def streamed_reshard(
         streamed = streaming.run(reshard)
     forget_stand_ins(source.heads)
     return streamed
+
+
+def _resharded(source: Source, destination: Path, asked: str) -> list[Path] | None:
+    """The output's files, if `asked` has been done with the files of `source`: those that were
+    read had the digests wanted, or came from the same folder of a URL where none are, and are
+    gone; what was made of them is whole. None otherwise, or where nothing is known."""
+    noted = note_of(source.directory, destination)
+    if (
+        noted is not None
+        and (noted.asked, noted.names) == (asked, sorted(source.files))
+        and noted.are_gone(source.directory)
+        and _were_right(source, noted.read)
+        and not noted.lost()
+    ):
+        return [destination / name for name in noted.files]
+    return None
+
+
+def _were_right(source: Source, names: Sequence[str]) -> bool:
+    facts, files = remembered(source.directory), source.files
+    folder = source.link.current.folder
+    return all(
+        (known := facts.get(name)) is not None
+        and (known.digest == files[name] if isinstance(files, Manifest) else known.folder == folder)
+        for name in names
+    )
 
 
 def _noted(reshard: Reshard, source: Source, asked: str, *, goes_on: bool) -> Reshard:
