@@ -69,7 +69,7 @@ def command(
     asked = asked_layout({"target": target, "dtype": dtype, **layout})
     left = unfinished(Path(destination))
     if left is not None:
-        refuse_other_command(left, source, destination, reclaim=reclaim and not dry_run)
+        refuse_other_command(left, source, destination, asked, reclaim=reclaim and not dry_run)
         plan, files = left.plan, left.files
     else:
         try:

@@ -17,7 +17,7 @@ from unshard.execute.reclaim import Reclaiming
 from unshard.execute.workers import peak_buffer_bytes
 from unshard.index.checkpoint import Checkpoint
 from unshard.index.optimizer_state import read_optimizer_state
-from unshard.library.resharded import resharded_here
+from unshard.library.resharded import note_of, resharded_here
 from unshard.plan.copy_plan import CopyPlan
 from unshard.plan.metaseq_target import plan_metaseq
 from unshard.plan.plan_json import plan_to_json
@@ -83,13 +83,17 @@ def plan_layout(
     )
 
 
-def refuse_other_command(left: Reclaiming, source: str, destination: str, *, reclaim: bool) -> None:
+def refuse_other_command(
+    left: Reclaiming, source: str, destination: str, asked: str, *, reclaim: bool
+) -> None:
     """A reshard that was deleting its sources can only be finished, by the same command.
 
     Raises:
         UsageError: this is another one.
     """
-    if not reclaim or left.plan.source != source or left.folder != str(Path.cwd()):
+    noted = note_of(Path(left.files[0]).parent, Path(destination))
+    is_same = reclaim and (left.plan.source, left.folder) == (source, str(Path.cwd()))
+    if not is_same or (noted is not None and noted.asked != asked):
         raise UsageError(
             f"{destination}: holds an unfinished reshard of {left.plan.source} with --reclaim",
             hint=f"repeat that command in {left.folder}: its source files are partly deleted",

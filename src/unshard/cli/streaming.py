@@ -64,9 +64,9 @@ def download_and_reshard(
             f"{destination}: is the folder of the download", hint="name another one for --reshard"
         )
     plan_of = _planner(options, source.directory)
-    left = unfinished(destination)
+    left, asked = unfinished(destination), asked_layout(options)
     if left is not None:
-        refuse_other_command(left, str(source.directory), str(destination), reclaim=reclaim)
+        refuse_other_command(left, str(source.directory), str(destination), asked, reclaim=reclaim)
     try:
         with progress() as reporter:
             streamed = streamed_reshard(
@@ -74,7 +74,7 @@ def download_and_reshard(
                 destination,
                 plan_of,
                 partial(run_plan, **{name: options[name] for name in COPY}),
-                asked=asked_layout(options),
+                asked=asked,
                 left=left,
                 reclaim=reclaim,
                 progress=reporter,
