@@ -55,9 +55,9 @@ bench: .venv/dev ## The benchmarks: reshard, health, verify, generate and downlo
 schemathesis: .venv/dev .venv/schemathesis ## The server against all that its OpenAPI description can think of
 	SCHEMATHESIS=.venv/schemathesis/bin/schemathesis $(BIN)/pytest -m slow -n 0 tests/server/test_schemathesis.py $(ARGS)
 
-fuzz: .venv/dev ## Fuzz every reader of files, ten minutes each (ARGS="--seconds 60" for less)
+fuzz: .venv/dev ## Fuzz every reader of files and of requests, ten minutes each (ARGS="--seconds 60" for less)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt atheris
-	for target in pickle archive safetensors checkpoint; do \
+	for target in pickle archive safetensors checkpoint manifest journal body; do \
 	  $(BIN)/python -m tools.fuzz $$target $(ARGS) || exit 1; done
 
 kills: .venv/dev ## End every command that may be run again at random moments, ten minutes (ARGS="reshard --seed 1")

@@ -60,7 +60,7 @@ def test_reclaim_goes_on_with_the_same_command_only(
         patch.setattr(Copier, "run", failing)
         assert reshard(raw[0], out, "--reclaim", "--workers", "1") == 1
     capsys.readouterr()
-    for wrong in ([], ["--reclaim", "--dry-run"]):
+    for wrong in ([], ["--reclaim", "--dry-run"], ["--reclaim", "--dtype", "fp32"]):
         assert reshard(raw[0], out, *wrong) == 2
         assert "unfinished reshard of" in capsys.readouterr().err
     assert reshard(raw[0], out, "--reclaim") == 0

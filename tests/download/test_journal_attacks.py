@@ -8,6 +8,8 @@ import json
 import pytest
 
 from unshard.download.journal import Journal
+from unshard.download.partway import Begun, Partway, boot_id
+from unshard.download.spans import Spans
 from unshard.finished import JOURNAL_NAME, Finished, parse_line, remembered
 from unshard.manifest import Digest
 
@@ -53,12 +55,14 @@ def test_a_download_goes_on_whatever_its_journal_says(site, line):
     assert site.fetched() == site.contents
 
 
-@pytest.mark.parametrize("size", [-1, 0, True, 2**70])
-def test_a_size_that_cannot_be_costs_nothing_but_the_partial(site, size):
+@pytest.mark.parametrize("is_ranged", [False, True])
+@pytest.mark.parametrize("size", [-1, 0, True, 2**53, 2**70])
+def test_a_size_that_cannot_be_costs_nothing_but_the_partial(site, size, is_ranged):
     site.add("a.pt")
     site.target.mkdir()
-    line = {"begun": "a.pt", "size_bytes": size, "etag": '"e"'}
-    (site.target / JOURNAL_NAME).write_text(json.dumps(line) + "\n")
+    partway = Partway(Begun(size, '"e"'), is_ranged, Spans(((0, 1000),)))
+    lines = [{"boot": boot_id()}, partway.line("a.pt")]
+    (site.target / JOURNAL_NAME).write_text("".join(json.dumps(line) + "\n" for line in lines))
     (site.target / "a.pt.partial").write_bytes(site.contents["a.pt"][:1000])
     site.run()
     assert site.fetched() == site.contents

@@ -1,4 +1,4 @@
-"""Fuzzes one reader of files: `python -m tools.fuzz TARGET [--seconds 600] [--corpus DIR]`.
+"""Fuzzes one reader: `python -m tools.fuzz TARGET [--seconds 600] [--corpus DIR]`.
 
 Whatever bytes it is given, a reader returns or raises an `UnshardError`; anything else ends
 the run, prints the traceback, and leaves the input in the corpus folder as `crash-…`. Needs
@@ -8,8 +8,11 @@ atheris, which `make fuzz` installs.
 from __future__ import annotations
 
 import argparse
+import hashlib
+import os
 import random
 import sys
+import traceback
 from pathlib import Path
 
 import atheris
@@ -50,7 +53,17 @@ def main() -> None:
             return bytes(atheris.Mutate(data, max_size))
         return target.mutated(data, random.Random(seed))[:max_size]
 
-    atheris.Setup([sys.argv[0], *options], target.run, custom_mutator=mutate)
+    def run(data: bytes) -> None:
+        """Ends at once when a law is broken: threads of a target would hold the process."""
+        try:
+            target.run(data)
+        except BaseException:  # noqa: BLE001  (whatever it is, it is a find)
+            traceback.print_exc()
+            (corpus / f"crash-{hashlib.sha256(data).hexdigest()[:16]}").write_bytes(data)
+            sys.stderr.flush()
+            os._exit(1)
+
+    atheris.Setup([sys.argv[0], *options], run, custom_mutator=mutate)
     atheris.Fuzz()
 
 

@@ -58,3 +58,43 @@ def mutate_json(value: Any, random: random.Random) -> None:
         value[random.choice(("x", "__metadata__", "\ud800", *keys))] = inner
     else:
         value[key] = random.choice((*SIZES, "F32", "I8", "F16", [], {}, [0], [0, 4], inner))
+
+
+def mutated_body(data: bytes, random: random.Random) -> bytes:
+    """Another value somewhere in a JSON object behind the first byte, or another first byte."""
+    if random.random() < 0.1:
+        return random.randbytes(1) + data[1:]
+    return data[:1] + _mutated_object(data[1:], random)
+
+
+def mutated_lines(data: bytes, random: random.Random) -> bytes:
+    """Lines dropped, repeated, swapped or changed, those of JSON by their form; or, where all is
+    one object, another value in it."""
+    if (other := _mutated_object(data, random)) != data:
+        return other
+    lines = data.split(b"\n")
+    for _ in range(random.choice((1, 1, 2, 4))):
+        at = random.randrange(len(lines) + 1)
+        match random.randrange(4):
+            case 0:
+                del lines[at : at + random.choice((1, 1, 2))]
+            case 1:
+                lines[at:at] = lines[at : at + random.choice((1, 2, 5))]
+            case 2 if at + 1 < len(lines):
+                lines[at], lines[at + 1] = lines[at + 1], lines[at]
+            case _ if at < len(lines):
+                lines[at] = _mutated_object(lines[at], random)
+        lines = lines or [b""]
+    return b"\n".join(lines)
+
+
+def _mutated_object(data: bytes, random: random.Random) -> bytes:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return data
+    if not isinstance(value, dict):
+        return data
+    for _ in range(random.choice((1, 1, 2, 3))):
+        mutate_json(value, random)
+    return json.dumps(value).encode()

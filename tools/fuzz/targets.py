@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from tools.fuzz.mutators import mutated_archive, mutated_safetensors
+from tools.fuzz.downloads import journal, manifest
+from tools.fuzz.mutators import mutated_archive, mutated_body, mutated_lines, mutated_safetensors
 from tools.fuzz.opcodes import mutated_pickle
+from tools.fuzz.refusals import refusal
+from tools.fuzz.requests import body
 
 from unshard.errors import UnshardError
 from unshard.formats.pickle_encode import encode_pickle
@@ -95,15 +98,6 @@ def checkpoint(data: bytes) -> None:
     refusal(lambda: open_checkpoint(scratch() / "raw"))
 
 
-def refusal(read: Callable[[], object], otherwise: str = "") -> str:
-    """Why `read` refused, or `otherwise` when it did not."""
-    try:
-        read()
-    except UnshardError as error:
-        return error.message
-    return otherwise
-
-
 @cache
 def members(name: str) -> dict[str, bytes]:
     """What the file `name` held when it was sound."""
@@ -127,4 +121,7 @@ TARGETS = {
     "archive": Target(archive, mutated_archive),
     "safetensors": Target(safetensors, mutated_safetensors),
     "checkpoint": Target(checkpoint, mutated_pickle),
+    "manifest": Target(manifest, mutated_lines),
+    "journal": Target(journal, mutated_lines),
+    "body": Target(body, mutated_body),
 }

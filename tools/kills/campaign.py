@@ -68,6 +68,7 @@ class Campaign:
             self._end(self._start(case, folder), folder, (0,))
             if name == "download":
                 self._check_fetched(folder, held)
+        self._end(self._start(case, folder), folder, (0,))  # there is nothing left to do
         if (tree := _tree(folder)) != seen.tree:
             raise WrongError(_difference(tree, seen.tree))
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,11 @@ from unshard.cli.display import progress
 from unshard.cli.executors import chosen_executor, executor_options
 from unshard.cli.reshard_options import copy_options, layout_options
 from unshard.cli.resharding import (
+    asked_layout,
     mention_missing_tokenizer,
     mention_omissions,
     plan_layout,
+    print_done,
     print_plan,
     print_result,
     refuse_other_command,
@@ -21,10 +26,13 @@ from unshard.cli.resharding import (
 )
 from unshard.cli.stderr import current, events_option
 from unshard.dtypes import BY_NAME
+from unshard.errors import CheckpointError, UsageError
 from unshard.execute.journal import recorded_fingerprint
 from unshard.execute.reclaim import unfinished
 from unshard.execute.run import run_plan
 from unshard.index.build import open_checkpoint
+from unshard.library.resharded import note_resharded
+from unshard.plan.copy_plan import CopyPlan
 
 
 @click.command(
@@ -58,12 +66,20 @@ def command(
     **layout: Any,
 ) -> None:
     refuse_others_options(target, layout)
+    asked = asked_layout({"target": target, "dtype": dtype, **layout})
     left = unfinished(Path(destination))
     if left is not None:
-        refuse_other_command(left, source, destination, reclaim=reclaim and not dry_run)
+        refuse_other_command(left, source, destination, asked, reclaim=reclaim and not dry_run)
         plan, files = left.plan, left.files
     else:
-        checkpoint = open_checkpoint(source)
+        try:
+            checkpoint = open_checkpoint(source)
+        except (UsageError, CheckpointError):
+            if not print_done(
+                source, destination, asked if reclaim and not dry_run else None, as_json=as_json
+            ):
+                raise
+            return
         mention_missing_tokenizer(checkpoint)
         plan = plan_layout(checkpoint, target, BY_NAME[dtype] if dtype else None, **layout)
         files = tuple(map(str, checkpoint.layout.files))
@@ -82,6 +98,9 @@ def command(
                 verify=verify,
                 sync=sync,
                 reclaim=files if reclaim else (),
+                before_reclaim=partial(
+                    _note, files, destination, asked, plan, goes_on=left is not None
+                ),
                 overwrite=overwrite,
                 executor=cluster,
                 progress=reporter,
@@ -92,3 +111,12 @@ def command(
         current().note(f"stopped; run the same command again{again}: {follows}")
         raise
     print_result(paths, recorded_fingerprint(Path(destination)), as_json=as_json)
+
+
+def _note(
+    files: Sequence[str], destination: str, asked: str, plan: CopyPlan, *, goes_on: bool
+) -> None:
+    """Leaves with `files` what becomes of them."""
+    folder = Path(files[0]).parent
+    names = [os.path.relpath(file, folder) for file in files]
+    note_resharded(folder, names, Path(destination), asked, plan, goes_on=goes_on)

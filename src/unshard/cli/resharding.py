@@ -12,16 +12,25 @@ import click
 from unshard.cli.stderr import current
 from unshard.dtypes import DType
 from unshard.errors import UsageError
-from unshard.execute.journal import WEIGHT_SUFFIXES
+from unshard.execute.journal import WEIGHT_SUFFIXES, recorded_fingerprint
 from unshard.execute.reclaim import Reclaiming
 from unshard.execute.workers import peak_buffer_bytes
 from unshard.index.checkpoint import Checkpoint
 from unshard.index.optimizer_state import read_optimizer_state
+from unshard.library.resharded import note_of, resharded_here
 from unshard.plan.copy_plan import CopyPlan
 from unshard.plan.metaseq_target import plan_metaseq
 from unshard.plan.plan_json import plan_to_json
 from unshard.plan.safetensors_target import DEFAULT_MAX_FILE_BYTES, plan_safetensors
 from unshard.progress import shown_bytes
+
+LAYOUT = ("tp_size", "fsdp_size", "flat", "optimizer", "max_file_bytes")
+"""Options that `plan_layout` takes as they are."""
+
+
+def asked_layout(options: Mapping[str, object]) -> str:
+    """The layout that the options name, in one line."""
+    return json.dumps([options[name] for name in ("target", "dtype", *LAYOUT)])
 
 
 def refuse_others_options(target: str, layout: Mapping[str, object]) -> None:
@@ -74,13 +83,17 @@ def plan_layout(
     )
 
 
-def refuse_other_command(left: Reclaiming, source: str, destination: str, *, reclaim: bool) -> None:
+def refuse_other_command(
+    left: Reclaiming, source: str, destination: str, asked: str, *, reclaim: bool
+) -> None:
     """A reshard that was deleting its sources can only be finished, by the same command.
 
     Raises:
         UsageError: this is another one.
     """
-    if not reclaim or left.plan.source != source or left.folder != str(Path.cwd()):
+    noted = note_of(Path(left.files[0]).parent, Path(destination))
+    is_same = reclaim and (left.plan.source, left.folder) == (source, str(Path.cwd()))
+    if not is_same or (noted is not None and noted.asked != asked):
         raise UsageError(
             f"{destination}: holds an unfinished reshard of {left.plan.source} with --reclaim",
             hint=f"repeat that command in {left.folder}: its source files are partly deleted",
@@ -113,6 +126,21 @@ def print_result(paths: Sequence[Path], fingerprint: str | None, *, as_json: boo
         click.echo(path)
     if fingerprint is not None:
         current().note(f"fingerprint {fingerprint}")
+
+
+def print_done(source: str, destination: str, asked: str | None, *, as_json: bool) -> bool:
+    """Whether `source` cannot be opened because what is `asked` was done with it, and its files
+    were deleted; then that is said, and the result as it was then.
+
+    Raises:
+        UsageError, CheckpointError: it became something else, or that is not whole any more.
+    """
+    paths = resharded_here(source, Path(destination), asked)
+    if paths is None:
+        return False
+    current().note(f"{source}: all of it was resharded before, and then deleted")
+    print_result(paths, recorded_fingerprint(Path(destination)), as_json=as_json)
+    return True
 
 
 def result_json(paths: Sequence[Path], fingerprint: str | None) -> dict[str, Any]:

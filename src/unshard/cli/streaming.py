@@ -13,6 +13,8 @@ import click
 from unshard.cli.display import progress
 from unshard.cli.download_report import described, summary
 from unshard.cli.resharding import (
+    LAYOUT,
+    asked_layout,
     mention_missing_tokenizer,
     mention_omissions,
     plan_layout,
@@ -36,8 +38,6 @@ from unshard.plan.copy_plan import CopyPlan
 
 COPY = ("workers", "memory_bytes", "verify", "sync", "overwrite")
 """Options that `run_plan` takes as they are."""
-LAYOUT = ("tp_size", "fsdp_size", "flat", "optimizer", "max_file_bytes")
-"""Options that `plan_layout` takes as they are."""
 
 
 def download_and_reshard(
@@ -64,9 +64,9 @@ def download_and_reshard(
             f"{destination}: is the folder of the download", hint="name another one for --reshard"
         )
     plan_of = _planner(options, source.directory)
-    left = unfinished(destination)
+    left, asked = unfinished(destination), asked_layout(options)
     if left is not None:
-        refuse_other_command(left, str(source.directory), str(destination), reclaim=reclaim)
+        refuse_other_command(left, str(source.directory), str(destination), asked, reclaim=reclaim)
     try:
         with progress() as reporter:
             streamed = streamed_reshard(
@@ -74,10 +74,11 @@ def download_and_reshard(
                 destination,
                 plan_of,
                 partial(run_plan, **{name: options[name] for name in COPY}),
-                asked=None if options["overwrite"] else _asked(options),
+                asked=asked,
                 left=left,
                 reclaim=reclaim,
                 progress=reporter,
+                anew=options["overwrite"],
             )
     except KeyboardInterrupt:
         again = " without --overwrite" if options["overwrite"] else ""
@@ -85,11 +86,6 @@ def download_and_reshard(
         current().note(f"stopped; run the same command again{again}: the reshard {follows}")
         raise
     _print(streamed, tokenizer, recorded_fingerprint(destination), as_json=as_json)
-
-
-def _asked(options: dict[str, Any]) -> str:
-    """The layout that the options name, in one line."""
-    return json.dumps([options[name] for name in ("target", "dtype", *LAYOUT)])
 
 
 def _planner(options: dict[str, Any], directory: Path) -> Callable[[Checkpoint], CopyPlan]:

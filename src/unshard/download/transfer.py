@@ -68,7 +68,7 @@ class Transfer:
         """Take over what an earlier run left."""
         self._assembly.resume()
         if begun := self._assembly.begun:
-            self._claim(begun)
+            self._session.meter.file_size(self._name, begun.size_bytes)
             self._session.meter.advance(self._assembly.num_bytes)
 
     def run(self) -> None:
@@ -219,6 +219,8 @@ class Transfer:
             if response.status == 200:
                 self._begin(response)
             elif response.status == 206 and self._brings(request, response):
+                if not self._is_confirmed:  # only now is it sure how long the file is
+                    self._claim(request.begun)
                 self._keep(share, response.chunks)
             elif response.status in (206, 416):
                 self._restart("the server cannot continue it; starting it anew")

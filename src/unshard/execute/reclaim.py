@@ -12,7 +12,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +40,8 @@ class Reclaiming:
     files: tuple[str, ...]
     folder: str = field(default_factory=os.getcwd)
     """Where it was begun: paths may be relative to it."""
+    announce: Callable[[], None] = lambda: None
+    """Called before the first of them goes."""
 
 
 def unfinished(directory: Path) -> Reclaiming | None:
@@ -84,11 +86,12 @@ class Reclaimer:
                 self._waiting[path].add(task.number)
 
     def begin(self) -> None:
-        """Keeps the plan, durably.
+        """Announces what will be deleted, and keeps the plan, durably.
 
         Raises:
             NoSpaceError, DestinationError: the plan cannot be written.
         """
+        self._reclaiming.announce()
         content = {
             "plan": plan_to_json(self._reclaiming.plan),
             "files": self._reclaiming.files,

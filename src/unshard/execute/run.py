@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,7 @@ def run_plan(
     sync: bool = True,
     claim: bool = True,
     reclaim: Sequence[str | Path] = (),
+    before_reclaim: Callable[[], None] = lambda: None,
     arrivals: Arrivals | None = None,
     executor: Executor | None = None,
     progress: Progress | None = None,
@@ -47,7 +48,8 @@ def run_plan(
     Stopped at any moment, the same call goes on where it was. With `verify`, what is written is
     compared with what is read, and that with the checksums in the source files; the output's
     fingerprint is recorded in `unshard.json`. Source files in `reclaim` are deleted on the way,
-    each once all of it is written, synced and proved. Without `claim` the folder may hold other
+    each once all of it is written, synced and proved, and `before_reclaim` is called before the
+    first. Without `claim` the folder may hold other
     files too, those of the plan are replaced, and nothing is recorded or resumed. With `arrivals`
     the source files need not be there yet: each is read once it has arrived.
 
@@ -62,7 +64,9 @@ def run_plan(
     """
     directory = Path(directory)
     size = block_bytes(memory_bytes, workers)
-    reclaiming = Reclaiming(plan, tuple(map(str, reclaim))) if reclaim else None
+    reclaiming = None
+    if reclaim:
+        reclaiming = Reclaiming(plan, tuple(map(str, reclaim)), announce=before_reclaim)
     _refuse_impossible(plan, reclaiming, proved=sync and verify and claim)
     _make_folder(plan, directory)
     options = {"sync": sync, "verify": verify, "reclaim": bool(reclaim), "arriving": bool(arrivals)}

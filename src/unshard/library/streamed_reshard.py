@@ -17,13 +17,15 @@ from unshard.download.pieces import NoRangesError
 from unshard.errors import CheckpointError, FormatError
 from unshard.execute.arrivals import Arrivals
 from unshard.execute.reclaim import Reclaiming
+from unshard.finished import remembered
 from unshard.index.build import open_checkpoint
 from unshard.index.checkpoint import Checkpoint
 from unshard.library.disk_need import DiskNeed, allocated, bytes_to_fetch, bytes_to_write
 from unshard.library.download_source import Source
-from unshard.library.resharded import note_resharded, resharded
+from unshard.library.resharded import note_of, note_resharded
 from unshard.library.stand_ins import check_same_headers, forget_stand_ins
 from unshard.library.streamed_progress import Behind, Checking
+from unshard.manifest import Manifest
 from unshard.plan.copy_plan import CopyPlan
 from unshard.plan.plan_json import plan_from_json, plan_to_json
 from unshard.progress import Progress
@@ -49,16 +51,17 @@ def streamed_reshard(
     plan_of: Callable[[Checkpoint], CopyPlan],
     reshard: Reshard,
     *,
-    asked: str | None,
+    asked: str,
     left: Reclaiming | None,
     reclaim: bool,
     progress: Progress,
+    anew: bool = False,
 ) -> Streamed:
     """Downloads `source` and writes `destination` as the plan of `plan_of` says, each part of
     it as soon as the files are there that it is made of. Stopped at any moment, the same call
     goes on where it was; what is `left` of a run with `reclaim` (`unfinished`) must be given.
-    `asked` tells this call from others that want another layout: with it, a run with `reclaim`
-    that was finished is known without asking the server.
+    `asked` tells this call from others that want another layout: by it a run with `reclaim` that
+    was finished is known without asking the server, unless all is wanted `anew`.
 
     Where no stand-ins can be made the reshard follows the download.
 
@@ -69,12 +72,13 @@ def streamed_reshard(
         UnshardError: whatever `download` and `run_plan` raise; the first of both.
         KeyboardInterrupt: as it came, after all threads ended.
     """
-    if reclaim and left is None and asked is not None:
-        if paths := resharded(source, destination, asked):
-            progress.note(f"{source.directory}: all of it was resharded before, and then deleted")
-            forget_stand_ins(source.heads)
-            return Streamed(None, paths)
-        reshard = _noted(reshard, source, asked)
+    looks = reclaim and left is None and not anew
+    if looks and (paths := _resharded(source, destination, asked)):
+        progress.note(f"{source.directory}: all of it was resharded before, and then deleted")
+        forget_stand_ins(source.heads)
+        return Streamed(None, paths)
+    if reclaim:
+        reshard = _noted(reshard, source, asked, goes_on=left is not None)
     begun = left
     is_drawn = left is not None or not all(Path(source.path(n)).exists() for n in source.files)
     if is_drawn:
@@ -95,12 +99,40 @@ def streamed_reshard(
     return streamed
 
 
-def _noted(reshard: Reshard, source: Source, asked: str) -> Reshard:
+def _resharded(source: Source, destination: Path, asked: str) -> list[Path] | None:
+    """The output's files, if `asked` has been done with the files of `source`: those that were
+    read had the digests wanted, or came from the same folder of a URL where none are, and are
+    gone; what was made of them is whole. None otherwise, or where nothing is known."""
+    noted = note_of(source.directory, destination)
+    if (
+        noted is not None
+        and (noted.asked, noted.names) == (asked, sorted(source.files))
+        and noted.are_gone(source.directory)
+        and _were_right(source, noted.read)
+        and not noted.lost()
+    ):
+        return [destination / name for name in noted.files]
+    return None
+
+
+def _were_right(source: Source, names: Sequence[str]) -> bool:
+    facts, files = remembered(source.directory), source.files
+    folder = source.link.current.folder
+    return all(
+        (known := facts.get(name)) is not None
+        and (known.digest == files[name] if isinstance(files, Manifest) else known.folder == folder)
+        for name in names
+    )
+
+
+def _noted(reshard: Reshard, source: Source, asked: str, *, goes_on: bool) -> Reshard:
     """The same, which leaves a note of what `source` becomes before it deletes any of it."""
 
     def noted(plan: CopyPlan, directory: Path, **settings: Any) -> list[Path]:
-        note_resharded(source, directory, asked, plan)
-        return reshard(plan, directory, **settings)
+        def note() -> None:
+            note_resharded(source.directory, source.files, directory, asked, plan, goes_on=goes_on)
+
+        return reshard(plan, directory, before_reclaim=note, **settings)
 
     return noted
 
