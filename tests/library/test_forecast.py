@@ -236,18 +236,22 @@ def test_weights_beyond_the_memory_are_mapped_or_refused_as_loading_does(tmp_pat
     assert told(vectors - 1) == [("refused", most), ("refused", fp32)]
 
 
+@pytest.mark.parametrize("how", ["", "off"])
 @pytest.mark.parametrize("precision", PRECISIONS.values(), ids=PRECISIONS)
 @pytest.mark.parametrize("embedding_size", [128, 64])
 def test_weights_take_what_the_model_allocates(
-    precision: Precision, embedding_size: int, tmp_path: Path
+    precision: Precision,
+    embedding_size: int,
+    how: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("torch")
     from unshard.execute.model_sink import TORCH_DTYPES
     from unshard.kernels.library import kernels
     from unshard.models.opt import OPTModel
 
-    if precision.matrix_bits == 8 and kernels() is None:
-        pytest.skip("8 bits are held in 32 without the kernels")
+    monkeypatch.setenv("UNSHARD_KERNELS", how)
     is_wide = embedding_size == 128
     config = OPTConfig(2, 128, 2, 256, 512, 62, embedding_size, pre_norm=is_wide)
     write_tiny_hugging_face(tmp_path, config)
@@ -256,8 +260,10 @@ def test_weights_take_what_the_model_allocates(
     held = {tensor.data_ptr(): tensor.nbytes for tensor in model.tensors()}
     # The kernel of 8 bits has biases of its own, and one of zeros where there is none.
     biases = 2 * 7 * 128 + 512 + (0 if is_wide else 128 + 64)
-    beside = 4 * biases if precision.matrix_bits == 8 else 0
-    assert sum(weight_bytes(open_checkpoint(tmp_path), precision).values()) == (
+    has_kernels = kernels() is not None
+    beside = 4 * biases if precision.matrix_bits == 8 and has_kernels else 0
+    in_memory = precision.held(by_native_kernels=has_kernels)
+    assert sum(weight_bytes(open_checkpoint(tmp_path), in_memory).values()) == (
         sum(held.values()) - beside
     )
 

@@ -6,7 +6,7 @@ import torch
 
 from unshard.errors import UsageError
 from unshard.index.checkpoint import Checkpoint
-from unshard.library.precisions import FP32, INT8, Precision
+from unshard.library.precisions import Precision
 from unshard.library.room import weight_bytes
 
 _ROOMS = 2
@@ -27,9 +27,8 @@ def layers_away(
         raise UsageError(
             f"--cpu-offload-gb is for GPUs, and --device is {device}", hint="leave it away"
         )
-    held_in = FP32 if precision is INT8 else precision  # a GPU multiplies its values
     prefix = "decoder.layers.0."
-    found = weight_bytes(checkpoint, held_in)
+    found = weight_bytes(checkpoint, precision.held(by_native_kernels=False))
     layer_gib = sum(b for name, b in found.items() if name.startswith(prefix)) / size / (1 << 30)
     number = min(int(gib / layer_gib), checkpoint.config.num_layers)
     if number <= _ROOMS:
