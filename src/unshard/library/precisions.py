@@ -45,6 +45,15 @@ INT4 = Precision("int4", BFLOAT16, 4)
 PRECISIONS = {each.name: each for each in (FP32, BF16, FP16, INT8, INT4)}
 
 
+def output_bits(matrix_bits: int | None) -> int | None:
+    """Of the output projection where other matrices have `matrix_bits`; None where it is exact.
+
+    In 4 bits it would lose a quarter of all that is lost, and a tied one takes no memory of its own
+    where it is exact.
+    """
+    return 8 if matrix_bits == 8 else None
+
+
 def int4_group(columns: int) -> int | None:
     """How many values of such rows share a scale; None where they are not rounded to 4 bits."""
     return next((group for group in _GROUPS if columns % group == 0), None)
