@@ -148,8 +148,8 @@ def _offload_lines(by_machine: Mapping[str, Mapping[str, Fit]]) -> Iterator[str]
     if rows:
         yield ""
         yield from _table(["--cpu-offload-gb: host memory", *formats], rows)
-        yield "(where weights do not fit: the least that makes them, with the keys and values of"
-        yield " one sequence of full length; and what that takes of the host, all ranks together)"
+        yield "(where they do not fit: the least N that makes room, for one sequence of full"
+        yield " length, too; and what that takes of the host's memory, all ranks together)"
 
 
 def _offload_cell(fit: Fit | None) -> str:
