@@ -209,7 +209,7 @@ def reference_logits(config: OPTConfig, weights: Weights, ids: Tensor) -> Tensor
         x = x + linear(f"{layer}.self_attn.out_proj", attended)
         inner = linear(f"{layer}.fc1", norm(f"{layer}.final_layer_norm", x)).relu()
         x = x + linear(f"{layer}.fc2", inner)
-    return norm("decoder.layer_norm", x) @ weights.matrix("decoder.embed_tokens.weight").T
+    return norm("decoder.layer_norm", x) @ get("decoder.embed_tokens.weight").T
 
 
 def logits_error(runner: Runner, weights: Weights, device: torch.device) -> float:

@@ -21,7 +21,8 @@ FIELDS = [
     if line.startswith("| `")
 ]
 OPTIONS_OF_OTHER_MATTERS = {
-    *("--dtype", "--device", "--tp", "--events", "--input", "--output", "--max-batch"),
+    *("--dtype", "--device", "--cpu-offload-gb", "--tp", "--events"),
+    *("--input", "--output", "--max-batch"),
 }
 OF_OTHER_MATTERS = {"model", "prompt", "echo", "stream", "stream_options", "user", "suffix"}
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import pytest
 import torch
 
+from unshard.cli.main import main
 from unshard.engine import load
 from unshard.engine.load import load_engine
 from unshard.engine.offload import layers_away
@@ -48,6 +52,17 @@ def test_as_many_as_there_is_room_for(precision, layer_bytes, size, checkpoint):
 def test_without_a_gpu_there_is_nothing_to_spare(checkpoint):
     with pytest.raises(UsageError, match="for GPUs"):
         load_engine(checkpoint, cpu_offload_gb=1)
+
+
+@pytest.mark.parametrize(
+    "command", [("generate", "x"), ("generate", "--input", "-"), ("score", "-"), ("serve",)]
+)
+def test_every_command_that_computes_knows_of_it(command, demo_model, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"{}")))
+    name, *arguments = command
+    options = ["--cpu-offload-gb", "2"] + (["--port", "0"] if name == "serve" else [])
+    assert main([name, str(demo_model), *arguments, *options]) == 2
+    assert "--cpu-offload-gb is for GPUs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("precision", [FP32, INT8, INT4])

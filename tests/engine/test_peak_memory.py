@@ -20,7 +20,7 @@ WEIGHT_BYTES = {
     "bf16": 2 * (MATRICES + EMBEDDINGS),
     # The output projection is rounded apart from the embeddings, which stay in fp32.
     "int8": MATRICES + 50272 * 1024 + 4 * EMBEDDINGS,
-    "int4": (MATRICES + 50272 * 1024) * 17 // 32 + 2 * EMBEDDINGS,
+    "int4": MATRICES * 17 // 32 + 2 * EMBEDDINGS,
 }
 
 MEASURED = """

@@ -19,9 +19,11 @@ from unshard.library import fitting, machines
 from unshard.library.fitting import (
     FORMATS,
     SIXTEEN_BIT,
+    WeightFormat,
     cache_bytes_per_token,
     fit,
     largest_tp_size,
+    rank_layer_bytes,
     rank_weight_bytes,
 )
 from unshard.library.forecast import forecast, forecast_link
@@ -103,6 +105,49 @@ def test_room_for_tokens_is_what_the_weights_leave() -> None:
     left = found.usable_bytes - found.weight_bytes
     assert found.cache_bytes_per_token == 2 * 96 * 12288 * 2 // 8
     assert found.cache_tokens == left // found.cache_bytes_per_token > 40_000
+
+
+@pytest.mark.parametrize("gb", [24, 80, 141, 300])
+@pytest.mark.parametrize("weight_format", FORMATS)
+def test_layers_go_to_the_host_until_a_whole_sequence_has_room(
+    gb: int, weight_format: WeightFormat
+) -> None:
+    found = fit(OPT_175B, Machine("box", 1, gb * 10**9), weight_format)
+    layer = rank_layer_bytes(OPT_175B, 1, weight_format)
+    sequence = OPT_175B.max_positions * found.cache_bytes_per_token
+
+    def left(gib: int) -> int:
+        away = min(gib * 2**30 // layer, 96)
+        return found.usable_bytes - found.weight_bytes + max(away - 2, 0) * layer - sequence
+
+    if found.fits or weight_format.name == "int8" or left(10**6) < 0:
+        assert (found.cpu_offload_gb, found.host_bytes) == (None, None)
+        return
+    assert found.cpu_offload_gb is not None
+    assert left(found.cpu_offload_gb) >= 0 > left(found.cpu_offload_gb - 1)
+    assert found.host_bytes == found.cpu_offload_gb * 2**30 // layer * layer
+
+
+def test_what_is_told_of_offload_is_what_the_engine_does() -> None:
+    """Of the demo model on cards that lack little: one GiB holds all that there is."""
+    torch = pytest.importorskip("torch")
+    from unshard.engine.offload import layers_away
+
+    checkpoint = open_checkpoint(DEMO_MODEL)
+    for size in (1, 2):
+        found = fit(checkpoint.config, Machine("box", size, 7_400_000 // size), SIXTEEN_BIT)
+        assert found.cpu_offload_gb == 1
+        cuda = torch.device("cuda")
+        number = layers_away(checkpoint, PRECISIONS["bf16"], cuda, size, found.cpu_offload_gb)
+        assert found.host_bytes is not None
+        assert found.host_bytes // size == number * rank_layer_bytes(
+            checkpoint.config, size, SIXTEEN_BIT
+        )
+
+
+def test_a_machine_that_layers_do_not_help_is_told_nothing() -> None:
+    for machine in (Machine("small", 1, 10**9), Machine("cpu", 1, 10**9, is_cpu=True)):
+        assert fit(OPT_175B, machine, SIXTEEN_BIT).cpu_offload_gb is None
 
 
 def test_no_more_devices_than_the_model_splits_over() -> None:
@@ -236,18 +281,22 @@ def test_weights_beyond_the_memory_are_mapped_or_refused_as_loading_does(tmp_pat
     assert told(vectors - 1) == [("refused", most), ("refused", fp32)]
 
 
+@pytest.mark.parametrize("how", ["", "off"])
 @pytest.mark.parametrize("precision", PRECISIONS.values(), ids=PRECISIONS)
 @pytest.mark.parametrize("embedding_size", [128, 64])
 def test_weights_take_what_the_model_allocates(
-    precision: Precision, embedding_size: int, tmp_path: Path
+    precision: Precision,
+    embedding_size: int,
+    how: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("torch")
     from unshard.execute.model_sink import TORCH_DTYPES
     from unshard.kernels.library import kernels
     from unshard.models.opt import OPTModel
 
-    if precision.matrix_bits == 8 and kernels() is None:
-        pytest.skip("8 bits are held in 32 without the kernels")
+    monkeypatch.setenv("UNSHARD_KERNELS", how)
     is_wide = embedding_size == 128
     config = OPTConfig(2, 128, 2, 256, 512, 62, embedding_size, pre_norm=is_wide)
     write_tiny_hugging_face(tmp_path, config)
@@ -256,8 +305,10 @@ def test_weights_take_what_the_model_allocates(
     held = {tensor.data_ptr(): tensor.nbytes for tensor in model.tensors()}
     # The kernel of 8 bits has biases of its own, and one of zeros where there is none.
     biases = 2 * 7 * 128 + 512 + (0 if is_wide else 128 + 64)
-    beside = 4 * biases if precision.matrix_bits == 8 else 0
-    assert sum(weight_bytes(open_checkpoint(tmp_path), precision).values()) == (
+    has_kernels = kernels() is not None
+    beside = 4 * biases if precision.matrix_bits == 8 and has_kernels else 0
+    in_memory = precision.held(by_native_kernels=has_kernels)
+    assert sum(weight_bytes(open_checkpoint(tmp_path), in_memory).values()) == (
         sum(held.values()) - beside
     )
 

@@ -143,9 +143,8 @@ def test_int4_is_the_model_of_its_values(config, dtype):
     ids = torch.randint(0, config.vocab_size, (2, 32))
     ours = logits(filled(config, peer, dtype, 4), ids)
     exact = logits(filled(config, peer, torch.float32), ids)
-    peer.lm_head.weight = torch.nn.Parameter(peer.lm_head.weight.clone())  # embeddings stay exact
     for name, tensor in peer.state_dict().items():
-        if tensor.dim() == 2 and "embed_" not in name:
+        if tensor.dim() == 2 and "embed_" not in name and name != "lm_head.weight":
             tensor.copy_(in_four_bits(tensor))
     with torch.inference_mode():
         expected = peer(ids).logits
@@ -155,12 +154,6 @@ def test_int4_is_the_model_of_its_values(config, dtype):
 
 def in_four_bits(values):
     return int4.rounded_to_int4(values, int4_group(values.shape[1]))
-
-
-def test_in_int4_a_token_does_not_notice_its_batch():
-    model = filled(PRE_NORM, random_peer(PRE_NORM), torch.bfloat16, 4)
-    hidden = torch.randn(9, PRE_NORM.hidden_size, dtype=torch.bfloat16)
-    assert torch.equal(model.logits(hidden)[4], model.logits(hidden[4:5])[0])
 
 
 @pytest.mark.parametrize("config", VARIANTS)

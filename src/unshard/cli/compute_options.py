@@ -9,23 +9,23 @@ import click
 
 from unshard.library.precisions import PRECISIONS
 
-dtype_option: Callable[..., Any] = click.option(
+_dtype_option: Callable[..., Any] = click.option(
     "--dtype",
     type=click.Choice(list(PRECISIONS)),
     default="fp32",
     show_default=True,
     help="What to compute in; int8 and int4 keep the matrices in 8 and 4 bits.",
 )
-device_option: Callable[..., Any] = click.option(
+_device_option: Callable[..., Any] = click.option(
     "--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."
 )
-tp_option: Callable[..., Any] = click.option(
+_tp_option: Callable[..., Any] = click.option(
     "--tp",
     type=click.IntRange(1),
     help="Tensor-parallel ranks: so many processes, each with its slice of the weights.  "
     "[default: 1, or as many as torchrun started]",
 )
-offload_option: Callable[..., Any] = click.option(
+_offload_option: Callable[..., Any] = click.option(
     "--cpu-offload-gb",
     type=click.FloatRange(0),
     default=0.0,
@@ -35,7 +35,7 @@ offload_option: Callable[..., Any] = click.option(
 
 
 def machine_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds all three, `dtype`, `device` and `tp`."""
-    for option in (tp_option, device_option, dtype_option):
+    """Adds all four, `dtype`, `device`, `cpu_offload_gb` and `tp`."""
+    for option in (_tp_option, _offload_option, _device_option, _dtype_option):
         command = option(command)
     return command

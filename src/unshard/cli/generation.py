@@ -25,6 +25,7 @@ def generate(
     choices: int,
     dtype: str,
     device: str,
+    cpu_offload_gb: float,
     tp: int | None,
 ) -> None:
     """Prints `choices` continuations of `prompt`; a single one as it is written. Without a seed
@@ -36,7 +37,7 @@ def generate(
         UsageError, FormatError, CheckpointError: as from opening and loading `source`.
     """
     checkpoint = open_checkpoint(source)
-    options = ModelOptions(source, dtype, device, max_batch=choices)
+    options = ModelOptions(source, dtype, device, choices, cpu_offload_gb=cpu_offload_gb)
     if followed(checkpoint, options, tp):
         return
     if params.seed is None:

@@ -27,6 +27,7 @@ def generate_lines(
     max_batch: int,
     dtype: str,
     device: str,
+    cpu_offload_gb: float,
     tp: int | None,
 ) -> None:
     """Writes a line about each prompt of `file`, in its order, continued as `defaults` say where
@@ -39,7 +40,7 @@ def generate_lines(
         UsageError, FormatError, CheckpointError: as from opening and loading `source`.
     """
     checkpoint = open_checkpoint(source)
-    options = ModelOptions(source, dtype, device, max_batch)
+    options = ModelOptions(source, dtype, device, max_batch, cpu_offload_gb=cpu_offload_gb)
     if followed(checkpoint, options, tp):
         return
     given = Input.open(file)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from unshard.cli.printable import printable
 from unshard.cli.quantities import counted, format_duration
@@ -134,6 +134,28 @@ def _machine_lines(found: Forecast) -> Iterator[str]:
     yield f"(per device, of {USABLE:.0%} of its memory: the weights, and how many tokens of keys"
     yield " and values, of all sequences, fit beside; no: the weights do not fit)"
     yield "(unshard itself: tensor parallel over devices and hosts, in 32, 16 or 4 bits)"
+    yield from _offload_lines(by_machine)
+
+
+def _offload_lines(by_machine: Mapping[str, Mapping[str, Fit]]) -> Iterator[str]:
+    """How those serve it that are too small, if any can."""
+    formats = [each.name for each in FORMATS if each.is_ours]
+    rows = [
+        [machine, *(_offload_cell(fits.get(name)) for name in formats)]
+        for machine, fits in by_machine.items()
+        if any(each.cpu_offload_gb for each in fits.values())
+    ]
+    if rows:
+        yield ""
+        yield from _table(["--cpu-offload-gb: host memory", *formats], rows)
+        yield "(where they do not fit: the least N that makes room, for one sequence of full"
+        yield " length, too; and what that takes of the host's memory, all ranks together)"
+
+
+def _offload_cell(fit: Fit | None) -> str:
+    if fit is None or fit.cpu_offload_gb is None or fit.host_bytes is None:
+        return "–"
+    return f"{fit.cpu_offload_gb}: {shown_bytes(fit.host_bytes)}"
 
 
 def _fit_cell(fit: Fit | None) -> str:

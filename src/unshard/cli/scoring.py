@@ -51,6 +51,7 @@ def score(
     output: str | None,
     dtype: str,
     device: str,
+    cpu_offload_gb: float,
     tp: int | None,
 ) -> None:
     """Writes a line about each document of `file`, and one about all.
@@ -62,7 +63,9 @@ def score(
         UsageError, FormatError, CheckpointError: as from opening and loading `source`.
     """
     checkpoint = open_checkpoint(source)
-    options = ModelOptions(source, dtype, device, MAX_BATCH, cache_sequences(checkpoint.config))
+    options = ModelOptions(
+        source, dtype, device, MAX_BATCH, cache_sequences(checkpoint.config), cpu_offload_gb
+    )
     if followed(checkpoint, options, tp):
         return
     given = Input.open(file)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from unshard.cli.compute_options import device_option, dtype_option, offload_option, tp_option
+from unshard.cli.compute_options import machine_options
 from unshard.cli.manners_options import chosen_manners, manners_options
 from unshard.errors import UsageError
 from unshard.library.deferred import deferred
@@ -48,10 +48,7 @@ DEFAULT_MAX_BATCH = 8
     show_default=True,
     help="0 takes a free one.",
 )
-@dtype_option
-@device_option
-@offload_option
-@tp_option
+@machine_options
 @click.option(
     "--max-batch",
     type=click.IntRange(1, 1024),

@@ -6,11 +6,9 @@ import torch
 
 from unshard.errors import UsageError
 from unshard.index.checkpoint import Checkpoint
-from unshard.library.precisions import FP32, INT8, Precision
+from unshard.library.fitting import ROOMS
+from unshard.library.precisions import Precision
 from unshard.library.room import weight_bytes
-
-_ROOMS = 2
-"""Layers that have their place on the device whatever is away."""
 
 
 def layers_away(
@@ -27,15 +25,14 @@ def layers_away(
         raise UsageError(
             f"--cpu-offload-gb is for GPUs, and --device is {device}", hint="leave it away"
         )
-    held_in = FP32 if precision is INT8 else precision  # a GPU multiplies its values
     prefix = "decoder.layers.0."
-    found = weight_bytes(checkpoint, held_in)
+    found = weight_bytes(checkpoint, precision.held(by_native_kernels=False))
     layer_gib = sum(b for name, b in found.items() if name.startswith(prefix)) / size / (1 << 30)
     number = min(int(gib / layer_gib), checkpoint.config.num_layers)
-    if number <= _ROOMS:
+    if number <= ROOMS:
         raise UsageError(
             f"--cpu-offload-gb {gib:g} holds {number} layers of {layer_gib:.3g} GiB, and two more "
             "take their place on the device",
-            hint=f"give {(_ROOMS + 1) * layer_gib:.3g} or more",
+            hint=f"give {(ROOMS + 1) * layer_gib:.3g} or more",
         )
     return number

@@ -11,7 +11,7 @@ from unshard.errors import UsageError
 from unshard.execute.mapped_tensors import map_tensors
 from unshard.index.checkpoint import Checkpoint
 from unshard.kernels.library import kernels
-from unshard.library.precisions import FP32, INT8, Precision
+from unshard.library.precisions import Precision
 from unshard.library.room import Weights, fate, mappable_weights, weight_bytes
 from unshard.models.opt import OPTModel
 from unshard.progress import Progress
@@ -30,9 +30,8 @@ def map_what_does_not_fit(
     """
     if model.device.type != "cpu":
         return {}
-    # Without kernels 8 bits are values in 32.
-    held_in = FP32 if precision is INT8 and kernels() is None else precision
-    needed = weight_bytes(checkpoint, held_in)
+    held = precision.held(by_native_kernels=kernels() is not None)
+    needed = weight_bytes(checkpoint, held)
     free = free_bytes(model.device)
     if fate(needed, (), free) is Weights.IN_MEMORY:
         return {}

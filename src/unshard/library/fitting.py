@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unshard.architectures.layers import split_layer
 from unshard.architectures.opt import OPTConfig, TensorRule, tensor_rules, weight_names
@@ -12,6 +12,8 @@ from unshard.dtypes import BFLOAT16, FLOAT32
 from unshard.library.machines import Machine
 from unshard.placement import Shard, local_box
 
+ROOMS = 2
+"""Layers that have their place on a GPU beside those that stay in the host's memory."""
 SCALE_GROUP = 128
 """Values of a quantised matrix that share a scale of 16 bits; in 4 bits a centre of 16, too."""
 
@@ -23,12 +25,14 @@ class WeightFormat:
 
     name: str
     matrix_bits: float
+    is_ours: bool = True
+    """Whether unshard itself computes in it on a GPU."""
 
 
 SIXTEEN_BIT = WeightFormat("16 bit", 16)
 FORMATS = (
     SIXTEEN_BIT,
-    WeightFormat("int8", 8 + 16 / SCALE_GROUP),
+    WeightFormat("int8", 8 + 16 / SCALE_GROUP, is_ours=False),
     WeightFormat("int4", 4 + 32 / SCALE_GROUP),
 )
 
@@ -48,6 +52,11 @@ class Fit:
     """Whether the weights do, with the keys and values of one token at least."""
     cache_tokens: int
     """Whose keys and values fit beside the weights, of all sequences together; 0 or more."""
+    cpu_offload_gb: int | None = None
+    """The least with which `serve` fits all the same, with one sequence of full length; None where
+    it need not, or cannot."""
+    host_bytes: int | None = None
+    """What all ranks together then keep in the host's memory."""
 
 
 def fits(config: OPTConfig, machines: Iterable[Machine]) -> list[Fit]:
@@ -67,7 +76,7 @@ def fit(config: OPTConfig, machine: Machine, weight_format: WeightFormat) -> Fit
     weight_bytes = rank_weight_bytes(config, tp_size, weight_format)
     per_token = cache_bytes_per_token(config, itemsize_bytes) // tp_size
     room = (machine.usable_bytes - weight_bytes) // per_token
-    return Fit(
+    found = Fit(
         machine.name,
         weight_format.name,
         tp_size,
@@ -77,6 +86,21 @@ def fit(config: OPTConfig, machine: Machine, weight_format: WeightFormat) -> Fit
         fits=room > 0,
         cache_tokens=max(room, 0),
     )
+    if found.fits or machine.is_cpu or not weight_format.is_ours:
+        return found
+    return _with_offload(found, config, weight_format)
+
+
+def _with_offload(found: Fit, config: OPTConfig, weight_format: WeightFormat) -> Fit:
+    """With as many layers in the host's memory as it takes, if that many are there."""
+    layer_bytes = rank_layer_bytes(config, found.num_devices, weight_format)
+    needed_bytes = found.weight_bytes + config.max_positions * found.cache_bytes_per_token
+    number = ROOMS + math.ceil((needed_bytes - found.usable_bytes) / layer_bytes)
+    if number > config.num_layers:
+        return found
+    gib = math.ceil(number * layer_bytes / (1 << 30))
+    held = min(gib * (1 << 30) // layer_bytes, config.num_layers)
+    return replace(found, cpu_offload_gb=gib, host_bytes=held * layer_bytes * found.num_devices)
 
 
 def largest_tp_size(config: OPTConfig, num_devices: int) -> int:
@@ -97,10 +121,19 @@ def rank_weight_bytes(config: OPTConfig, tp_size: int, weight_format: WeightForm
         CheckpointError: a dimension does not divide by `tp_size`.
     """
     rules = tensor_rules(config)
+    return _rank_bytes((rules[name] for name in weight_names(rules)), tp_size, weight_format)
+
+
+def rank_layer_bytes(config: OPTConfig, tp_size: int, weight_format: WeightFormat) -> int:
+    """What one of `tp_size` ranks holds of one layer."""
+    first = (rule for rule in tensor_rules(config).values() if split_layer(rule.name)[0] == 0)
+    return _rank_bytes(first, tp_size, weight_format)
+
+
+def _rank_bytes(rules: Iterable[TensorRule], tp_size: int, weight_format: WeightFormat) -> int:
     bits = 0.0
-    for name in weight_names(rules):
-        rule = rules[name]
-        _, sizes = local_box(name, rule.shape, rule.placement, 0, tp_size)
+    for rule in rules:
+        _, sizes = local_box(rule.name, rule.shape, rule.placement, 0, tp_size)
         bits += math.prod(sizes) * (weight_format.matrix_bits if _is_matrix(rule) else 16)
     return math.ceil(bits / 8)
 

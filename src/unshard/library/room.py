@@ -8,11 +8,12 @@ from enum import StrEnum
 from unshard.architectures.opt import weight_names
 from unshard.dtypes import DType
 from unshard.index.checkpoint import Checkpoint
-from unshard.library.precisions import Precision
+from unshard.library.precisions import Precision, output_bits
 from unshard.tensors import ByteRange, LogicalTensor, TensorIndex
 
 _TOKENS = "decoder.embed_tokens.weight"
-_EMBEDDINGS = (_TOKENS, "decoder.embed_positions.weight")
+_EMBEDDINGS = {_TOKENS, "decoder.embed_positions.weight"}
+_OUTPUT = "decoder.output_projection.weight"
 
 
 class Weights(StrEnum):
@@ -35,18 +36,20 @@ def fate(num_bytes: Mapping[str, int], in_files: Iterable[str], free_bytes: int)
 
 
 def weight_bytes(checkpoint: Checkpoint, precision: Precision) -> dict[str, int]:
-    """What each weight takes in memory, by name. Where matrices are rounded, so is the output
-    projection, apart from the embeddings that it is tied to."""
+    """What each weight takes in memory, by name. An output projection that is rounded is so apart
+    from the embeddings that it is tied to."""
     index = checkpoint.index
-    rounded_too = {_TOKENS} if checkpoint.config.tied_embeddings else set()
+    is_rounded = output_bits(precision.matrix_bits) is not None
+    rounded_too = {_TOKENS} if is_rounded and checkpoint.config.tied_embeddings else set()
+    exact = _EMBEDDINGS if is_rounded else {*_EMBEDDINGS, _OUTPUT}
     found = {}
     for name in weight_names(index):
         tensor = index[name]
-        if precision.matrix_bits and len(tensor.shape) == 2 and name not in _EMBEDDINGS:
+        if precision.matrix_bits and len(tensor.shape) == 2 and name not in exact:
             found[name] = precision.matrix_bytes(tensor.shape)
             continue
         found[name] = tensor.num_elements * precision.exact.itemsize_bytes
-        if precision.matrix_bits and name in rounded_too:
+        if name in rounded_too:
             found[name] += precision.matrix_bytes(tensor.shape)
     return found
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unshard.architectures.opt import POSITION_OFFSET, OPTConfig
 from unshard.errors import UsageError
+from unshard.library.precisions import output_bits
 from unshard.models.attention import Attention
 from unshard.models.copies import copier_for
 from unshard.models.decoder_layer import DecoderLayer, Target, empty_norm
@@ -30,7 +31,7 @@ class OPTModel:
     `group` in the same order.
 
     `matrix_bits` (8 or 4) rounds every matrix as it is filled; embeddings, norms and biases stay
-    in `dtype`.
+    in `dtype`, and with 4 the output projection.
     """
 
     def __init__(
@@ -73,11 +74,12 @@ class OPTModel:
         if embedding != hidden:
             self._project_in = Linear.empty(embedding, hidden, form, bias=False)
             self._project_out = Linear.empty(hidden, embedding, form, bias=False)
-        if config.tied_embeddings and matrix_bits is None:
+        output_form = replace(form, matrix_bits=output_bits(matrix_bits))
+        if config.tied_embeddings and output_form.matrix_bits is None:
             self._output = Linear(self._embed_tokens)
             self._output.stays = True
         else:
-            self._output = Linear.empty(embedding, vocab, form, bias=False)
+            self._output = Linear.empty(embedding, vocab, output_form, bias=False)
         self._finalized = False
 
     def map_weights(self, mapped: Mapping[str, Tensor]) -> None:
