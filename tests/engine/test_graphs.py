@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import random
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,12 +14,15 @@ from tests.engine.operation_recorder import OperationRecorder
 from torch.utils._pytree import tree_leaves
 
 from unshard.architectures.opt import OPTConfig
+from unshard.cli.ranks import ModelOptions
+from unshard.engine import graphs, load
 from unshard.engine.engine import Engine
 from unshard.engine.graphs import MOST_SEQUENCES, CudaRecorder
 from unshard.engine.paged_cache import PagedCache
 from unshard.engine.request import GenerationRequest, SamplingParams
 from unshard.engine.runner import Runner
 from unshard.engine.step import StepLayout
+from unshard.index.build import open_checkpoint
 from unshard.kernels import dense
 from unshard.models import linear
 from unshard.models.opt import OPTModel
@@ -249,6 +253,28 @@ def test_a_recorded_step_takes_nothing_from_the_host(dtype, bits):
         if isinstance(leaf, torch.Tensor)
     }
     assert used == {meta}
+
+
+@pytest.mark.parametrize(
+    ("device", "size", "fetches", "records"),
+    [("cuda", 1, False, True), ("cpu", 1, False, False), ("cuda", 2, False, False),
+     ("cuda", 1, True, False)],
+)  # fmt: skip
+def test_where_steps_are_recorded(device, size, fetches, records, monkeypatch):
+    monkeypatch.setattr(graphs, "CudaRecorder", lambda device: f"recorder of {device}")
+    group = SimpleNamespace(size=size)
+    model = SimpleNamespace(device=torch.device(device), group=group, fetches_layers=fetches)
+    assert graphs.record_for(model) == ("recorder of cuda" if records else None)
+
+
+@pytest.mark.parametrize("enforce_eager", [False, True])
+def test_an_engine_records_unless_it_is_told_not_to(enforce_eager, demo_model, monkeypatch):
+    recorder = OperationRecorder()
+    monkeypatch.setattr(load, "record_for", lambda model: recorder)
+    options = ModelOptions(str(demo_model), "fp32", "cpu", 2, enforce_eager=enforce_eager)
+    told = options.of(open_checkpoint(demo_model))
+    engine = load.load_engine(told.checkpoint, enforce_eager=told.enforce_eager)
+    assert (engine._runner._graphs is None) is enforce_eager
 
 
 @NEEDS_GPU

@@ -104,6 +104,14 @@ class DecodeGraphs:
             return None
 
 
+def record_for(model: OPTModel) -> Record | None:
+    """What records the steps of `model`; None where nothing does: on CPUs, of several ranks, and
+    where layers are fetched, whose copies go on from one step into the next."""
+    if model.device.type != "cuda" or model.group.size > 1 or model.fetches_layers:
+        return None
+    return CudaRecorder(model.device)
+
+
 class CudaRecorder:
     """Records CUDA graphs, all in one pool of memory: one at a time is replayed."""
 
