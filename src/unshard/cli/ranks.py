@@ -39,6 +39,7 @@ class ModelOptions(NamedTuple):
     max_batch: int
     cache_sequences: int | None = None
     cpu_offload_gb: float = 0
+    enforce_eager: bool = False
 
     def of(self, checkpoint: Checkpoint) -> TeamModel:
         precision = PRECISIONS[self.dtype]
@@ -49,6 +50,7 @@ class ModelOptions(NamedTuple):
             self.max_batch,
             self.cache_sequences,
             self.cpu_offload_gb,
+            self.enforce_eager,
         )
 
 
@@ -123,6 +125,7 @@ def _lone_engine(model: TeamModel) -> Engine:
             max_batch=model.max_batch,
             cache_sequences=model.cache_sequences,
             cpu_offload_gb=model.cpu_offload_gb,
+            enforce_eager=model.enforce_eager,
             progress=reporter,
         )
 

@@ -50,6 +50,11 @@ DEFAULT_MAX_BATCH = 8
 )
 @machine_options
 @click.option(
+    "--enforce-eager",
+    is_flag=True,
+    help="On a GPU: start its kernels one by one, instead of recording steps as CUDA graphs.",
+)
+@click.option(
     "--max-batch",
     type=click.IntRange(1, 1024),
     default=DEFAULT_MAX_BATCH,
@@ -75,6 +80,7 @@ def command(
     dtype: str,
     device: str,
     cpu_offload_gb: float,
+    enforce_eager: bool,
     max_batch: int,
     model_name: str | None,
     chat_template: str | None,
@@ -94,6 +100,7 @@ def command(
         dtype=dtype,
         device=device,
         cpu_offload_gb=cpu_offload_gb,
+        enforce_eager=enforce_eager,
         max_batch=max_batch,
         model_name=model_name,
         chat_template=chat_template,

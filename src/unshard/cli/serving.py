@@ -28,6 +28,7 @@ def serve(
     dtype: str,
     device: str,
     cpu_offload_gb: float,
+    enforce_eager: bool,
     max_batch: int,
     model_name: str | None,
     chat_template: str | None,
@@ -44,7 +45,14 @@ def serve(
     """
     template = None if chat_template is None else ChatTemplate(template_text(chat_template))
     checkpoint = open_checkpoint(source)
-    options = ModelOptions(source, dtype, device, max_batch, cpu_offload_gb=cpu_offload_gb)
+    options = ModelOptions(
+        source,
+        dtype,
+        device,
+        max_batch,
+        cpu_offload_gb=cpu_offload_gb,
+        enforce_eager=enforce_eager,
+    )
     if followed(checkpoint, options, tp):
         return
     name = model_name or checkpoint.folder.resolve().name

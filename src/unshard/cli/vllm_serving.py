@@ -25,6 +25,7 @@ FLAGS: Mapping[str, str] = {
     "model_name": "--served-model-name",
     "max_batch": "--max-num-seqs",
     "cpu_offload_gb": "--cpu-offload-gb",
+    "enforce_eager": "--enforce-eager",
     "tp": "--tensor-parallel-size",
 }
 """vLLM's flag for what is an option here too."""
@@ -78,7 +79,9 @@ def translated(given: Mapping[str, object]) -> list[str]:
             raise UsageError(
                 f"--dtype {value} is not for --engine vllm", hint="vLLM has --quantization"
             )
-        flags += [FLAGS[name], DTYPES[str(value)] if name == "dtype" else str(value)]
+        flags.append(FLAGS[name])
+        if value is not True:
+            flags.append(DTYPES[str(value)] if name == "dtype" else str(value))
     return flags
 
 

@@ -9,6 +9,7 @@ import torch
 
 from unshard.architectures.opt import tensor_rules
 from unshard.engine.engine import Engine
+from unshard.engine.graphs import Record, record_for
 from unshard.engine.offload import layers_away
 from unshard.engine.paged_cache import PagedCache, default_cache_dtype, num_blocks_for_batch
 from unshard.engine.room import map_what_does_not_fit
@@ -35,6 +36,7 @@ def load_engine(
     max_batch: int = 8,
     cache_sequences: int | None = None,
     cpu_offload_gb: float = 0,
+    enforce_eager: bool = False,
     progress: Progress | None = None,
 ) -> Engine:
     """An engine with the weights of `checkpoint`, computing in `precision` on `device`.
@@ -56,6 +58,7 @@ def load_engine(
         device=device,
         cache_sequences=cache_sequences or max_batch,
         cpu_offload_gb=cpu_offload_gb,
+        enforce_eager=enforce_eager,
         progress=progress,
     )
     return Engine(runner, tokenizer, max_batch)
@@ -100,11 +103,13 @@ def load_runner(
     device: str,
     cache_sequences: int,
     cpu_offload_gb: float = 0,
+    enforce_eager: bool = False,
     progress: Progress | None = None,
     group: Group = ALONE,
 ) -> Runner:
     """The model, or of a group the slice that is `group.rank`'s, with its cache. As many layers as
-    `cpu_offload_gb` GiB hold stay in the host's memory.
+    `cpu_offload_gb` GiB hold stay in the host's memory. Steps are recorded where they can be,
+    unless `enforce_eager`.
 
     Raises:
         UsageError: those would save nothing.
@@ -122,7 +127,8 @@ def load_runner(
     _fill(model, checkpoint, precision, progress or Silent())
     model.finalize()
     group.meet()
-    return _runner(model, cache_sequences, is_int8=precision is INT8)
+    record = None if enforce_eager else record_for(model)
+    return _runner(model, cache_sequences, record, is_int8=precision is INT8)
 
 
 def _fill(
@@ -143,7 +149,9 @@ def _fill(
     fill_slices(checkpoint.index, placements, slices, group.rank, group.size, progress)
 
 
-def _runner(model: OPTModel, cache_sequences: int, *, is_int8: bool) -> Runner:
+def _runner(
+    model: OPTModel, cache_sequences: int, record: Record | None, *, is_int8: bool
+) -> Runner:
     """With the native kernels where they are compiled. Theirs is a cache of the model's dtype, or
     for 8-bit weights of bf16: in fp32 it would soon be more to read than the weights."""
     dtype, device, size = model.dtype, model.device, model.group.size
@@ -160,7 +168,7 @@ def _runner(model: OPTModel, cache_sequences: int, *, is_int8: bool) -> Runner:
     num_blocks = num_blocks_for_batch(counted, cache_sequences, cache_dtype, device)
     num_blocks = model.group.least(num_blocks)
     cache = PagedCache(config, num_blocks, cache_dtype, device)
-    return Runner(model, cache, paged_attention if is_native else None)
+    return Runner(model, cache, paged_attention if is_native else None, record)
 
 
 def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:

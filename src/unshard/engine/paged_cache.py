@@ -15,7 +15,8 @@ from unshard.library.machines import free_memory_bytes
 
 
 class PagedCache:
-    """One tensor per layer, (num_blocks, 2, num_heads, `BLOCK_TOKENS`, head_dim): K, then V.
+    """One tensor per layer, (num_blocks + 1, 2, num_heads, `BLOCK_TOKENS`, head_dim): K, then V.
+    The last block is no sequence's: rows that only fill up a step write there.
 
     On a CPU memory is taken only as far as blocks were used.
     """
@@ -27,8 +28,13 @@ class PagedCache:
         self.num_heads = config.num_heads
         self.dtype = dtype
         self.device = device
-        shape = (num_blocks, 2, config.num_heads, BLOCK_TOKENS, config.head_dim)
+        shape = (num_blocks + 1, 2, config.num_heads, BLOCK_TOKENS, config.head_dim)
         self.layers = [zeros(shape, dtype, device) for _ in range(config.num_layers)]
+
+    @property
+    def spare_block(self) -> int:
+        """The last one."""
+        return self.num_blocks
 
     def wipe(self, blocks: Sequence[int]) -> None:
         """Zero `blocks`: a masked position is multiplied by 0, and 0 * NaN is NaN."""

@@ -8,6 +8,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from unshard.engine.graphs import DecodeGraphs, Record
 from unshard.engine.kernel_attention import KernelAttention, PagedKernel
 from unshard.engine.lone_attention import LoneCopy
 from unshard.engine.messages import StepMessage
@@ -22,16 +23,22 @@ class Runner:
     """Runs steps of `model`, a finalized one, whose keys and values are in `cache`."""
 
     def __init__(
-        self, model: OPTModel, cache: PagedCache, kernel: PagedKernel | None = None
+        self,
+        model: OPTModel,
+        cache: PagedCache,
+        kernel: PagedKernel | None = None,
+        record: Record | None = None,
     ) -> None:
-        """`kernel` attends over `cache`; None leaves that to torch."""
+        """`kernel` attends over `cache`; None leaves that to torch, whose steps of single tokens
+        `record` records."""
         self.config = model.config
         self.num_blocks = cache.num_blocks
         self._model = model
         self._cache = cache
         self._kernel = kernel
+        self._graphs = None if record is None else DecodeGraphs(model, cache, record)
         # A GPU's memory is taken at once, and its copies are fast.
-        copies = kernel is None and model.device.type == "cpu"
+        copies = kernel is None and record is None and model.device.type == "cpu"
         self._lone = LoneCopy(cache, model.config.max_positions) if copies else None
 
     def run(self, chunks: Rows[Chunk]) -> Tensor:
@@ -52,7 +59,11 @@ class Runner:
         self, token_ids: Rows[int], layout: StepLayout, num_kept: Rows[int] | None = None
     ) -> Tensor:
         """The same for a step that is known by its numbers alone; without `num_kept`, the hidden
-        states of all tokens."""
+        states of all tokens. Valid until the next step."""
+        if self._graphs is not None:
+            hidden = self._graphs.run(token_ids, layout)
+            if hidden is not None:
+                return hidden
         spans = zip(layout.num_new, layout.context_lengths, strict=True)
         kept = None
         if num_kept is not None and sum(num_kept) < len(token_ids):

@@ -34,6 +34,8 @@ class TeamModel:
     """As of `load_engine`."""
     cpu_offload_gb: float = 0
     """Of each rank."""
+    enforce_eager: bool = False
+    """As of `load_engine`; the steps of several ranks are never recorded."""
 
 
 def check_team(model: TeamModel, place: Place) -> None:

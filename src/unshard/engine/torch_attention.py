@@ -62,17 +62,53 @@ class TorchAttention:
 
     def __call__(self, layer: int, kvq: Tensor) -> Tensor:
         cache = self._layers[layer]
-        heads, head_dim = cache.shape[2], cache.shape[4]
-        rows = kvq.to(cache.dtype).view(kvq.shape[0], 3 * heads, head_dim)
-        written = rows[:, : 2 * heads].reshape(-1, head_dim)
-        cache.view(-1, head_dim).index_copy_(0, self._written, written)
-        parts = {own.start: causal_attention(kvq[own], heads) for own in self._fresh}
+        queries = _write(cache, kvq, self._written)
+        parts = {own.start: causal_attention(kvq[own], cache.shape[2]) for own in self._fresh}
         for group in self._groups:
-            out = _attend(cache, rows[group.rows, 2 * heads :], group)
-            parts[group.rows.start] = out.to(kvq.dtype)
+            parts[group.rows.start] = _attend(cache, queries[group.rows], group).to(kvq.dtype)
         if len(parts) == 1:
             return parts.popitem()[1]
         return torch.cat([part for _, part in sorted(parts.items())])
+
+
+class DecodeAttention:
+    """Attention of a step with one token of each sequence, worked out on the cache's device from
+    tensors alone: of the same shapes whatever the contexts, so that the step can be recorded."""
+
+    def __init__(self, layers: Sequence[Tensor], tables: Tensor, lengths: Tensor) -> None:
+        """
+        Args:
+            layers: the cache, as of `TorchAttention`.
+            tables: (S, n) int64, blocks; the n * 16 tokens are all read, those beyond a context
+                multiplied by 0.
+            lengths: (S,) int64, tokens of each context with the new one.
+        """
+        size, width = tables.shape
+        last = (lengths - 1)[:, None]
+        block = tables.gather(1, last // BLOCK_TOKENS)
+        longest = width * BLOCK_TOKENS
+        self._layers = layers
+        self._written = _cache_rows(layers[0], block, last % BLOCK_TOKENS)
+        self._group = _Group(
+            slice(None),
+            size,
+            _copied_rows(layers[0], tables),
+            longest,
+            _mask(layers[0], lengths[:, None], longest),
+        )
+
+    def __call__(self, layer: int, kvq: Tensor) -> Tensor:
+        cache = self._layers[layer]
+        return _attend(cache, _write(cache, kvq, self._written), self._group).to(kvq.dtype)
+
+
+def _write(cache: Tensor, kvq: Tensor, written: Tensor) -> Tensor:
+    """Puts the new K and V of a layer to their places; the queries (T, H, head_dim)."""
+    heads, head_dim = cache.shape[2], cache.shape[4]
+    rows = kvq.to(cache.dtype).view(kvq.shape[0], 3 * heads, head_dim)
+    new = rows[:, : 2 * heads].reshape(-1, head_dim)
+    cache.view(-1, head_dim).index_copy_(0, written, new)
+    return rows[:, 2 * heads :]
 
 
 def _written_rows(cache: Tensor, layout: StepLayout) -> Tensor:
@@ -85,10 +121,27 @@ def _written_rows(cache: Tensor, layout: StepLayout) -> Tensor:
         for position in range(context - new, context):
             blocks.append(table[position // BLOCK_TOKENS])
             offsets.append(position % BLOCK_TOKENS)
-    heads = _heads(cache)
     first = torch.tensor([blocks, offsets], device=cache.device)
-    block, offset = first[0, :, None], first[1, :, None]
+    return _cache_rows(cache, first[0, :, None], first[1, :, None])
+
+
+def _cache_rows(cache: Tensor, block: Tensor, offset: Tensor) -> Tensor:
+    """Rows of K and V of the tokens at `offset` (T, 1) of `block` (T, 1): (T * 2H,)."""
+    heads = _heads(cache)
     return ((block * len(heads) + heads) * BLOCK_TOKENS + offset).view(-1)
+
+
+def _copied_rows(cache: Tensor, tables: Tensor) -> Tensor:
+    """`_Group.blocks` of `tables` (size, num_blocks)."""
+    heads = _heads(cache)
+    return (tables[:, None] * len(heads) + heads[:, None]).view(-1)
+
+
+def _mask(cache: Tensor, seen: Tensor, longest: int) -> Tensor:
+    """`_Group.mask` where query (i, j) sees its first `seen[i, j]` keys."""
+    hidden = torch.arange(longest, device=cache.device) >= seen[:, None, :, None]
+    mask = torch.zeros(hidden.shape, dtype=cache.dtype, device=cache.device)
+    return mask.masked_fill_(hidden, float("-inf"))
 
 
 def _alike(cache: Tensor, layout: StepLayout, numbers: Sequence[int]) -> Iterator[list[int]]:
@@ -117,24 +170,19 @@ def _group(cache: Tensor, layout: StepLayout, members: list[int], rows: slice) -
     contexts = [layout.context_lengths[i] for i in members]
     longest, new = max(contexts), layout.num_new[members[0]]
     num_blocks = num_blocks_for(longest)
-    heads = _heads(cache)
-    tables = [_padded(layout.tables[i], layout.context_lengths[i], num_blocks) for i in members]
-    blocks = (
-        torch.tensor(tables, device=cache.device)[:, None] * len(heads) + heads[:, None]
-    ).view(-1)
+    tables = [padded(layout.tables[i], layout.context_lengths[i], num_blocks) for i in members]
+    blocks = _copied_rows(cache, torch.tensor(tables, device=cache.device))
     mask = None
     if new > 1 or min(contexts) < longest:
         # Query i of a sequence sees its first (context - new + i + 1) keys.
         seen = torch.tensor(contexts, device=cache.device)[:, None] - new + 1
-        seen = seen + torch.arange(new, device=cache.device)
-        hidden = torch.arange(longest, device=cache.device) >= seen[:, None, :, None]
-        mask = torch.zeros(hidden.shape, dtype=cache.dtype, device=cache.device)
-        mask.masked_fill_(hidden, float("-inf"))
+        mask = _mask(cache, seen + torch.arange(new, device=cache.device), longest)
     return _Group(rows, len(members), blocks, longest, mask)
 
 
-def _padded(table: Sequence[int], context: int, num_blocks: int) -> list[int]:
-    """The blocks of `context` tokens; masked places show the first block again."""
+def padded(table: Sequence[int], context: int, num_blocks: int) -> list[int]:
+    """The blocks of `context` tokens; masked places show the first block again: what is not a
+    number in another sequence's block would be none when multiplied by 0, too."""
     used = list(table[: num_blocks_for(context)])
     return used + used[:1] * (num_blocks - len(used))
 

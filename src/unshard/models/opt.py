@@ -191,6 +191,11 @@ class OPTModel:
             x = self._norm(x)
         return x if self._project_out is None else self._project_out(x)
 
+    @property
+    def fetches_layers(self) -> bool:
+        """Whether layers are in the host's memory."""
+        return self._prefetch is not None
+
     def logits(self, hidden: Tensor) -> Tensor:
         """(R, E) -> (R, V) fp32, all rows of the vocabulary, padding rows too. Where the group
         splits the vocabulary, ranks other than 0 get their part alone."""
