@@ -72,6 +72,7 @@ def run(
         ws="none",
         lifespan="on",
         log_config=None,
+        log_level="error",  # a warning is a line that any stranger can have written
         access_log=False,
         server_header=False,
     )
