@@ -41,6 +41,12 @@ def known_asks() -> list[Ask]:
         for tokens in (1, 9, 24)
         for fields in FIELDS
     ]
+    # Long enough that a handful does not fit the cache.
+    greedy += [
+        Ask(COMPLETIONS, {"prompt": prompt, "temperature": 0, **LONG, "max_tokens": 100, **fields})
+        for prompt in PROMPTS
+        for fields in FIELDS[:2]
+    ]
     several = {"prompt": list(PROMPTS[:2]), "max_tokens": 12, "temperature": 0}
     scored = {"prompt": PROMPTS[3], "max_tokens": 0, "echo": True, "logprobs": 2}
     older = {"prompt": PROMPTS[1], "max_tokens": 12, "temperature": 0, "logprobs": 2, "echo": True}

@@ -38,20 +38,21 @@ class Crowd:
     """How long something of it was left after a process of it was killed."""
 
     async def run(self, num_clients: int, seed: int) -> None:
-        async with asyncio.TaskGroup() as group:
+        # One for all: each would read the system's certificates anew.
+        client = httpx.AsyncClient(base_url=self.url, timeout=120, limits=httpx.Limits())
+        async with client, asyncio.TaskGroup() as group:
             for number in range(num_clients):
-                group.create_task(self._client(random.Random(f"{seed} {number}")))
+                group.create_task(self._client(client, random.Random(f"{seed} {number}")))
 
-    async def _client(self, draw: random.Random) -> None:
-        async with httpx.AsyncClient(base_url=self.url, timeout=120) as client:
-            while time.monotonic() < self.until:
-                began = time.monotonic()
-                try:
-                    await self._call(client, draw)
-                except (httpx.TransportError, OSError) as error:
-                    self._cut(repr(error), began)
-                    if time.monotonic() > self.ended_at:
-                        return
+    async def _client(self, client: httpx.AsyncClient, draw: random.Random) -> None:
+        while time.monotonic() < self.until:
+            began = time.monotonic()
+            try:
+                await self._call(client, draw)
+            except (httpx.TransportError, OSError) as error:
+                self._cut(repr(error), began)
+                if time.monotonic() > self.ended_at:
+                    return
 
     async def _call(self, client: httpx.AsyncClient, draw: random.Random) -> None:
         kind = draw.random()
