@@ -15,7 +15,7 @@ from tools.load.clients import Crowd
 from tools.load.faults import FAULTS
 from tools.load.server import PATIENCE_S, BrokenError, Manner, Server
 
-MAX_GROWTH_BYTES = 64 << 20
+MAX_GROWTH_BYTES = 1024 << 20
 """Of a server's memory after its first round."""
 BATCHES = (3, 8, 16)
 DRAINS_S = (0.5, 60)
@@ -38,6 +38,7 @@ class Campaign:
     growth_bytes: int = 0
     _known: dict[int, list[tuple[Ask, Words]]] = field(default_factory=dict)
     _server: Server | None = None
+    _memory_mb: int = 0
     _first: tuple[int, int] | None = None
     """Memory and open files of the server after its first round."""
 
@@ -64,7 +65,7 @@ class Campaign:
             self._check_alive(server, draw)
         else:
             self._server = self._first = None
-        return f"{name} {server.manner} {dict(sorted(crowd.met.items()))}"
+        return f"{name} {server.manner} {self._memory_mb} MB {dict(sorted(crowd.met.items()))}"
 
     def close(self) -> None:
         if self._server is not None:
@@ -106,6 +107,7 @@ class Campaign:
                     raise BrokenError(f"{ask} after it: {found}, and before {expected}")
         now = server.memory_bytes(), server.settled_files(self._first and self._first[1])
         first = self._first = self._first or now
+        self._memory_mb = now[0] >> 20
         self.growth_bytes = max(self.growth_bytes, now[0] - first[0])
         if now[0] - first[0] > MAX_GROWTH_BYTES:
             raise BrokenError(f"memory grew from {first[0]} to {now[0]} bytes")
