@@ -26,6 +26,7 @@ def load(*arguments: str) -> dict:
         capture_output=True,
         text=True,
         cwd=ROOT,
+        check=False,
     )
     assert told.returncode == 0, told.stdout + told.stderr
     return json.loads(told.stdout.splitlines()[-1])
