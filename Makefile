@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo kernels test slow thorough ray clients release browser vllm lint bench schemathesis fuzz kills mutation demo-model clean
+.PHONY: help demo kernels test slow thorough ray clients release browser vllm lint bench schemathesis fuzz kills load mutation demo-model clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -62,6 +62,9 @@ fuzz: .venv/dev ## Fuzz every reader of files and of requests, ten minutes each 
 
 kills: .venv/dev ## End every command that may be run again at random moments, ten minutes (ARGS="reshard --seed 1")
 	$(BIN)/python -m tools.kills $(ARGS)
+
+load: .venv/dev ## Mixed load on a real server, with faults, ten minutes (ARGS="kill --tp 2 --seed 1")
+	$(BIN)/python -m tools.load $(ARGS)
 
 mutation: .venv/dev ## How many small faults in formats, index and plan the tests notice (ARGS="plan --seed 2")
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt coverage

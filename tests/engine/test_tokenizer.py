@@ -9,6 +9,7 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
+import unshard.engine.tokenizer as module
 from unshard.engine.tokenizer import Tokenizer
 from unshard.errors import FormatError
 
@@ -51,6 +52,21 @@ def test_text_survives(tokenizer, text):
 @given(text=texts | st.text("the and 'll\n12", max_size=40))
 def test_tokens_are_those_of_plain_byte_bpe(tokenizer, merges, text):
     assert list(map(tokenizer.token_bytes, tokenizer.encode(text))) == list(plain_bpe(text, merges))
+
+
+@given(text=texts | st.text("ab1 \t\n'é,", max_size=60), size=st.integers(1, 9))
+def test_a_long_text_in_pieces_has_the_tokens_of_the_whole(tokenizer, text, size):
+    whole = tokenizer.encode(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "PIECE_CHARACTERS", size)
+        assert tokenizer.encode(text) == whole
+        assert "".join(module._pieces(text)) == text
+
+
+def test_a_text_with_spaces_is_encoded_in_pieces():
+    words = "word " * module.PIECE_CHARACTERS
+    assert all(len(piece) < module.PIECE_CHARACTERS + 9 for piece in module._pieces(words))
+    assert "".join(module._pieces(words)) == words
 
 
 def test_others_run_while_a_long_text_is_encoded(tokenizer):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import logging
 import signal
 import socket
 import subprocess
@@ -15,9 +17,11 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from scripted_engine import ByteTokenizer, ScriptedEngine
 
 from unshard.errors import UnshardError
-from unshard.server.run import bind, url_of
+from unshard.server.run import bind, run, url_of
+from unshard.server.served import ServedModel
 
 PROGRAM = Path(__file__).with_name("scripted_engine.py")
 
@@ -162,3 +166,39 @@ def test_the_engines_death_ends_the_server_without_grace():
             assert "died: MemoryError" in server.stop()
             *_, last = [line for line in lines if line]
             assert "error" in json.loads(last.removeprefix("data: "))
+
+
+@pytest.mark.slow
+def test_strangers_write_no_lines_into_the_log():
+    with running() as server:
+        for rubbish in (b"\0" * 300, b"GET / HTTP/9\r\n\r\n", b"A" * 100_000):
+            address = urlsplit(server.url)
+            with (
+                contextlib.suppress(ConnectionError),
+                socket.create_connection((address.hostname, address.port), timeout=60) as client,
+            ):
+                client.sendall(rubbish)
+                while client.recv(1 << 16):
+                    pass
+        assert server.stop(signal.SIGTERM) == ""
+
+
+def test_events_for_a_client_that_went_are_no_warnings(caplog):
+    log = logging.getLogger("asyncio")
+    served = ServedModel("scripted", ScriptedEngine(), ByteTokenizer(), created=12)
+    bound = bind("127.0.0.1", 0)
+
+    async def write_after_the_end() -> None:
+        _, writer = await asyncio.open_connection(*bound.getsockname()[:2])
+        writer.transport.abort()
+        for _ in range(9):
+            writer.transport.write(b"event")
+
+    def on_ready() -> None:
+        asyncio.get_running_loop().create_task(write_after_the_end()).add_done_callback(
+            lambda _: signal.raise_signal(signal.SIGTERM)
+        )
+
+    run(served, bound, on_ready=on_ready)
+    log.warning("another")
+    assert caplog.messages == ["another"]

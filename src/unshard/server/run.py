@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Callable
 from types import FrameType
@@ -66,12 +67,14 @@ def run(
     """
     manners = manners or Manners()
     generations = Generations(served.engine, manners)
+    logging.getLogger("asyncio").addFilter(_is_no_late_write)
     config = uvicorn.Config(
         create_app(served, generations, manners),
         http=connection_class(manners.client_seconds),
         ws="none",
         lifespan="on",
         log_config=None,
+        log_level="error",  # warnings are of strangers' rubbish, a line for each
         access_log=False,
         server_header=False,
     )
@@ -87,6 +90,12 @@ def run(
     finally:
         bound.close()
         served.engine.close()
+
+
+def _is_no_late_write(record: logging.LogRecord) -> bool:
+    """Whether `record` tells of more than a client that went in the middle of several events:
+    asyncio warns of each from the sixth on."""
+    return record.msg != "socket.send() raised exception."
 
 
 class _Server(uvicorn.Server):

@@ -1,0 +1,1 @@
+"""Mixed load on `unshard serve`, with faults (`make load`)."""
