@@ -100,3 +100,26 @@ def test_the_option_takes_a_file_or_the_template_itself(tmp_path):
     for wrong in (tmp_path / "absent", tmp_path, file):
         with pytest.raises(UsageError, match=str(wrong)):
             template_text(str(wrong))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for i in range(10**9) %}x{% endfor %}",
+        "{{ 'a' * 10**9 }}",
+        "{{ 10**9 * [1] }}",
+        "{{ 9 ** (9 ** 9) }}",
+        "{% for i in range(20) %}{{ 'a' * 10**6 }}{% endfor %}",
+        "{{ 1 / 0 }}",
+        "{{ 1 + 'a' }}",
+        "{{ 5 | upper | xmlattr }}",
+        "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
+    ],
+)
+def test_what_has_no_end_or_no_sense_is_refused(source):
+    with pytest.raises(RequestError, match="does not take these messages"):
+        rendered(source)
+
+
+def test_arithmetic_of_a_sane_size_is_done():
+    assert rendered("{{ 2 ** 10 }} {{ 3 * 4 }} {{ '-' * 3 }} {{ 2 ** -1 }}") == ["1024 12 --- 0.5"]

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from jinja2 import TemplateError, TemplateSyntaxError
 from jinja2.ext import Extension
 from jinja2.nodes import Node
 from jinja2.parser import Parser
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from unshard.errors import RequestError, UsageError
@@ -20,9 +21,14 @@ from unshard.errors import RequestError, UsageError
 END = "</s>"
 """How a template writes the token that begins and ends texts."""
 _OWN_FAILURES = (
-    *(TemplateError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError),
+    *(TemplateError, ArithmeticError, AttributeError, LookupError),
+    *(RecursionError, TypeError, ValueError),
 )
 """Whatever a template's own arithmetic and macros may fail with."""
+MAX_CHARACTERS = 1 << 24
+"""What a template may write, and what its `*` may make of a text or a list."""
+MAX_BITS = 4096
+"""The longest number that a template's `*` and `**` may make."""
 
 
 class ChatTemplate:
@@ -56,12 +62,13 @@ class ChatTemplate:
             RequestError: the template does not take these messages.
         """
         try:
-            text = self._template.render(
+            pieces = self._template.generate(
                 messages=messages,
                 add_generation_prompt=add_generation_prompt,
                 bos_token=self._mark,
                 eos_token=self._mark,
             )
+            text = _bounded(pieces)
         except _OWN_FAILURES as error:
             problem = " ".join(str(error).split()).replace(self._mark, END)
             raise RequestError(
@@ -80,8 +87,44 @@ class _GenerationTag(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
+class _Bounded(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, in which one operator cannot fill the memory either."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        if operator == "*":
+            _check_product(left, right)
+        elif isinstance(left, int) and isinstance(right, int):
+            _check(left.bit_length() * right, MAX_BITS)
+        return super().call_binop(context, operator, left, right)
+
+
+def _check_product(left: object, right: object) -> None:
+    if isinstance(left, int) and isinstance(right, int):
+        _check(left.bit_length() + right.bit_length(), MAX_BITS)
+    for many, times in ((left, right), (right, left)):
+        if isinstance(many, str | list | tuple) and isinstance(times, int):
+            _check(len(many) * times, MAX_CHARACTERS)
+
+
+def _check(size: int, most: int) -> None:
+    if size > most:
+        raise OverflowError("its arithmetic makes too much")
+
+
+def _bounded(pieces: Iterable[str]) -> str:
+    kept, size = [], 0
+    for piece in pieces:
+        size += len(piece)
+        if size > MAX_CHARACTERS:
+            raise OverflowError(f"it writes more than {MAX_CHARACTERS} characters")
+        kept.append(piece)
+    return "".join(kept)
+
+
 def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
+    environment = _Bounded(
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=["jinja2.ext.loopcontrols", _GenerationTag],
