@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import CancelledError
-from queue import SimpleQueue
+from queue import Full, Queue, SimpleQueue
 from typing import Self
 
 from unshard.download.file import FileDownload
@@ -19,11 +19,16 @@ from unshard.errors import TransferError, UnshardError
 _LOOK_AGAIN_S = 0.1
 """A file can be shared some time after it is begun, without anybody saying so."""
 
+MOST_UNSYNCED = 8
+"""So many files wait for the thread that syncs; whoever brings one more syncs it itself, so
+that connections are not faster than the disk for long."""
+
 Outcome = tuple[FileDownload | None, BaseException | None]
 
 
 class Crew:
-    """Threads for the files that are added, in their order: as many as `ramp` says.
+    """Threads for the files that are added, in their order: as many as `ramp` says, and one
+    that waits for the disk, so that a connection goes on with the next file at once.
 
     `outcomes` tells of every file that has arrived, or with which error it failed; an error
     without a file is one that ends the download.
@@ -38,6 +43,8 @@ class Crew:
         self._is_over = False
         self._ramp = ramp
         self._threads: list[threading.Thread] = []
+        self._unsynced: Queue[FileDownload | None] = Queue(MOST_UNSYNCED)
+        self._syncer = threading.Thread(target=self._sync, name="download-sync")
 
     def add(self, files: Iterable[FileDownload]) -> None:
         """Have `files` fetched.
@@ -65,6 +72,9 @@ class Crew:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
+        if self._syncer.is_alive():
+            self._unsynced.put(None)
+            self._syncer.join()
 
     def __enter__(self) -> Self:
         return self
@@ -74,16 +84,18 @@ class Crew:
         self.join()
 
     def _grow(self, num_connections: int) -> None:
-        while len(self._threads) < num_connections:
-            thread = threading.Thread(target=self._work, name=f"download-{len(self._threads)}")
-            try:
+        try:
+            while len(self._threads) < num_connections:
+                if self._syncer.ident is None:
+                    self._syncer.start()
+                thread = threading.Thread(target=self._work, name=f"download-{len(self._threads)}")
                 thread.start()
-            except RuntimeError as error:
-                raise UnshardError(
-                    f"{num_connections} connections: the system gives no more threads",
-                    hint="allow fewer --max-connections, or more processes (`ulimit -u`)",
-                ) from error
-            self._threads.append(thread)
+                self._threads.append(thread)
+        except RuntimeError as error:
+            raise UnshardError(
+                f"{num_connections} connections: the system gives no more threads",
+                hint="allow fewer --max-connections, or more processes (`ulimit -u`)",
+            ) from error
 
     def _work(self) -> None:
         left: set[FileDownload] = set()
@@ -97,8 +109,19 @@ class Crew:
         except CancelledError:
             pass
         except BaseException as error:  # noqa: BLE001 - raised again by whoever reads outcomes
-            self.outcomes.put((None, error))
-            self._session.stop()
+            self._fail(error)
+
+    def _sync(self) -> None:
+        """After an error too: what has been brought is not lost with another file."""
+        while file := self._unsynced.get():
+            try:
+                self._secure(file)
+            except BaseException as error:  # noqa: BLE001 - as above
+                self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        self.outcomes.put((None, error))
+        self._session.stop()
 
     def _take(self, left: set[FileDownload]) -> tuple[FileDownload, bool] | None:
         """The next file, and whether another thread has it and wants help; None at the end.
@@ -119,15 +142,22 @@ class Crew:
                 self._changed.wait(_LOOK_AGAIN_S)
 
     def _fetch(self, file: FileDownload) -> None:
-        error: BaseException | None = None
         try:
             file.fetch()
         except (UnreachableError, BudgetSpentError):
             raise
         except TransferError as problem:
-            error = problem  # other files may do better
+            self.outcomes.put((file, problem))  # other files may do better
+            return
         finally:
             with self._changed:
                 self._under_way.remove(file)
                 self._changed.notify_all()
-        self.outcomes.put((file, error))
+        try:
+            self._unsynced.put_nowait(file)
+        except Full:
+            self._secure(file)
+
+    def _secure(self, file: FileDownload) -> None:
+        file.secure()
+        self.outcomes.put((file, None))

@@ -52,7 +52,8 @@ def check_same_weights(
 class FileDownload:
     """The download of `name`, whose bytes must hash to `digest` (None: nobody knows).
 
-    One thread at a time fetches it; others may help meanwhile. A third judges it.
+    One thread at a time fetches it; others may help meanwhile. Another secures it, and one
+    more judges it.
     """
 
     def __init__(self, session: Session, name: str, digest: Digest | None) -> None:
@@ -65,6 +66,7 @@ class FileDownload:
         self._is_by_server = False
         """Whether that is only the server's word for what the file here may be."""
         self._transfer: Transfer | None = None
+        self._unsynced: Assembly | None = None
         self._found: Found | None = None
         self._has_adopted = False
         self._was_wrong = False
@@ -98,8 +100,8 @@ class FileDownload:
         return self._digest is not None
 
     def fetch(self) -> None:
-        """Have all bytes in `NAME.partial`, safe from a power cut; or else know, where no
-        manifest tells, what the file here has to hash to.
+        """Have all bytes in `NAME.partial`, for `secure` to make them last; or else know, where
+        no manifest tells, what the file here has to hash to.
 
         Raises:
             TransferError: the server does not give the file.
@@ -118,13 +120,27 @@ class FileDownload:
             if found and transfer.expected:
                 self._expect(transfer.expected, found.num_bytes)
                 return
-            assembly.sync()
             self._has_adopted = transfer.has_adopted
-            self.has_arrived = True
+            self._unsynced = assembly
         finally:
             self._transfer = None
             self._session.space.release(self.name)
-            assembly.close()
+            if self._unsynced is None:
+                assembly.close()
+
+    def secure(self) -> None:
+        """Make what was fetched safe from a power cut: only then has it arrived.
+
+        Raises:
+            NoSpaceError, DestinationError: the disk does not take it.
+        """
+        assembly, self._unsynced = self._unsynced, None
+        if assembly:
+            try:
+                assembly.sync()
+                self.has_arrived = True
+            finally:
+                assembly.close()
 
     def share_bytes(self) -> int:
         """What one more connection could bring of it; 0: nothing, now."""
