@@ -6,6 +6,7 @@ that runs all tests gets more.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -106,6 +107,22 @@ def test_a_signal_while_a_text_is_written_lets_it_end(tp: str) -> None:
         assert process.wait(GONE_SECONDS) == 0
         wait_until_gone(everybody)
         assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_rank_that_is_stopped_keeps_nobody_from_ending(busy: bool) -> None:
+    """It hears neither of the end nor of a step; silence alone would be found after minutes."""
+    command = ("serve", str(DEMO_MODEL), "--port", "0", "--tp", "2", "--drain-seconds", "1")
+    with serving(*command) as (process, url):
+        server, rank = everybody = family(process.pid)
+        answer = ask(url) if busy else contextlib.nullcontext()
+        with answer:
+            os.kill(rank, signal.SIGSTOP)
+            os.kill(server, signal.SIGTERM)
+            wait_until_gone(everybody)
+        said = process.stderr.read()
+    assert process.wait() == (5 if busy else 0)
+    assert ("error: rank 1 of 2 was ended by SIGKILL" in said) == busy
 
 
 def test_an_engine_that_dies_ends_the_server_with_a_code_of_its_own() -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ from unshard.parallel import launch
 from unshard.parallel.links import Followers, Leader
 from unshard.parallel.place import Place, end_with_parent, launched_place
 from unshard.parallel.rendezvous import Store, file_store, local_environment
-from unshard.parallel.watch import Watch, broken_group
+from unshard.parallel.watch import END_SECONDS, Watch, broken_group
 from unshard.parallel.workers import Workers
 
 LOSS_SECONDS = 3.0
@@ -109,9 +110,13 @@ def engine_of(
             yield engine, others
         finally:
             others.dismiss()
+            # One that is stopped, or hangs, does not hear that it is to end.
+            impatience = threading.Timer(END_SECONDS, others.kill)
+            impatience.start()
             if runner.close():
                 others.close()
                 ranks.leave()
+            impatience.cancel()
     finally:
         others.kill()
 

@@ -59,7 +59,7 @@ def serve(
     # Bound before the weights are read: a taken port is said now and not in ten minutes.
     with bind(host, port) as bound, engine_of(checkpoint, options, tp) as (engine, workers):
         url = url_of(bound)
-        thread, stderr = EngineThread(engine), current()
+        thread, stderr = EngineThread(engine, on_stuck=workers.kill), current()
         served = ServedModel(name, thread, engine.tokenizer, int(time.time()), template)
 
         def end() -> None:

@@ -14,6 +14,7 @@ from unshard.engine.request import GenerationOutput, GenerationRequest
 from unshard.engine.statistics import EngineStatistics
 from unshard.engine.tokenizer import Tokenizer
 from unshard.errors import EngineLostError, RequestError, UnshardError
+from unshard.parallel.watch import END_SECONDS
 
 OutputCallback = Callable[[GenerationOutput], None]
 """Called in the engine's thread: be quick and never block."""
@@ -29,8 +30,11 @@ class _Cancel:
 class EngineThread:
     """Owns an `Engine` and steps it in a background thread while it has work. Thread-safe."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, on_stuck: Callable[[], None] | None = None) -> None:
+        """`on_stuck` is called where `close` waits for more than `END_SECONDS` for a step, and
+        makes it fail if it waits for somebody else."""
         self._engine = engine
+        self._on_stuck = on_stuck
         self._changed = threading.Condition()
         # All of these are guarded by `_changed`; the engine itself is touched by the thread alone.
         self._inbox: deque[GenerationRequest | _Cancel] = deque()
@@ -107,6 +111,9 @@ class EngineThread:
         with self._changed:
             self._closing = True
             self._changed.notify()
+        self._thread.join(END_SECONDS)
+        if self._thread.is_alive() and self._on_stuck is not None:
+            self._on_stuck()
         self._thread.join()
 
     def on_loss(self, call: Callable[[], None]) -> None:
