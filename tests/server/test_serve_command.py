@@ -56,7 +56,9 @@ def test_a_real_model_answers_alike_streamed_and_whole(client):
     pieces = [whole["text"][a:b] for a, b in zip(starts, [*starts[1:], None], strict=True)]
     assert "".join(pieces) == whole["text"]
     assert pieces == whole["logprobs"]["tokens"]
-    assert None not in whole["logprobs"]["token_logprobs"]
+    first, *others = whole["logprobs"]["token_logprobs"]
+    assert first is None
+    assert None not in others
 
 
 def test_a_continuation_scores_as_it_was_generated_and_is_greedy(client, model_folder):

@@ -98,12 +98,15 @@ class Crowd:
     async def _odd(self, client: httpx.AsyncClient, draw: random.Random) -> None:
         is_fine = draw.random() < 0.5
         body = draw.choice(ODD if is_fine else REFUSED)
+        began = time.monotonic()
         answer = await client.post(
             COMPLETIONS, content=body, headers={"content-type": "application/json"}
         )
         if self._is_refused(answer):
             return
-        if answer.status_code != (200 if is_fine else 400):
+        if answer.status_code == 500 and is_fine:
+            self._cut(answer.text, began)
+        elif answer.status_code != (200 if is_fine else 400):
             self.problems.append(f"{body[:80]!r} got {answer.status_code} {answer.text[:300]}")
         elif not is_fine and "error" not in answer.json():
             self.problems.append(f"{body[:80]!r} got {answer.text[:300]}")
