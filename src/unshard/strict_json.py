@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
 from unshard.errors import FormatError
@@ -11,6 +13,25 @@ MAX_JSON_BYTES = 10_000_000
 MAX_JSON_VALUES = 400_000
 """Counted by commas and brackets, before anything is parsed: a value takes up to a hundred
 times the bytes of its text."""
+
+
+def has_too_many_values(raw: bytes) -> bool:
+    """Whether `raw` may hold more than `MAX_JSON_VALUES`."""
+    return raw.count(b",") + raw.count(b"[") + raw.count(b"{") > MAX_JSON_VALUES
+
+
+def unrepeated(pairs: list[tuple[str, Any]], twice: Callable[[str], Exception]) -> dict[str, Any]:
+    """The entries of an object, for `object_pairs_hook`.
+
+    Raises:
+        Exception: what `twice` makes of the first key that is there again.
+    """
+    entries: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in entries:
+            raise twice(key)
+        entries[key] = value
+    return entries
 
 
 def parse_json_object(path: str, raw: bytes, subject: str = "") -> dict[str, Any]:
@@ -24,20 +45,19 @@ def parse_json_object(path: str, raw: bytes, subject: str = "") -> dict[str, Any
     def fault(problem: str) -> FormatError:
         return FormatError(path, f"{subject} {problem}".lstrip())
 
-    def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        entries = dict(pairs)
-        if len(entries) != len(pairs):
-            raise fault("names a key twice")
-        return entries
+    def twice(_key: str) -> FormatError:
+        return fault("names a key twice")
 
     def refuse(constant: str) -> NoReturn:
         raise fault(f"holds {constant}, which is not JSON")
 
-    if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > MAX_JSON_VALUES:
+    if has_too_many_values(raw):
         raise fault(f"holds more than {MAX_JSON_VALUES} values")
     try:
         found = json.loads(
-            raw.decode("utf-8"), object_pairs_hook=without_duplicates, parse_constant=refuse
+            raw.decode("utf-8"),
+            object_pairs_hook=partial(unrepeated, twice=twice),
+            parse_constant=refuse,
         )
     except (ValueError, RecursionError):
         raise fault("is not valid JSON") from None

@@ -67,17 +67,16 @@ def command(
 ) -> None:
     refuse_others_options(target, layout)
     asked = asked_layout({"target": target, "dtype": dtype, **layout})
+    deletes = reclaim and not dry_run
     left = unfinished(Path(destination))
     if left is not None:
-        refuse_other_command(left, source, destination, asked, reclaim=reclaim and not dry_run)
+        refuse_other_command(left, source, destination, asked, reclaim=deletes)
         plan, files = left.plan, left.files
     else:
         try:
             checkpoint = open_checkpoint(source)
         except (UsageError, CheckpointError):
-            if not print_done(
-                source, destination, asked if reclaim and not dry_run else None, as_json=as_json
-            ):
+            if not print_done(source, destination, asked if deletes else None, as_json=as_json):
                 raise
             return
         mention_missing_tokenizer(checkpoint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from fastapi import Request, Response
@@ -11,7 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from unshard.server.limits import MAX_SHOWN
-from unshard.strict_json import MAX_JSON_VALUES
+from unshard.strict_json import MAX_JSON_VALUES, has_too_many_values, unrepeated
 
 
 class BodyError(HTTPException):
@@ -43,15 +44,10 @@ class _StrictRequest(Request):
             JSONDecodeError: the body is not JSON.
         """
         raw = await self.body()
-        if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > MAX_JSON_VALUES:
+        if has_too_many_values(raw):
             raise BodyError(f"the body holds more than {MAX_JSON_VALUES} values")
-        return json.loads(raw, object_pairs_hook=_object)
+        return json.loads(raw, object_pairs_hook=partial(unrepeated, twice=_twice))
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    entries: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in entries:
-            raise BodyError(f"{key[:MAX_SHOWN]}: is in the body twice", key[:MAX_SHOWN])
-        entries[key] = value
-    return entries
+def _twice(key: str) -> BodyError:
+    return BodyError(f"{key[:MAX_SHOWN]}: is in the body twice", key[:MAX_SHOWN])
