@@ -58,9 +58,7 @@ class Command:
         ]
 
     def start(self) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            self._arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        process = subprocess.Popen(self._arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert process.stdout is not None
         process.stdout.readline()
         return process
