@@ -134,6 +134,7 @@ def reached(nginx: Nginx, delay_s: float) -> Iterator[str]:
     with subprocess.Popen(
         [*relay, port, str(delay_s)], stdout=subprocess.PIPE, text=True
     ) as process:
+        assert process.stdout is not None
         try:
             yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
         finally:

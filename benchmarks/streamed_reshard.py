@@ -30,7 +30,8 @@ from unshard.execute import finishing, tasks
 from unshard.library import download_source, stand_ins
 from unshard.library.streamed_progress import Behind
 from unshard.testing.object_store import FakeObjectStore
-from unshard.testing.tiny_checkpoint import TINY, write_tiny_checkpoint
+from unshard.testing.tiny_checkpoint import write_tiny_checkpoint
+from unshard.testing.tiny_model import TINY
 
 PARTS, SHARDS = 8, 16
 SECONDS_BETWEEN_SAMPLES = 0.02
