@@ -58,9 +58,7 @@ class Command:
         ]
 
     def start(self) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            self._arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
+        process = subprocess.Popen(self._arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert process.stdout is not None
         process.stdout.readline()
         return process
@@ -82,8 +80,8 @@ class Command:
         """Lets it end; the seconds it took."""
         started = time.monotonic()
         process = self.start()
-        process.communicate()
-        assert process.returncode == 0
+        _, said = process.communicate()
+        assert process.returncode == 0, said.decode()
         return time.monotonic() - started
 
 

@@ -6,12 +6,13 @@ import fcntl
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 from unshard.errors import DestinationError
 from unshard.execute.fingerprint import VERSION, Fingerprint
-from unshard.execute.output_file import partial_path, write_all, write_error
+from unshard.execute.output_file import growing, partial_path, write_error, write_whole
 from unshard.execute.reclaim import unfinished
 from unshard.execute.source_states import changed_error, source_states
 from unshard.execute.task_log import ArrivalLog, States, TaskLog
@@ -79,8 +80,9 @@ class Journal:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        if os.fstat(self._descriptor).st_size == 0:  # this run was refused: leave no trace
-            self._path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            if self._path.stat().st_size == 0:  # this run was refused: leave no trace
+                self._path.unlink()
         os.close(self._descriptor)
 
     def begin(self, *, overwrite: bool) -> list[PlannedFile]:
@@ -259,13 +261,12 @@ class Journal:
         return content | {"sources": {**content.get("sources", {}), **self._arrivals.read()}}
 
     def _write(self, record: Mapping[str, Any]) -> None:
+        """A kill leaves the record before this one; the lock goes over to the new file."""
         raw = json.dumps(record, indent=2).encode()
-        try:
-            os.ftruncate(self._descriptor, 0)
-            write_all(self._descriptor, self._path, raw, 0)
-            os.fsync(self._descriptor)
-        except OSError as error:
-            raise write_error(self._path, error) from error
+        with growing(self._path) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            write_whole(file, self._path, raw)
+            os.dup2(file, self._descriptor, inheritable=False)
 
 
 def fingerprint_json(fingerprint: Fingerprint) -> dict[str, Any]:

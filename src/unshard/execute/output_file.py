@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from unshard.disk import sync_directory
 from unshard.errors import DestinationError, NoSpaceError, UnshardError
 from unshard.execute.checksums import crc32
 from unshard.formats import serialization_id
@@ -65,22 +66,47 @@ def opened(path: Path, flags: int, named: Path | None = None) -> Iterator[int]:
         raise write_error(named or path, error) from error
 
 
+@contextmanager
+def growing(path: Path) -> Iterator[int]:
+    """A descriptor to write what the file at `path` will hold, at its partial path; that is
+    removed where this fails.
+
+    Raises:
+        NoSpaceError, DestinationError: the system refuses.
+    """
+    partial = partial_path(path.parent, path.name)
+    try:
+        with opened(partial, os.O_CREAT | os.O_TRUNC, path) as file:
+            yield file
+    except UnshardError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_whole(file: int, path: Path, data: bytes) -> None:
+    """Writes `data`, all that the `growing` file holds, and gives it its name; durably, so a
+    kill or a full disk at any moment leaves what was at `path` before.
+
+    Raises:
+        NoSpaceError, DestinationError: the system refuses.
+    """
+    write_all(file, path, data, 0)
+    os.fsync(file)
+    partial_path(path.parent, path.name).replace(path)
+    sync_directory(path.parent)
+
+
 def create(plan: PlannedFile, folder: Path, *, reserve: bool) -> None:
     """Makes the partial file in its full length, with its space reserved on the disk or not.
 
     Raises:
         NoSpaceError, DestinationError: the system refuses.
     """
-    path = partial_path(folder, plan.name)
-    try:
-        with opened(path, os.O_CREAT | os.O_TRUNC, folder / plan.name) as file:
-            if reserve and plan.num_bytes:
-                os.posix_fallocate(file, 0, plan.num_bytes)
-            else:
-                os.ftruncate(file, plan.num_bytes)
-    except UnshardError:
-        path.unlink(missing_ok=True)
-        raise
+    with growing(folder / plan.name) as file:
+        if reserve and plan.num_bytes:
+            os.posix_fallocate(file, 0, plan.num_bytes)
+        else:
+            os.ftruncate(file, plan.num_bytes)
 
 
 def commit(plan: PlannedFile, folder: Path, checksums: Mapping[str, int], *, sync: bool) -> None:

@@ -16,9 +16,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unshard.disk import sync_directory
 from unshard.errors import UsageError
-from unshard.execute.output_file import opened, write_all
+from unshard.execute.output_file import growing, write_whole
 from unshard.execute.source_check import SourceCheck
 from unshard.execute.tasks import CopyTask
 from unshard.plan.copy_plan import CopyPlan
@@ -97,10 +96,8 @@ class Reclaimer:
             "files": self._reclaiming.files,
             "folder": self._reclaiming.folder,
         }
-        with opened(self._path, os.O_CREAT | os.O_TRUNC) as file:
-            write_all(file, self._path, json.dumps(content).encode(), 0)
-            os.fsync(file)
-        sync_directory(self._path.parent)
+        with growing(self._path) as file:
+            write_whole(file, self._path, json.dumps(content).encode())
 
     def release(self, tasks: Iterable[int], records: Iterable[StoredRecord]) -> None:
         """Gives back records that were proved, and files that no task still needs."""
