@@ -30,7 +30,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -38,6 +37,7 @@ from pathlib import Path
 
 from nginx import Nginx  # siblings, whose folder is on the path of a script
 from reshard import WAKE
+from unshard.testing.scratch import Scratch
 
 MIB = 2**20
 QUERY = "?&Expires=4102444800&Signature=none&Key-Pair-Id=none"
@@ -99,8 +99,7 @@ def measure(
     scenario: Scenario, runs: int, directory: Path | None, against: list[str]
 ) -> dict[str, dict[str, float]]:
     """Runs all contestants `runs` times each, prints a table, returns its figures."""
-    with tempfile.TemporaryDirectory(dir=directory, prefix="unshard-bench-") as folder:
-        work = Path(folder)
+    with Scratch("unshard-bench-", directory) as work:
         work.chmod(0o755)
         make_files(work / "objects", scenario)
         workers = os.cpu_count() or 1
@@ -134,6 +133,7 @@ def reached(nginx: Nginx, delay_s: float) -> Iterator[str]:
     with subprocess.Popen(
         [*relay, port, str(delay_s)], stdout=subprocess.PIPE, text=True
     ) as process:
+        assert process.stdout is not None
         try:
             yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
         finally:

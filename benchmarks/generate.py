@@ -15,6 +15,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import transformers
@@ -25,7 +26,7 @@ from unshard.engine.paged_cache import PagedCache, default_cache_dtype, num_bloc
 from unshard.engine.request import GenerationRequest, SamplingParams
 from unshard.engine.runner import Runner
 from unshard.engine.tokenizer import Tokenizer
-from unshard.execute.model_sink import fill_tensors
+from unshard.execute.model_sink import fill_tensors, put_rows
 from unshard.index.build import open_checkpoint
 from unshard.models.opt import OPTModel
 
@@ -33,6 +34,8 @@ SHAPES = {
     "demo": OPTConfig(4, 256, 8, 1024, 1536, 512, 256),
     "125m": OPTConfig(12, 768, 12, 3072, 50272, 2048, 768),
 }
+Peer = Any
+"""transformers' model: its own types do not let it be called."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -51,7 +54,7 @@ CASES = (
 )
 
 
-def peer_model(config: OPTConfig, dtype: torch.dtype) -> transformers.OPTForCausalLM:
+def peer_model(config: OPTConfig, dtype: torch.dtype) -> Peer:
     """transformers' model with random weights."""
     torch.manual_seed(0)
     shape = transformers.OPTConfig(
@@ -65,7 +68,8 @@ def peer_model(config: OPTConfig, dtype: torch.dtype) -> transformers.OPTForCaus
         do_layer_norm_before=config.pre_norm,
         tie_word_embeddings=config.tied_embeddings,
     )
-    return transformers.OPTForCausalLM(shape).to(dtype).eval()
+    peer: Peer = transformers.OPTForCausalLM(shape)
+    return peer.to(dtype).eval()
 
 
 def our_model(config: OPTConfig, dtype: torch.dtype) -> tuple[OPTModel, dict[str, str]]:
@@ -105,7 +109,7 @@ def run_ours(engine: Engine, case: Case) -> list[list[int]]:
     return list(rows.values())
 
 
-def run_theirs(peer: transformers.OPTForCausalLM, case: Case) -> list[list[int]]:
+def run_theirs(peer: Peer, case: Case) -> list[list[int]]:
     """Generated ids of each prompt."""
     ids = torch.tensor(list(prompts(case, peer.config.vocab_size)))
     with torch.inference_mode():
@@ -128,9 +132,7 @@ def rate(work: Callable[[], list[list[int]]]) -> float:
     return sum(map(len, rows)) / (time.perf_counter() - start)
 
 
-def compare(
-    engine: Engine, peer: transformers.OPTForCausalLM, case: Case, runs: int
-) -> dict[str, str | float]:
+def compare(engine: Engine, peer: Peer, case: Case, runs: int) -> dict[str, str | float]:
     """Medians of `runs` interleaved runs after one to warm up, and how many texts agree."""
     pairs = list(zip(run_ours(engine, case), run_theirs(peer, case), strict=True))
     rates = [
@@ -163,7 +165,7 @@ def main() -> None:
     if checkpoint:
         fill_tensors(checkpoint.index, {name: state[theirs] for name, theirs in names.items()})
     for name, target in model.weight_targets().items():
-        target.copy_(state[names[name]])
+        put_rows(target, 0, state[names[name]])
     model.finalize()
     max_batch = max(case.batch for case in CASES)
     cache_dtype = default_cache_dtype(model.dtype, model.device)

@@ -13,9 +13,10 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
+
+from unshard.testing.scratch import Scratch
 
 
 def main() -> None:
@@ -25,8 +26,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--dir", type=Path)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.dir, prefix="unshard-bench-") as folder:
-        raw = Path(folder) / "raw"
+    with Scratch("unshard-bench-", arguments.dir) as folder:
+        raw = folder / "raw"
         make = [sys.executable, str(Path(__file__).with_name("reshard.py"))]
         size = ["--gigabytes", str(arguments.gigabytes)]
         subprocess.run([*make, *size, "--make", str(raw)], check=True)

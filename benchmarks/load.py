@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--drop", action="store_true", help="read from the disk each time")
     arguments = parser.parse_args()
-    commands = {"import torch": (IMPORT,)}
+    commands: dict[str, tuple[str, ...]] = {"import torch": (IMPORT,)}
     commands |= {dtype: (FIRST_TOKEN, str(arguments.source), dtype) for dtype in DTYPES}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
     for _ in range(arguments.runs):

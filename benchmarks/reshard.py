@@ -23,11 +23,11 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 from unshard.architectures.opt import OPTConfig
+from unshard.testing.scratch import Scratch
 from unshard.testing.tiny_checkpoint import write_tiny_checkpoint
 
 HIDDEN = 2048
@@ -53,8 +53,7 @@ def main() -> None:
     if arguments.make:
         make_checkpoint(arguments.make, arguments.gigabytes)
         return
-    with tempfile.TemporaryDirectory(dir=arguments.dir, prefix="unshard-bench-") as folder:
-        work = Path(folder)
+    with Scratch("unshard-bench-", arguments.dir) as work:
         # In a process of its own: a child's peak memory starts at its parent's.
         make = [sys.executable, __file__, "--gigabytes", str(arguments.gigabytes), "--make"]
         subprocess.run([*make, str(work / "raw")], check=True)

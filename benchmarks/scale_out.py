@@ -16,10 +16,10 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
+from unshard.testing.scratch import Scratch
 from unshard.testing.tiny_checkpoint import write_tiny_checkpoint
 
 
@@ -31,8 +31,7 @@ def main() -> None:
     parser.add_argument("--ray-address", default="auto")
     parser.add_argument("--dir", type=Path)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.dir, prefix="unshard-bench-") as folder:
-        work = Path(folder)
+    with Scratch("unshard-bench-", arguments.dir) as work:
         make = [sys.executable, str(Path(__file__).with_name("reshard.py"))]
         size = ["--gigabytes", str(arguments.gigabytes)]
         subprocess.run([*make, *size, "--make", str(work / "raw")], check=True)

@@ -37,6 +37,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import IO, Any
 
 from serve_models import SHAPES, parameters_read  # a sibling, as is the next
 from serve_plot import plot
@@ -65,6 +66,8 @@ SCRIPT = ["-P"]
 """Options of Python: modules beside the script shall not stand in for a peer's of that name."""
 
 Figures = dict[str, float]
+Report = dict[str, Any]
+"""`figures` and `ceilings` of each contestant, and `Figures` for each kind of ratio."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +119,9 @@ class Process:
             env=contestant.environment,
         )
 
-    def ask(self, case: Case, seed: int) -> Figures:
+    def ask(self, case: Case, seed: int) -> dict[str, Any]:
         """Runs `case` with prompts of `seed`: nobody can know them from before.
+        Gives `seconds`, `peak_bytes` and `counts`, the tokens of each.
 
         Raises:
             RuntimeError: the process ended, or generated other than was asked.
@@ -129,29 +133,36 @@ class Process:
         ]
         counts = [count for _, count in case.lengths]
         with_newline = json.dumps({"prompts": prompts, "counts": counts}) + "\n"
+        stdin, stdout = self._pipes()
         try:
-            self._process.stdin.write(with_newline)
-            self._process.stdin.flush()
+            stdin.write(with_newline)
+            stdin.flush()
         except BrokenPipeError:
             pass  # what it said is read below
-        line = self._process.stdout.readline()
+        line = stdout.readline()
         if not line:
             self._stderr.seek(0)
             raise RuntimeError(self._stderr.read()[-600:])
-        answer: Figures = json.loads(line)
+        answer: dict[str, Any] = json.loads(line)
         if answer["counts"] != counts:
             raise RuntimeError(f"{case.name}: {answer['counts']} tokens in place of {counts}")
         return answer
 
     def end(self) -> None:
-        self._process.stdin.close()
+        stdin, stdout = self._pipes()
+        stdin.close()
         try:
             self._process.wait(20)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._process.stdout.close()
+        stdout.close()
         self._stderr.close()
+
+    def _pipes(self) -> tuple[IO[str], IO[str]]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        return self._process.stdin, self._process.stdout
 
 
 def main() -> None:
@@ -160,7 +171,7 @@ def main() -> None:
     for peer in arguments.install:
         install(peer, arguments.home)
     contestants = list(present(arguments.peers, arguments.home))
-    results = {}
+    results: dict[str, Report] = {}
     for shape in arguments.shapes:
         for dtype in arguments.dtypes:
             results[f"{shape} {dtype}"] = measure(shape, dtype, contestants, arguments)
@@ -215,7 +226,7 @@ def present(peers: list[str], home: Path) -> Iterator[Contestant]:
 
 def measure(
     shape: str, dtype: str, contestants: list[Contestant], arguments: argparse.Namespace
-) -> dict[str, dict[str, Figures]]:
+) -> Report:
     """All runs of one shape and dtype; prints their table."""
     cases = QUICK_CASES if arguments.quick else CASES
     taking_part = [c for c in contestants if dtype in DTYPES[c.name]]
@@ -316,9 +327,7 @@ def ceilings(threads: int) -> Figures:
     return found
 
 
-def report(
-    shape: str, dtype: str, runs: dict[str, list[Figures]], limits: list[Figures]
-) -> dict[str, dict[str, Figures]]:
+def report(shape: str, dtype: str, runs: dict[str, list[Figures]], limits: list[Figures]) -> Report:
     """Prints the table; medians, ratios to each peer and shares of the ceilings of each case."""
     limit = {name: median(each[name] for each in limits) for name in limits[0]}
     columns = list(runs[OURS][0])
@@ -333,7 +342,7 @@ def report(
     }
     for name, figures in medians.items():
         print(f"| {name} | {' | '.join(f'{figures[column]:.4g}' for column in columns)} |")
-    found = {"figures": medians, "ceilings": {"all": limit}}
+    found: Report = {"figures": medians, "ceilings": {"all": limit}}
     for name in (OURS, f"{OURS} torch-only"):
         best = {column: ratio_to_best(name, column, runs) for column in columns}
         share = {c: of_ceiling(shape, dtype, c, medians[name][c], limit) for c in columns}

@@ -13,6 +13,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 EOS = 2
 SHAPES = {
@@ -48,7 +49,7 @@ def write(shape: str, dtype: str, folder: Path) -> None:
         max_position_embeddings=positions,
         word_embed_proj_dim=hidden,
     )
-    model = transformers.OPTForCausalLM(config)
+    model: Any = transformers.OPTForCausalLM(config)
     with torch.no_grad():
         model.get_input_embeddings().weight[EOS] = 0
     model.to({"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]).save_pretrained(folder)
@@ -65,15 +66,16 @@ def convert_to_ctranslate2(model: Path, dtype: str, folder: Path) -> None:
     )
 
     loader = type(_MODEL_LOADERS["OPTConfig"])
+
+    def set_config(_self: object, config: Any, _model: object, _tokenizer: object) -> None:
+        config.bos_token = config.eos_token = str(EOS)
+        config.unk_token = "3"
+
     loader.get_vocabulary = lambda _self, opt, _tokenizer: [
         str(number) for number in range(opt.config.vocab_size)
     ]
     loader.set_vocabulary = lambda _self, spec, tokens: spec.register_vocabulary(tokens)
-    loader.set_config = lambda _self, config, _model, _tokenizer: (
-        setattr(config, "bos_token", str(EOS)),
-        setattr(config, "eos_token", str(EOS)),
-        setattr(config, "unk_token", "3"),
-    )
+    loader.set_config = set_config
     TransformersConverter.load_tokenizer = lambda *_args, **_options: None
     quantization = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8_float32"}[dtype]
     TransformersConverter(str(model)).convert(str(folder), quantization=quantization)

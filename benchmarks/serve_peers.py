@@ -94,8 +94,9 @@ def by_ctranslate2(model: str, dtype: str, threads: int) -> Generate:
         generated = [0] * len(prompts)
 
         def is_enough(token: Any) -> bool:
-            generated[token.batch_id] += 1
-            return generated[token.batch_id] >= counts[token.batch_id]
+            row: int = token.batch_id
+            generated[row] += 1
+            return generated[row] >= counts[row]
 
         # The steps in which a longer prompt is still read count as its output's.
         most = max(counts) + max(map(len, prompts)) - min(map(len, prompts))

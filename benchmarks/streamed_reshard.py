@@ -17,7 +17,6 @@ import argparse
 import hashlib
 import json
 import shutil
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +29,9 @@ from unshard.execute import finishing, tasks
 from unshard.library import download_source, stand_ins
 from unshard.library.streamed_progress import Behind
 from unshard.testing.object_store import FakeObjectStore
-from unshard.testing.tiny_checkpoint import TINY, write_tiny_checkpoint
+from unshard.testing.scratch import Scratch
+from unshard.testing.tiny_checkpoint import write_tiny_checkpoint
+from unshard.testing.tiny_model import TINY
 
 PARTS, SHARDS = 8, 16
 SECONDS_BETWEEN_SAMPLES = 0.02
@@ -44,8 +45,7 @@ def main() -> None:
     parser.add_argument("--rate", default="100MB")
     parser.add_argument("--dir", type=Path)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.dir, prefix="unshard-bench-") as folder:
-        root = Path(folder)
+    with Scratch("unshard-bench-", arguments.dir) as root:
         size = write_checkpoint(root, arguments.layers, arguments.hidden)
         found = dict(measure(root, arguments.rate))
     for name, (peak, left) in found.items():

@@ -22,13 +22,13 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
 from unshard.digest import files, has_lanes, hash_files
+from unshard.testing.scratch import Scratch
 
 
 def main() -> None:
@@ -40,9 +40,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if not has_lanes("md5"):
         raise SystemExit("there are no lanes here: pip install 'unshard[fast]'")
-    with tempfile.TemporaryDirectory(dir=arguments.dir, prefix="unshard-bench-") as folder:
-        paths = write_files(Path(folder) / "files", arguments.files, arguments.gigabytes)
-        seconds = measure(Path(folder), paths, arguments.runs)
+    with Scratch("unshard-bench-", arguments.dir) as folder:
+        paths = write_files(folder / "files", arguments.files, arguments.gigabytes)
+        seconds = measure(folder, paths, arguments.runs)
         num_bytes = sum(path.stat().st_size for path in paths)
     print(json.dumps(report(seconds, num_bytes)))
 

@@ -21,6 +21,7 @@ from unshard.releases import OPT_175B
 from unshard.testing.tiny_checkpoint import Array, write_tiny_checkpoint
 
 
+@pytest.hookimpl(optionalhook=True)  # tools/mutation runs without xdist
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores: some tests wait for a server or a child."""
     return len(os.sched_getaffinity(0)) + 1

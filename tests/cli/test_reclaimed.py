@@ -145,7 +145,7 @@ class KilledError(BaseException):
 @pytest.mark.parametrize(
     ("where", "name"),
     [
-        (reclaim, "sync_directory"),  # the plan is kept, nothing is deleted
+        (reclaim, "write_whole"),  # the plan is kept, nothing is deleted
         (Path, "unlink"),  # before the first file goes
         (Finishing, "fingerprint"),  # all files are gone
         (Journal, "finish"),

@@ -120,6 +120,6 @@ def test_ctrl_c_says_how_to_go_on(
 
     monkeypatch.setattr(Copier, "run", interrupted)
     assert reshard(raw[0], tmp_path / "out") == 130
-    assert "run the same command again: it goes on from here" in capsys.readouterr().err
+    assert "run the same command again: the reshard goes on from here" in capsys.readouterr().err
     assert reshard(raw[0], tmp_path / "out", "--overwrite") == 130
-    assert "again without --overwrite: it goes on" in capsys.readouterr().err
+    assert "again without --overwrite: the reshard goes on" in capsys.readouterr().err

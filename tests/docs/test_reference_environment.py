@@ -15,8 +15,18 @@ VARIABLE = re.compile(r"[A-Z][A-Z_]+")
 
 
 @cache
-def modules() -> list[ast.Module]:
-    return [ast.parse(path.read_text()) for path in sorted(SOURCE.rglob("*.py"))]
+def texts() -> list[str]:
+    return [path.read_text() for path in sorted(SOURCE.rglob("*.py"))]
+
+
+@cache
+def module(text: str) -> ast.Module:
+    return ast.parse(text)
+
+
+def modules(pattern: str) -> list[ast.Module]:
+    """Those with `pattern` in their text: to parse all takes seconds."""
+    return [module(text) for text in texts() if re.search(pattern, text)]
 
 
 def is_environment(node: ast.expr) -> bool:
@@ -43,11 +53,11 @@ def keys(module: ast.Module) -> Iterator[ast.expr]:
                 yield key
 
 
-def strings(name: str, module: ast.Module) -> Iterator[str]:
+def strings(name: str, user: ast.Module) -> Iterator[str]:
     """All strings that `name` may stand for: given to it here, or to the elements of a tuple that
     is run through; else a constant of another module."""
-    mine = [module, *(each for each in modules() if each is not module)]
-    for each in mine:
+    givers = modules(rf"\b{name}s? = ")
+    for each in (user, *givers):
         found = [
             constant.value
             for node in ast.walk(each)
@@ -64,13 +74,13 @@ def strings(name: str, module: ast.Module) -> Iterator[str]:
 
 def variables() -> set[str]:
     found: set[str] = set()
-    for module in modules():
-        for key in keys(module):
+    for user in modules("environ|getenv"):
+        for key in keys(user):
             match key:
                 case ast.Constant(value=str(name)):
                     found.add(name)
                 case ast.Name(id=name):
-                    found |= {each for each in strings(name, module) if VARIABLE.fullmatch(each)}
+                    found |= {each for each in strings(name, user) if VARIABLE.fullmatch(each)}
     return found
 
 

@@ -7,7 +7,7 @@ import datetime as dt
 import decimal
 import pickle
 import zipfile
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict, defaultdict, deque
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,7 @@ def test_batches(length: int) -> None:
     """Python writes elements and items in groups of 1000."""
     values = [str(number) for number in range(length)]
     entries = dict.fromkeys(values, 1.5)
-    for value in (values, entries, OrderedDict(entries), tuple(values)):
+    for value in (values, entries, OrderedDict(entries), deque(values), tuple(values)):
         written = pickle.dumps(value, protocol=2)
         assert encode_pickle(decode_pickle(written, "x")) == written
 

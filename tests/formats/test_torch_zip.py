@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import zipfile
 import zlib
 from collections import OrderedDict
@@ -19,6 +20,7 @@ from unshard.formats.pickle_encode import encode_pickle
 from unshard.formats.records import PickledObject, as_mapping
 from unshard.formats.torch_zip import read_torch_file, read_torch_files, tensor_ref, tensors_of
 from unshard.formats.torch_zip_layout import (
+    ZipEntry,
     data_offset,
     descriptor,
     directory,
@@ -126,6 +128,30 @@ def test_saved_into_an_open_file(tmp_path: Path) -> None:
     with (tmp_path / "a.pt").open("wb") as file:
         torch.save({"model": {"t": torch.arange(9)}}, file)
     assert read_torch_file(tmp_path / "a.pt").root == "archive"
+
+
+def test_an_archive_is_laid_out_as_torch_lays_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save({"model": {"t": torch.arange(9), "u": torch.ones(1000)}}, path)
+    with zipfile.ZipFile(path) as archive:
+        infos = archive.infolist()
+        contents = [archive.read(info) for info in infos]
+    entries, file_bytes = lay_out([(info.filename, info.file_size) for info in infos])
+    out = b""
+    for entry, info, content in zip(entries, infos, contents, strict=True):
+        out += local_header(entry) + content + descriptor(replace(entry, crc32=info.CRC))
+    out += directory(
+        [replace(entry, crc32=info.CRC) for entry, info in zip(entries, infos, strict=True)],
+        len(out),
+    )
+    assert out == path.read_bytes()
+    assert len(out) == file_bytes
+
+
+def test_more_records_than_16_bits_can_count() -> None:
+    entry = ZipEntry("a/version", 0, 2, 7)
+    with zipfile.ZipFile(io.BytesIO(directory([entry] * 0x10000, 0))) as archive:
+        assert len(archive.infolist()) == 0x10000
 
 
 @pytest.mark.parametrize("num_bytes", [0xFFFFFFFE, 0xFFFFFFFF, 1 << 32, 5 << 30])

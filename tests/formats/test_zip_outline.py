@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,39 @@ def test_members_that_torch_would_not_lay_so(saved: Path) -> None:
     length = data.length.to_bytes(4, "little") * 2
     with pytest.raises(FormatError, match="does not lie as torch's writer lays it"):
         drawn(saved, raw.replace(length, (data.length - 4).to_bytes(4, "little") * 2))
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    """An archive without data descriptors: its local headers say how long its members are."""
+    path = tmp_path / "plain.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02}.")
+        archive.writestr("a/data/0", bytes(range(100)))
+    return path
+
+
+def test_members_that_no_descriptor_follows(plain: Path) -> None:
+    members = read_zip_directory(plain)
+    drawn(plain, plain.read_bytes())
+    assert read_zip_directory(plain) == members
+
+
+@pytest.mark.parametrize("length", [-1, 200_000])
+def test_members_that_no_descriptor_follows_out_of_place(plain: Path, length: int) -> None:
+    """The second begins before the first ends, or far behind it."""
+    raw = plain.read_bytes()
+    [offset] = [at for at in range(len(raw)) if raw.startswith(b"PK\3\4", at)][1:]
+    central = raw.rindex(b"PK\1\2")
+    if length < 0:
+        moved = offset - 8
+        raw = raw[: central + 42] + moved.to_bytes(4, "little") + raw[central + 46 :]
+    else:
+        [end] = [at for at in range(len(raw)) if raw.startswith(b"PK\1\2", at)][:1]
+        moved = int.from_bytes(raw[-6:-2], "little") + length
+        raw = raw[:end] + bytes(length) + raw[end:-6] + moved.to_bytes(4, "little") + raw[-2:]
+    with pytest.raises(FormatError, match="has an unusual local header"):
+        drawn(plain, raw)
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 100])

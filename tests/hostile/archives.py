@@ -72,7 +72,7 @@ def archive(
         wide = {"signature": b"PK\6\6", "body": 44, **truth, **end64}
         at = len(out)
         out += _record("<4sQ2H2I4Q", END64_FIELDS, wide)
-        out += struct.pack("<4sIQI", b"PK\6\7", 0, end64.get("at", at), 1)
+        out += struct.pack("<4sIQI", b"PK\6\7", 0, end64.get("at", at), end64.get("disks", 1))
     out += _record("<4s4H2IH", END_FIELDS, {"signature": b"PK\5\6", **truth, **(end or {})})
     path.write_bytes(out + after)
     return path

@@ -29,6 +29,7 @@ MALFORMED: dict[str, bytes] = {
     "memo of nothing": pickle(b"q\x00"),
     "empty stack": pickle(b"0"),
     "pop across a mark": pickle(b"N(0("),
+    "tuple of more than there is": pickle(b"\x85"),
     "tuple across a mark": pickle(b"N(N\x86"),
     "duplicate of a mark": pickle(b"(2"),
     "no mark": pickle(b"K\x01t"),

@@ -112,6 +112,7 @@ ENDS: dict[str, tuple[dict[str, Any], str]] = {
     "zip64: no record": ({"end64": {"signature": b"PK\6\5"}}, "points to no zip64"),
     "zip64: more behind the record": ({"end64": {"body": 2**64 - 1}}, "foreign bytes"),
     "zip64: another disk": ({"end64": {"disk": 1}}, "several disks"),
+    "zip64: two disks": ({"end64": {"disks": 2}}, "several disks"),
 }
 
 

@@ -150,7 +150,7 @@ class ScriptedEngine:
         self.script = script
         self.submitted: list[GenerationRequest] = []
         self.cancelled: list[str] = []
-        self.active: dict[str, tuple[Iterator[GenerationOutput], Callable]] = {}
+        self.active: dict[str, tuple[Iterator[GenerationOutput], Callable[..., object]]] = {}
         self.changed = threading.Condition()
         self.closed = False
         self._pause_seconds = pause_seconds
@@ -160,7 +160,7 @@ class ScriptedEngine:
     def say(self, text: str, *ids: int) -> None:
         """Answer everything with `text` and then the tokens `ids`, which are a stop."""
         tokens = [*ByteTokenizer().encode(text), *ids]
-        reason = "stop" if ids else "length"
+        reason: FinishReason = "stop" if ids else "length"
         self.script = lambda request: write(request, tokens, finish_reason=reason)
 
     max_positions = MAX_POSITIONS

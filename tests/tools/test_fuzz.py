@@ -13,6 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the tools are no part of the package
 
 from tools.fuzz import downloads, requests, seeds
+from tools.fuzz.scratch import scratch
 from tools.fuzz.targets import TARGETS
 
 from unshard.download import journal
@@ -28,6 +29,7 @@ def ended() -> Iterator[None]:
     logging.disable(logging.NOTSET)
     requests.engine().close()
     downloads.site().store.close()
+    scratch().close()
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -69,7 +69,7 @@ class Run:
         self.network.train()
         value = loss(self.network(batch.inputs), batch.targets)
         self.network.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
         self.optimizer.step(factor)
         self.losses.append(value.item())

@@ -6,12 +6,12 @@ import hashlib
 import json
 import random
 import shutil
-import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from tools.fuzz.refusals import refusal
+from tools.fuzz.scratch import scratch
 
 from unshard.download import PresignedTemplate, RetryPolicy, download, shares
 from unshard.download.journal import Journal
@@ -95,8 +95,7 @@ class _Site:
 @cache
 def site() -> _Site:
     """That of the whole run."""
-    memory = Path("/dev/shm")
-    home = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None, prefix="fuzz-"))
+    home = scratch().path
     shares.SMALLEST_SHARE_BYTES = 512
     content = random.Random(1).randbytes(SIZE_BYTES)
     (home / "objects").mkdir()

@@ -97,7 +97,7 @@ def journals() -> list[bytes]:
     etag, size = ETAG.decode(), SIZE_BYTES
     boot = {"boot": BOOT.decode()}
     begun = {"begun": NAME, "size_bytes": size, "etag": etag, "is_ranged": False}
-    nothing = {"arrived": [], "synced": []}
+    nothing: dict[str, object] = {"arrived": [], "synced": []}
     ranged = begun | nothing | {"is_ranged": True}
     halves = [[0, size // 4], [3 * size // 4, size]]
     finished = {"finished": NAME, "size_bytes": size, "mtime_ns": 1, "inode": 2,

@@ -15,6 +15,7 @@ from tools.fuzz.mutators import mutated_archive, mutated_body, mutated_lines, mu
 from tools.fuzz.opcodes import mutated_pickle
 from tools.fuzz.refusals import refusal
 from tools.fuzz.requests import body
+from tools.fuzz.scratch import scratch
 
 from unshard.errors import UnshardError
 from unshard.formats.pickle_encode import encode_pickle
@@ -65,7 +66,7 @@ def prototypes() -> Prototypes:
 
 
 def archive(data: bytes) -> None:
-    path = scratch() / "a.pt"
+    path = scratch().path / "a.pt"
     path.write_bytes(data)
 
     def read() -> None:
@@ -79,7 +80,7 @@ def archive(data: bytes) -> None:
 
 
 def safetensors(data: bytes) -> None:
-    path = scratch() / "a.safetensors"
+    path = scratch().path / "a.safetensors"
     path.write_bytes(data)
 
     def read() -> None:
@@ -90,12 +91,12 @@ def safetensors(data: bytes) -> None:
 
 
 def checkpoint(data: bytes) -> None:
-    """A checkpoint of two files, the first of which holds `data` as its pickle."""
-    [path, *_] = sorted((scratch() / "raw").iterdir())
+    """The first of two files holds `data` as its pickle."""
+    [path, *_] = sorted(raw().iterdir())
     with zipfile.ZipFile(path, "w") as out:
         for name, stored in members(path.name).items():
             out.writestr(name, data if name.endswith("/data.pkl") else stored)
-    refusal(lambda: open_checkpoint(scratch() / "raw"))
+    refusal(lambda: open_checkpoint(raw()))
 
 
 @cache
@@ -108,11 +109,10 @@ def members(name: str) -> dict[str, bytes]:
 
 
 @cache
-def scratch() -> Path:
-    """A folder of this process, in memory where the system has such."""
-    memory = Path("/dev/shm")
-    folder = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None, prefix="fuzz-"))
-    write_tiny_checkpoint(folder / "raw", tp_size=1, fsdp_size=2)
+def raw() -> Path:
+    """A checkpoint of two files."""
+    folder = scratch().path / "raw"
+    write_tiny_checkpoint(folder, tp_size=1, fsdp_size=2)
     return folder
 
 

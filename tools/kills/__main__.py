@@ -14,14 +14,13 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import random
-import shutil
-import tempfile
 import time
 from itertools import count
-from pathlib import Path
 
 from tools.kills.campaign import Campaign, WrongError
 from tools.kills.commands import CASES, new_world
+
+from unshard.testing.scratch import Scratch
 
 PRELOADED = ("torch", "numba", "unshard.cli.main", "tools.kills.campaign")
 """Imported once, so that the moments fall into the work."""
@@ -35,9 +34,8 @@ def main() -> None:
     arguments = parser.parse_args()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
-    memory = Path("/dev/shm")
-    home = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None, prefix="kills-"))
-    campaign = Campaign(new_world(home), context)
+    scratch = Scratch.in_memory("kills-")
+    campaign = Campaign(new_world(scratch.path), context)
     names = arguments.cases or list(CASES)
     ends = time.monotonic() + arguments.seconds
     for number in count():
@@ -45,12 +43,13 @@ def main() -> None:
         try:
             campaign.run(name, seed)
         except WrongError as error:
-            print(f"{name} --seed {seed} in {home}: {error}", flush=True)
+            scratch.keep()
+            print(f"{name} --seed {seed} in {scratch.path}: {error}", flush=True)
             raise SystemExit(1) from error
         if time.monotonic() > ends:
             break
     campaign.world.store.close()
-    shutil.rmtree(home)
+    scratch.close()
     print(f"{number + 1} cases, {campaign.num_kills} kills, --seed {arguments.seed}")
 
 

@@ -15,14 +15,14 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import tempfile
 import time
 from itertools import count
-from pathlib import Path
 
 from tools.load.campaign import Campaign
 from tools.load.faults import FAULTS
 from tools.load.server import BrokenError
+
+from unshard.testing.scratch import Scratch
 
 
 def main() -> None:
@@ -34,8 +34,8 @@ def main() -> None:
     parser.add_argument("--round-seconds", type=float, default=6)
     parser.add_argument("--tp", type=int, action="append", help="1 and 2 unless told")
     told = parser.parse_args()
-    home = Path(tempfile.mkdtemp(prefix="load-"))
-    campaign = Campaign(home / "server.log", told.clients, told.round_seconds)
+    scratch = Scratch("load-")
+    campaign = Campaign(scratch.path / "server.log", told.clients, told.round_seconds)
     ends = time.monotonic() + told.seconds
     try:
         for number in count():
@@ -44,13 +44,13 @@ def main() -> None:
             if time.monotonic() > ends:
                 break
     except (BrokenError, ExceptionGroup) as error:
-        print(f"--seed {seed}, log in {home}: {error!r}", flush=True)
+        scratch.keep()
+        print(f"--seed {seed}, log in {scratch.path}: {error!r}", flush=True)
         raise SystemExit(1) from error
     finally:
         campaign.close()
         print(json.dumps({"seed": told.seed} | campaign.summary()), flush=True)
-    campaign.log.unlink()
-    home.rmdir()
+    scratch.close()
 
 
 if __name__ == "__main__":

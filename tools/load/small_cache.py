@@ -6,16 +6,18 @@ Then a handful of short sequences is more than fits, and some are started again.
 from __future__ import annotations
 
 import sys
+from unittest import mock
 
+from unshard.architectures.opt import OPTConfig
 from unshard.cli.main import main
 from unshard.engine import load
 from unshard.engine.block_table import num_blocks_for
 
 
-def _least(config: load.OPTConfig, *_: object) -> int:
+def _least(config: OPTConfig, *_: object) -> int:
     return num_blocks_for(config.max_positions)
 
 
 if __name__ == "__main__":
-    load.num_blocks_for_batch = _least
-    sys.exit(main())
+    with mock.patch.object(load, "num_blocks_for_batch", _least):
+        sys.exit(main())

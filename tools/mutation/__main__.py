@@ -10,13 +10,13 @@ import argparse
 import ast
 import os
 import random
-import shutil
-import tempfile
 from pathlib import Path
 
 import pytest
 from tools.mutation.mutants import Mutant, faults_of, mutant
 from tools.mutation.session import MutationSession
+
+from unshard.testing.scratch import Scratch
 
 SOURCE = Path("src/unshard")
 TESTS = {
@@ -55,7 +55,7 @@ def main() -> None:
 def measure(package: str, arguments: argparse.Namespace) -> None:
     """Print the survivors of a sample of the package's mutants, and its score."""
     mutants = sample(SOURCE / package, arguments)
-    basetemp = Path(tempfile.mkdtemp(prefix="mutation-"))
+    scratch = Scratch("mutation-")
     plugin = MutationSession(SOURCE / package, mutants, arguments.jobs, arguments.log)
     options = [
         "-o",
@@ -70,9 +70,9 @@ def measure(package: str, arguments: argparse.Namespace) -> None:
         "-m",
         MARKED,
     ]
-    options += ["--import-mode=importlib", f"--basetemp={basetemp}/tests", "--timeout=0"]
+    options += ["--import-mode=importlib", f"--basetemp={scratch.path}/tests", "--timeout=0"]
     pytest.main([*options, *TESTS[package]], plugins=[plugin])
-    shutil.rmtree(basetemp, ignore_errors=True)
+    scratch.close()
     outcomes = [plugin.outcomes.get(index, "not run") for index in range(len(mutants))]
     counted = [each for each in outcomes if each not in {"same code", "not run"}]
     killed = sum(each.startswith("killed") for each in counted)

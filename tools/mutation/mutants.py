@@ -12,6 +12,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 OPPOSITE: dict[type[ast.AST], type[ast.AST]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
@@ -21,6 +22,8 @@ OPPOSITE: dict[type[ast.AST], type[ast.AST]] = {
     ast.BitOr: ast.BitAnd, ast.And: ast.Or, ast.Or: ast.And, ast.Pow: ast.Mult,
 }  # fmt: skip
 TYPES = frozenset({"annotation", "returns", "decorator_list"})
+Placed = ast.stmt | ast.expr | ast.keyword
+"""What has a line."""
 LEFT_ALONE = (ast.Pass, ast.FunctionDef, ast.ClassDef, ast.Raise, ast.Return, ast.Global)
 
 
@@ -55,13 +58,13 @@ def mutant(path: Path, tree: ast.Module, at: int, what: str) -> Mutant:
     return Mutant(path, new.lineno, saying, ast.fix_missing_locations(changed))
 
 
-def _sites(tree: ast.AST, *, inside: bool = False) -> Iterator[tuple[ast.AST, ast.AST]]:
+def _sites(tree: ast.AST, *, inside: bool = False) -> Iterator[tuple[Placed, ast.AST]]:
     """The nodes of functions' bodies, each with the node above it."""
     for field, value in ast.iter_fields(tree):
         for child in value if isinstance(value, list) else [value]:
             if not isinstance(child, ast.AST) or field in TYPES or _says_nothing(child):
                 continue
-            if inside and hasattr(child, "lineno"):
+            if inside and isinstance(child, ast.stmt | ast.expr | ast.keyword):
                 yield child, tree
             yield from _sites(child, inside=inside or isinstance(tree, ast.FunctionDef))
 
@@ -95,16 +98,18 @@ def _faults(node: ast.AST) -> Iterator[str]:
         yield "leave out"
 
 
-def _apply(node: ast.AST, what: str) -> ast.AST:
+def _apply(node: Placed, what: str) -> Placed:
     match what.split(), node:
         case ["compare", index], ast.Compare():
-            node.ops[int(index)] = OPPOSITE[type(node.ops[int(index)])]()
-        case ["operator"], ast.BinOp() | ast.BoolOp() | ast.AugAssign():
-            node.op = OPPOSITE[type(node.op)]()
+            node.ops[int(index)] = _opposite(node.ops[int(index)])
+        case ["operator"], ast.BoolOp():
+            node.op = _opposite(node.op)
+        case ["operator"], ast.BinOp() | ast.AugAssign():
+            node.op = _opposite(node.op)
         case ["flip"], ast.Constant():
             node.value = not node.value
-        case ["one", sense], ast.Constant():
-            node.value += 1 if sense == "more" else -1
+        case ["one", sense], ast.Constant(value=int(number)):
+            node.value = number + 1 if sense == "more" else -1
         case ["negate"], ast.If() | ast.While() | ast.IfExp():
             node.test = ast.UnaryOp(ast.Not(), node.test)
         case ["return", _], ast.Return():
@@ -112,6 +117,11 @@ def _apply(node: ast.AST, what: str) -> ast.AST:
         case _:
             return ast.copy_location(ast.Pass(), node)
     return node
+
+
+def _opposite(operator: ast.AST) -> Any:
+    """What `OPPOSITE` says; both are of one kind."""
+    return OPPOSITE[type(operator)]()
 
 
 def _put(parent: ast.AST, old: ast.AST, new: ast.AST) -> None:

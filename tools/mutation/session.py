@@ -58,6 +58,7 @@ class MutationSession:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        gc.unfreeze()  # `_take_in` looks for the functions among what tests/conftest.py froze
         items = {item.nodeid: item for item in session.items}
         lines = self._reached(session.items)
         unfit = _failing_in_a_fork(session.items)

@@ -10,12 +10,12 @@ from typing import Any
 
 import click
 
-from unshard.cli.display import progress
 from unshard.cli.executors import chosen_executor, executor_options
 from unshard.cli.output_path import OutputPath
 from unshard.cli.reshard_options import copy_options, layout_options
 from unshard.cli.resharding import (
     asked_layout,
+    copying,
     mention_missing_tokenizer,
     mention_omissions,
     plan_layout,
@@ -25,7 +25,7 @@ from unshard.cli.resharding import (
     refuse_other_command,
     refuse_others_options,
 )
-from unshard.cli.stderr import current, events_option
+from unshard.cli.stderr import events_option
 from unshard.dtypes import BY_NAME
 from unshard.errors import CheckpointError, UsageError
 from unshard.execute.journal import recorded_fingerprint
@@ -88,28 +88,20 @@ def command(
             return
         mention_omissions(checkpoint, plan)
     cluster = chosen_executor(executor, workers, ray_address)
-    try:
-        with progress() as reporter:
-            paths = run_plan(
-                plan,
-                destination,
-                workers=1 if cluster else workers,
-                memory_bytes=memory_bytes,
-                verify=verify,
-                sync=sync,
-                reclaim=files if reclaim else (),
-                before_reclaim=partial(
-                    _note, files, destination, asked, plan, goes_on=left is not None
-                ),
-                overwrite=overwrite,
-                executor=cluster,
-                progress=reporter,
-            )
-    except KeyboardInterrupt:
-        again = " without --overwrite" if overwrite else ""
-        follows = "it goes on from here" if sync else "it starts anew"
-        current().note(f"stopped; run the same command again{again}: {follows}")
-        raise
+    with copying(overwrite=overwrite, sync=sync) as reporter:
+        paths = run_plan(
+            plan,
+            destination,
+            workers=1 if cluster else workers,
+            memory_bytes=memory_bytes,
+            verify=verify,
+            sync=sync,
+            reclaim=files if reclaim else (),
+            before_reclaim=partial(_note, files, destination, asked, plan, goes_on=bool(left)),
+            overwrite=overwrite,
+            executor=cluster,
+            progress=reporter,
+        )
     print_result(paths, recorded_fingerprint(destination), as_json=as_json)
 
 

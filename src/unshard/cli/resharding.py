@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
+from unshard.cli.display import progress
 from unshard.cli.stderr import current
 from unshard.dtypes import DType
 from unshard.errors import UsageError
@@ -22,7 +24,7 @@ from unshard.plan.copy_plan import CopyPlan
 from unshard.plan.metaseq_target import plan_metaseq
 from unshard.plan.plan_json import plan_to_json
 from unshard.plan.safetensors_target import DEFAULT_MAX_FILE_BYTES, plan_safetensors
-from unshard.progress import shown_bytes
+from unshard.progress import Progress, shown_bytes
 
 LAYOUT = ("tp_size", "fsdp_size", "flat", "optimizer", "max_file_bytes")
 """Options that `plan_layout` takes as they are."""
@@ -115,6 +117,19 @@ def mention_omissions(checkpoint: Checkpoint, plan: CopyPlan) -> None:
     for omission in plan.omissions:
         if omission.name not in checkpoint.index:
             current().note(f"note: leaves out {omission.name}: {omission.reason}")
+
+
+@contextmanager
+def copying(*, overwrite: bool, sync: bool) -> Iterator[Progress]:
+    """Shows the progress of a reshard, and says how to go on with one that is stopped."""
+    try:
+        with progress() as reporter:
+            yield reporter
+    except KeyboardInterrupt:
+        again = " without --overwrite" if overwrite else ""
+        follows = "goes on from here" if sync else "starts anew"
+        current().note(f"stopped; run the same command again{again}: the reshard {follows}")
+        raise
 
 
 def print_result(paths: Sequence[Path], fingerprint: str | None, *, as_json: bool) -> None:

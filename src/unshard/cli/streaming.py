@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from unshard.cli.display import progress
 from unshard.cli.download_report import described, summary
 from unshard.cli.resharding import (
     LAYOUT,
     asked_layout,
+    copying,
     mention_missing_tokenizer,
     mention_omissions,
     plan_layout,
@@ -67,24 +67,18 @@ def download_and_reshard(
     left, asked = unfinished(destination), asked_layout(options)
     if left is not None:
         refuse_other_command(left, str(source.directory), destination, asked, reclaim=reclaim)
-    try:
-        with progress() as reporter:
-            streamed = streamed_reshard(
-                source,
-                destination,
-                plan_of,
-                partial(run_plan, **{name: options[name] for name in COPY}),
-                asked=asked,
-                left=left,
-                reclaim=reclaim,
-                progress=reporter,
-                anew=options["overwrite"],
-            )
-    except KeyboardInterrupt:
-        again = " without --overwrite" if options["overwrite"] else ""
-        follows = "goes on from here" if options["sync"] else "starts anew"
-        current().note(f"stopped; run the same command again{again}: the reshard {follows}")
-        raise
+    with copying(overwrite=options["overwrite"], sync=options["sync"]) as reporter:
+        streamed = streamed_reshard(
+            source,
+            destination,
+            plan_of,
+            partial(run_plan, **{name: options[name] for name in COPY}),
+            asked=asked,
+            left=left,
+            reclaim=reclaim,
+            progress=reporter,
+            anew=options["overwrite"],
+        )
     _print(streamed, tokenizer, recorded_fingerprint(destination), as_json=as_json)
 
 

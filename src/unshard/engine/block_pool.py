@@ -36,11 +36,6 @@ class CacheUse:
         return self.num_started_tokens - self.num_shared_tokens
 
     @property
-    def num_shared_blocks(self) -> int:
-        """Hits, counted in blocks."""
-        return self.num_shared_tokens // BLOCK_TOKENS
-
-    @property
     def num_free(self) -> int:
         """Blocks that nobody holds; they may still be found by what they hold."""
         return self.num_blocks - self.num_held

@@ -12,13 +12,14 @@ from unshard.engine.engine import Engine
 from unshard.engine.follower import follow
 from unshard.engine.leader import LeadingRunner, Verdict
 from unshard.engine.load import check_computable, load_runner, load_tokenizer
+from unshard.engine.runner import Runner
 from unshard.errors import UsageError
 from unshard.index.checkpoint import Checkpoint
 from unshard.library.precisions import INT8, Precision
 from unshard.parallel.place import Place
 from unshard.parallel.ranks import Ranks
 from unshard.parallel.watch import broken_group
-from unshard.progress import Progress
+from unshard.progress import Progress, Silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +104,7 @@ def lead(
         WorkerLostError: another rank ended meanwhile.
     """
     tokenizer = load_tokenizer(model.checkpoint)
-    runner = load_runner(
-        model.checkpoint,
-        precision=model.precision,
-        device=device_of(model, ranks.place),
-        cache_sequences=model.cache_sequences or model.max_batch,
-        cpu_offload_gb=model.cpu_offload_gb,
-        progress=progress,
-        group=ranks,
-    )
+    runner = _runner(model, ranks, progress)
     leader = LeadingRunner(runner, ranks, verdict)
     return Engine(leader, tokenizer, model.max_batch), leader
 
@@ -122,13 +115,17 @@ def be_led(model: TeamModel, ranks: Ranks) -> None:
     Raises:
         FormatError: a weight file is damaged.
     """
-    runner = load_runner(
+    follow(_runner(model, ranks, Silent()), ranks)
+    ranks.leave()
+
+
+def _runner(model: TeamModel, ranks: Ranks, progress: Progress) -> Runner:
+    return load_runner(
         model.checkpoint,
         precision=model.precision,
         device=device_of(model, ranks.place),
         cache_sequences=model.cache_sequences or model.max_batch,
         cpu_offload_gb=model.cpu_offload_gb,
+        progress=progress,
         group=ranks,
     )
-    follow(runner, ranks)
-    ranks.leave()

@@ -64,9 +64,8 @@ def run_plan(
     """
     directory = Path(directory)
     size = block_bytes(memory_bytes, workers)
-    reclaiming = None
-    if reclaim:
-        reclaiming = Reclaiming(plan, tuple(map(str, reclaim)), announce=before_reclaim)
+    given_up = tuple(map(str, reclaim))
+    reclaiming = Reclaiming(plan, given_up, announce=before_reclaim) if given_up else None
     _refuse_impossible(plan, reclaiming, proved=sync and verify and claim)
     _make_folder(plan, directory)
     options = {"sync": sync, "verify": verify, "reclaim": bool(reclaim), "arriving": bool(arrivals)}
@@ -83,11 +82,7 @@ def run_plan(
         if arrivals is not None:
             executor = arriving(arrivals, executor, journal)
         _copy(copier, begun, finishing, executor)
-        journal.finish(finishing.fingerprint())
-        if sync:
-            sync_directory(directory)
-        journal.log.remove()
-        finishing.end()
+        _finish(directory, journal, finishing, sync=sync)
     return [directory / file.name for file in plan.files]
 
 
@@ -152,6 +147,17 @@ def _copy(copier: Copier, begun: _Begun, finishing: Finishing, executor: Executo
         with closing(executor(copier, todo)) as running:
             for result in running:
                 finishing.add(result)
+
+
+def _finish(
+    directory: Path, journal: Journal | Unclaimed, finishing: Finishing, *, sync: bool
+) -> None:
+    """Records that the output is whole, and forgets how it came about."""
+    journal.finish(finishing.fingerprint())
+    if sync:
+        sync_directory(directory)
+    journal.log.remove()
+    finishing.end()
 
 
 def _make_folder(plan: CopyPlan, directory: Path) -> None:

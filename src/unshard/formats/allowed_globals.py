@@ -57,6 +57,6 @@ def is_allowed(name: Global) -> bool:
     """Whether a checkpoint may mention `name`; dotted names reach into modules, so never."""
     if "." in name.name:
         return False
-    if name.module.split(".", 1)[0] in PACKAGES:
+    if name.module.partition(".")[0] in PACKAGES:
         return True
     return name.name in EXACT.get(name.module, ())

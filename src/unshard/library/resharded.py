@@ -10,15 +10,13 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from unshard.disk import sync_directory
 from unshard.errors import CheckpointError, FormatError, UsageError
 from unshard.execute.journal import NAME as OUTPUT_JOURNAL
-from unshard.execute.output_file import write_error
+from unshard.execute.output_file import growing, write_whole
 from unshard.formats.json_object import read_json_object
 from unshard.plan.copy_plan import CopyPlan
 from unshard.plan.plan_json import plan_digest
@@ -86,17 +84,8 @@ def note_resharded(
         plan_digest(plan),
         {file.name: file.num_bytes for file in plan.files},
     )
-    fresh = path.with_suffix(".new")
-    try:
-        fresh.unlink(missing_ok=True)
-        with fresh.open("x") as file:
-            file.write(json.dumps(asdict(noted)))
-            file.flush()
-            os.fsync(file)
-        fresh.replace(path)
-        sync_directory(folder)
-    except OSError as error:
-        raise write_error(path, error) from error
+    with growing(path) as file:
+        write_whole(file, path, json.dumps(asdict(noted)).encode())
 
 
 def note_of(folder: Path, destination: Path) -> Resharded | None:

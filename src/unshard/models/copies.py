@@ -53,7 +53,7 @@ class StreamCopier:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._stream: torch.cuda.Stream = torch.cuda.Stream(device)
 
     def begin(self, sources: Sequence[Tensor], targets: Sequence[Tensor]) -> Copy:
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
