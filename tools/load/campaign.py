@@ -15,7 +15,7 @@ from tools.load.clients import Crowd
 from tools.load.faults import FAULTS
 from tools.load.server import PATIENCE_S, BrokenError, Manner, Server
 
-MAX_GROWTH_BYTES = 128 << 20
+MAX_GROWTH_BYTES = 96 << 20
 """Of a server's memory after its first round."""
 BATCHES = (3, 8, 16)
 DRAINS_S = (0.5, 60)

@@ -19,6 +19,8 @@ from unshard.models.rounded import (
     rounded_weight,
 )
 
+UNPADDED_ROWS = 32
+
 
 @dataclass(frozen=True, slots=True)
 class Form:
@@ -131,12 +133,18 @@ class Linear:
         if x.shape[0] <= self._native_rows:
             return dense.linear(self.weight, self.bias, x, relu=relu)
         if self._on_onednn:
-            y: Tensor = torch.ops.mkldnn._linear_pointwise(  # noqa: SLF001
-                x, self.weight, self.bias, "relu" if relu else "none", [], ""
-            )
-            return y
+            return self._on_rows_of_few_counts(x, relu=relu)
         y = F.linear(x, self.weight, self.bias)
         return y.relu_() if relu else y
+
+    def _on_rows_of_few_counts(self, x: Tensor, *, relu: bool) -> Tensor:
+        num_rows = len(x)
+        more = padded_rows(num_rows) - num_rows
+        padded = F.pad(x, (0, 0, 0, more)) if more else x
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(  # noqa: SLF001
+            padded, self.weight, self.bias, "relu" if relu else "none", [], ""
+        )
+        return y[:num_rows]
 
 
 class SideBySide:
@@ -176,6 +184,19 @@ class Rounding:
         if self.exact is not None:
             self.exact[first : first + len(rows)] = rows
         self.rows.put(self.first + first, rows)
+
+
+def padded_rows(num_rows: int) -> int:
+    """With how many rows oneDNN multiplies `num_rows`: the next multiple of 16, of 32 from 257 on,
+    of 64 from 513 on and so forth; up to 32 rows, as many as there are.
+
+    oneDNN compiles each shape anew and keeps the last 1024, each with 0.7 MB: prompts of all
+    lengths made a server grow by hundreds of MB.
+    """
+    if num_rows <= UNPADDED_ROWS:
+        return num_rows
+    step = 16 << max(0, (num_rows - 1).bit_length() - 8)
+    return -(-num_rows // step) * step
 
 
 def onednn_multiplies(weight: Tensor) -> bool:
