@@ -37,6 +37,15 @@ LINK = f"https://cdn.example/w/{SIGNED}"
         ["inspect", SIGNED],
         ["plan", LINK[8:]],
         ["reshard", LINK, "there", "--to", "metaseq", "--tp", "1"],
+        ["reshard", "there", LINK, "--to", "metaseq"],
+        ["reshard", "there", SIGNED, "--to", "metaseq", "--dry-run"],
+        ["download", LINK, SIGNED],
+        ["download", LINK, "there", "--reshard", LINK, "--to", "metaseq"],
+        ["download", LINK, "there", "--reshard", SIGNED, "--to", "metaseq"],
+        ["metaseq", "reshard-mp", "--input", "there", "--output", LINK],
+        ["metaseq", "reshard-fsdp", "--input", "there", "--output", SIGNED],
+        ["demo", "--once", "--dir", LINK],
+        ["inspect", "there", "--health", "--html", LINK],
         ["fingerprint", LINK],
         ["diff", LINK, LINK],
     ],
@@ -50,6 +59,17 @@ def test_no_mistake_shows_it(arguments, events, tmp_path, monkeypatch, capfd):
     assert told
     assert SECRET not in told
     assert not list(Path().iterdir()), "no name of a file or folder may hold it either"
+
+
+@pytest.mark.parametrize("link", [LINK, LINK.split("?", maxsplit=1)[0], SIGNED])
+def test_no_checkpoint_is_written_into_a_folder_that_is_called_like_it(
+    link, raw, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    here = set(Path().iterdir())
+    assert main(["reshard", str(raw[0]), link, "--to", "metaseq"]) == 2
+    assert "is a link, not a place to write to" in capsys.readouterr().err
+    assert set(Path().iterdir()) == here
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
 """Kills commands at random moments: `python -m tools.kills [CASE ...] [--seconds 600] [--seed 1]`.
 
 A case runs one command again and again, and each time ends it by SIGKILL, SIGTERM or SIGINT, or
-stops it for a while, until a run is let through. Then its folder must be what the same command
-leaves that nobody disturbed: the same files and no others, byte for byte. So it must stay when
-the command is run once more, which finds that all is done. No run may print a traceback or the
-link's secret, hang, or fetch much of what it has. A failure prints the seed that repeats it, as
-far as a moment can be repeated, and leaves its folder.
+stops it for a while, or kills it at one of its calls that change the disk, until a run is let
+through. Then its folder must be what the same command leaves that nobody disturbed: the same
+files and no others, byte for byte. So it must stay when the command is run once more, which
+finds that all is done. No run may print a traceback or the link's secret, hang, or fetch much of
+what it has. A failure prints the seed that repeats it, as far as a moment can be repeated, and
+leaves its folder.
 """
 
 from __future__ import annotations

@@ -13,8 +13,10 @@ import sys
 import time
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
+from tools.kills.calls import end_at
 from tools.kills.commands import CASES, CONNECTIONS, Case, World
 
 from unshard.cli.main import main
@@ -40,6 +42,7 @@ class Seen:
 
     tree: dict[str, bytes]
     seconds: float
+    num_calls: int
 
 
 @dataclass
@@ -48,6 +51,9 @@ class Campaign:
     context: multiprocessing.context.ForkServerContext
     seen: dict[tuple[str, ...], Seen] = field(default_factory=dict)
     num_kills: int = 0
+
+    def __post_init__(self) -> None:
+        self._calls = self.context.Value("l", 0)
 
     def run(self, name: str, seed: int) -> None:
         """One case.
@@ -63,7 +69,7 @@ class Campaign:
         folder = _fresh(self.world.home / "case")
         case.prepare(folder, chance)
         kills = range(chance.randrange(1, 7))
-        if not any(self._disturbed(case, folder, seen.seconds, chance) for _ in kills):
+        if not any(self._disturbed(case, folder, seen, chance) for _ in kills):
             held = _held_bytes(folder / "raw")
             self._end(self._start(case, folder), folder, (0,))
             if name == "download":
@@ -78,10 +84,13 @@ class Campaign:
         process = self._start(case, folder)
         started = time.monotonic()
         self._end(process, folder, (0,))
-        return Seen(_tree(folder), time.monotonic() - started)
+        return Seen(_tree(folder), time.monotonic() - started, self._calls.value)
 
-    def _disturbed(self, case: Case, folder: Path, whole_s: float, chance: random.Random) -> bool:
+    def _disturbed(self, case: Case, folder: Path, seen: Seen, chance: random.Random) -> bool:
         """One run that is ended on the way; whether it came to its own end before."""
+        whole_s = seen.seconds
+        if chance.random() < 0.5:
+            return self._killed_at_a_call(case, folder, chance.randrange(seen.num_calls))
         process = self._start(case, folder)
         process.join(chance.uniform(0, whole_s))
         if chance.random() < 0.2:
@@ -96,11 +105,19 @@ class Campaign:
         self._end(process, folder, (0, *ENDS[last]))
         return process.exitcode == 0
 
-    def _start(self, case: Case, folder: Path) -> ForkServerProcess:
+    def _killed_at_a_call(self, case: Case, folder: Path, moment: int) -> bool:
+        process = self._start(case, folder, moment)
+        self._end(process, folder, (0, -signal.SIGKILL))
+        self.num_kills += process.exitcode != 0
+        return process.exitcode == 0
+
+    def _start(self, case: Case, folder: Path, moment: int | None = None) -> ForkServerProcess:
         log = folder.with_suffix(".log")
         log.unlink(missing_ok=True)
         link = self.world.store.presigned_url()
-        process = self.context.Process(target=_command, args=(case.command(folder), link, log))
+        self._calls.value = 0
+        arguments = (case.command(folder), link, log, moment, self._calls)
+        process = self.context.Process(target=_command, args=arguments)
         process.start()
         while process.exitcode is None and not (log.exists() and log.stat().st_size):
             time.sleep(0.002)
@@ -123,7 +140,9 @@ class Campaign:
             raise WrongError(f"{held} bytes were there, and it fetched {report['received_bytes']}")
 
 
-def _command(arguments: list[str], link: str, log: Path) -> None:
+def _command(
+    arguments: list[str], link: str, log: Path, moment: int | None, calls: Synchronized[int]
+) -> None:
     """In a process of its own: the command line, with ranges of small files."""
     shares.SMALLEST_SHARE_BYTES = 2**16
     os.environ["UNSHARD_URL"] = link
@@ -131,6 +150,7 @@ def _command(arguments: list[str], link: str, log: Path) -> None:
     os.dup2(out, 1)
     os.dup2(out, 2)
     os.write(out, b"begun\n")
+    end_at(moment, calls)
     sys.exit(main(arguments))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from unshard.cli.output_path import OutputPath
 from unshard.library.deferred import deferred
 
 tour = deferred("unshard.cli.tour", "tour", extra="demo")
@@ -18,6 +19,6 @@ tour = deferred("unshard.cli.tour", "tour", extra="demo")
     "Ctrl-C unless --once."
 )
 @click.option("--once", is_flag=True, help="End after the first completion.")
-@click.option("--dir", "folder", type=click.Path(path_type=Path), help="Keep the files here.")
+@click.option("--dir", "folder", type=OutputPath(), help="Keep the files here.")
 def command(once: bool, folder: Path | None) -> None:
     tour(folder, once=once)

@@ -12,6 +12,7 @@ import click
 from unshard.architectures.opt import weight_names
 from unshard.cli.display import progress
 from unshard.cli.findings import health_json, health_lines
+from unshard.cli.output_path import OutputPath
 from unshard.cli.printable import printable
 from unshard.cli.tensor_tree import build_tree, tree_lines
 from unshard.errors import IntegrityError, UsageError
@@ -40,7 +41,7 @@ from unshard.progress import shown_bytes
 )
 @click.option(
     "--html",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=OutputPath(dir_okay=False),
     help="With --health: also write one self-contained page with histograms to this file.",
 )
 @click.option(

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from unshard import releases
+from unshard.cli.output_path import output_path
 from unshard.download import CommandSource, FileSource, PresignedTemplate
 from unshard.download.link import LinkSource
 from unshard.errors import UsageError
@@ -51,8 +52,6 @@ def begin(
     """
     has_url = directory is not None or url == "-" or url in releases.PUBLIC or "://" in (url or "")
     if source and not has_url:
-        return source.first(), Path(url or ".")
+        return source.first(), output_path(url or ".")
     text, directory = address(url, directory)
-    if str(directory).startswith(("http:/", "https:/")):
-        raise UsageError("DIRECTORY is a link, and a folder's name is read by everybody")
-    return PresignedTemplate.parse(text), directory
+    return PresignedTemplate.parse(text), output_path(directory)

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from unshard import __version__
+from unshard.cli.interrupts import kept_interrupts
 from unshard.cli.stderr import Stderr
 from unshard.errors import NoSpaceError, UnshardError
 
@@ -94,9 +95,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gc.set_threshold(YOUNG_OBJECTS)
     stderr = Stderr()
     try:
-        result = unshard.main(
-            args=arguments, prog_name="unshard", standalone_mode=False, obj=stderr
-        )
+        with kept_interrupts():
+            result = unshard.main(
+                args=arguments, prog_name="unshard", standalone_mode=False, obj=stderr
+            )
     except UnshardError as error:
         return stderr.error(error.message, error.hint, error.exit_code)
     except click.Abort:

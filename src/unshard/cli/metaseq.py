@@ -9,6 +9,7 @@ import click
 
 from unshard.cli.display import progress
 from unshard.cli.fire_values import dashes, truth_option
+from unshard.cli.output_path import output_path
 from unshard.dtypes import BY_NAME
 from unshard.errors import UsageError
 from unshard.execute.replicas import accept_close_replicas
@@ -150,9 +151,9 @@ def output_names(output: str, count: int) -> tuple[Path, list[str]]:
     """The folder and the names of `count` output files, from a path with `{i}` in its name.
 
     Raises:
-        UsageError: `output` is no such path, or gives several files one name.
+        UsageError: `output` is no such path or a link, or gives several files one name.
     """
-    path = Path(output)
+    path = output_path(output)
     try:
         names = [path.name.format(i=number) for number in range(count)]
     except (IndexError, KeyError, ValueError, AttributeError) as problem:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from unshard.cli.executors import chosen_executor, executor_options
+from unshard.cli.output_path import OutputPath
 from unshard.cli.reshard_options import copy_options, layout_options
 from unshard.cli.resharding import (
     asked_layout,
@@ -41,7 +42,7 @@ from unshard.plan.copy_plan import CopyPlan
     "Memory stays constant; stopped at any moment, the same command goes on."
 )
 @click.argument("source", metavar="SRC")
-@click.argument("destination", metavar="DST")
+@click.argument("destination", metavar="DST", type=OutputPath())
 @layout_options(required=True)
 @copy_options
 @executor_options
@@ -50,7 +51,7 @@ from unshard.plan.copy_plan import CopyPlan
 @click.option("--json", "as_json", is_flag=True, help="Print the plan or the result as JSON.")
 def command(
     source: str,
-    destination: str,
+    destination: Path,
     target: str,
     dtype: str | None,
     workers: int,
@@ -68,7 +69,7 @@ def command(
     refuse_others_options(target, layout)
     asked = asked_layout({"target": target, "dtype": dtype, **layout})
     deletes = reclaim and not dry_run
-    left = unfinished(Path(destination))
+    left = unfinished(destination)
     if left is not None:
         refuse_other_command(left, source, destination, asked, reclaim=deletes)
         plan, files = left.plan, left.files
@@ -101,13 +102,13 @@ def command(
             executor=cluster,
             progress=reporter,
         )
-    print_result(paths, recorded_fingerprint(Path(destination)), as_json=as_json)
+    print_result(paths, recorded_fingerprint(destination), as_json=as_json)
 
 
 def _note(
-    files: Sequence[str], destination: str, asked: str, plan: CopyPlan, *, goes_on: bool
+    files: Sequence[str], destination: Path, asked: str, plan: CopyPlan, *, goes_on: bool
 ) -> None:
     """Leaves with `files` what becomes of them."""
     folder = Path(files[0]).parent
     names = [os.path.relpath(file, folder) for file in files]
-    note_resharded(folder, names, Path(destination), asked, plan, goes_on=goes_on)
+    note_resharded(folder, names, destination, asked, plan, goes_on=goes_on)

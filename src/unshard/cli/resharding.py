@@ -86,14 +86,14 @@ def plan_layout(
 
 
 def refuse_other_command(
-    left: Reclaiming, source: str, destination: str, asked: str, *, reclaim: bool
+    left: Reclaiming, source: str, destination: Path, asked: str, *, reclaim: bool
 ) -> None:
     """A reshard that was deleting its sources can only be finished, by the same command.
 
     Raises:
         UsageError: this is another one.
     """
-    noted = note_of(Path(left.files[0]).parent, Path(destination))
+    noted = note_of(Path(left.files[0]).parent, destination)
     is_same = reclaim and (left.plan.source, left.folder) == (source, str(Path.cwd()))
     if not is_same or (noted is not None and noted.asked != asked):
         raise UsageError(
@@ -143,18 +143,18 @@ def print_result(paths: Sequence[Path], fingerprint: str | None, *, as_json: boo
         current().note(f"fingerprint {fingerprint}")
 
 
-def print_done(source: str, destination: str, asked: str | None, *, as_json: bool) -> bool:
+def print_done(source: str, destination: Path, asked: str | None, *, as_json: bool) -> bool:
     """Whether `source` cannot be opened because what is `asked` was done with it, and its files
     were deleted; then that is said, and the result as it was then.
 
     Raises:
         UsageError, CheckpointError: it became something else, or that is not whole any more.
     """
-    paths = resharded_here(source, Path(destination), asked)
+    paths = resharded_here(source, destination, asked)
     if paths is None:
         return False
     current().note(f"{source}: all of it was resharded before, and then deleted")
-    print_result(paths, recorded_fingerprint(Path(destination)), as_json=as_json)
+    print_result(paths, recorded_fingerprint(destination), as_json=as_json)
     return True
 
 

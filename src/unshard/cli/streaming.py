@@ -66,7 +66,7 @@ def download_and_reshard(
     plan_of = _planner(options, source.directory)
     left, asked = unfinished(destination), asked_layout(options)
     if left is not None:
-        refuse_other_command(left, str(source.directory), str(destination), asked, reclaim=reclaim)
+        refuse_other_command(left, str(source.directory), destination, asked, reclaim=reclaim)
     with copying(overwrite=options["overwrite"], sync=options["sync"]) as reporter:
         streamed = streamed_reshard(
             source,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
+from unshard.cli.output_path import OutputPath
 from unshard.cli.reshard_options import Command, copy_options, layout_options
 
 
@@ -16,7 +16,7 @@ def streaming_options(command: Command) -> Command:
     reshard = click.option(
         "--reshard",
         "reshard",
-        type=click.Path(path_type=Path),
+        type=OutputPath(),
         metavar="DST",
         help="Write the checkpoint into DST in another layout, beginning before all of it is "
         "here. The options that follow go with it; see `unshard reshard`.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 
 from unshard.download.patience import PatientResponse
@@ -17,6 +18,8 @@ class BufferedResponse(PatientResponse):
 
     buffer_bytes = BUFFER_BYTES
     _buffer = memoryview(b"")
+    _read_ahead = io.DEFAULT_BUFFER_SIZE
+    """At most so many bytes came with the headers."""
 
     def read1(self, n: int = -1, /) -> bytes:
         """
@@ -34,7 +37,14 @@ class BufferedResponse(PatientResponse):
 
     def _fill(self, view: memoryview) -> int:
         """Read into `view`; how many bytes. 0: the end, sooner than it was told."""
-        return self.fp.readinto1(view)
+        if not self._read_ahead:
+            return self.fp.readinto1(view)
+        # `readinto1` would read on after what came with the headers, and lose it at an error.
+        wanted = min(self._read_ahead, len(view))
+        block = self.fp.read1(wanted)
+        view[: len(block)] = block
+        self._read_ahead = self._read_ahead - wanted if len(block) == wanted else 0
+        return len(block)
 
 
 class GatheredResponse(BufferedResponse):
