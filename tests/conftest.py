@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import runpy
 import signal
@@ -45,13 +46,17 @@ def pytest_configure() -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection() -> Generator[None, object, object]:
     """What the modules of the tests leave in memory stays to the end: garbage is looked for neither
-    while they are imported, nor among their million objects while tests run."""
+    while they are imported, nor among their million objects while tests run. Three times a test,
+    pytest listens to each logger that keeps its records to itself, and torch has 59 such."""
     gc.disable()
     try:
         return (yield)
     finally:
         gc.freeze()
         gc.enable()
+        for name in list(logging.root.manager.loggerDict):
+            if name.startswith("torch"):
+                logging.getLogger(name).propagate = True
 
 
 @pytest.fixture

@@ -213,7 +213,6 @@ def test_choices_of_one_prompt_compute_it_once(make_engine, run, alone):
         assert ids(outputs[request.request_id]) == ids(alone(request))
     use = engine.cache_use
     assert (use.num_started_tokens, use.num_shared_tokens) == (6 * 70, 5 * 64)
-    assert use.hit_rate == pytest.approx(5 * 64 / (6 * 70))
     assert use.num_held == 0
 
 

@@ -104,16 +104,17 @@ def test_soak(make_engine, alone, run, small_steps):  # noqa: F811 - fixtures
         visitors.take(engine.step())
 
     statistics = engine.statistics()
+    use = statistics.cache
     settled = samples[len(samples) // 4 :]
     slope = linear_regression(*zip(*settled, strict=True)).slope * 60 / 1e6
     sys.stdout.write(
         f"\n{SECONDS:.0f} s: {visitors.num_finished} requests finished, {visitors.num_whole} "
         f"greedy ones whole and equal, {visitors.num_cancelled} cancelled; "
         f"{statistics.num_preempted} preemptions in {statistics.num_steps} steps, hit rate "
-        f"{statistics.cache.hit_rate:.2f}; resident {settled[0][1] / 1e6:.1f} -> "
-        f"{settled[-1][1] / 1e6:.1f} MB, {slope:+.2f} MB a minute\n"
+        f"{use.num_shared_tokens / use.num_started_tokens:.2f}; resident "
+        f"{settled[0][1] / 1e6:.1f} -> {settled[-1][1] / 1e6:.1f} MB, {slope:+.2f} MB a minute\n"
     )
-    assert statistics.cache.num_held == 0
+    assert use.num_held == 0
     assert (statistics.num_running, statistics.num_waiting) == (0, 0)
     assert visitors.num_cancelled
     assert statistics.num_preempted

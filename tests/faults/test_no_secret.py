@@ -434,7 +434,7 @@ def test_where_the_link_comes_from_but_the_arguments_nothing_shows_it(way):
 
 CRASHES = {
     "in a thread that fetches": "unshard.download.transfer.Transfer._begin",
-    "where the request is written": "unshard.download.transport._SignedHTTPConnection.putrequest",
+    "where the request is written": "unshard.download.wire._SignedHTTPConnection.putrequest",
     "where the answer is judged": "unshard.download.ask.link_refusal",
     "in the journal": "unshard.download.journal.Journal.finish",
     "where the link is read": "unshard.download.url._check_query",

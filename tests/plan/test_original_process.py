@@ -96,7 +96,8 @@ def test_the_scripts_own_words_are_the_interned_ones() -> None:
 def test_numpys_scalars_share_their_type_with_each_other_and_not_with_arrays() -> None:
     values = [
         np.float64(1.5), np.arange(3, dtype=np.float64), np.float64(2.5), np.int32(7),
-        np.zeros(2, np.int32), np.bool_(True), np.arange(2, dtype=np.int32),
+        np.zeros(2, np.int32), np.bool_(True), np.arange(2, dtype=np.int32), np.complex128(1j),
+        np.zeros(2, np.complex128), np.complex128(2),
     ]  # fmt: skip
     data = pickled(values)
     assert by_unshard(data) == by_python(data)
@@ -106,6 +107,17 @@ def test_numpys_modules_are_those_of_the_release() -> None:
     data = pickled(np.float32(1))
     assert b"cnumpy.core.multiarray\n" in by_unshard(data, TORCH_1_13)
     assert b"cnumpy._core.multiarray\n" in by_unshard(data, TORCH_2_13)
+
+
+def test_what_was_read_is_not_what_is_loaded() -> None:
+    """So each output may change it."""
+    read = decode_pickle(pickled(([1], {"a": [2]}, Namespace(b={}))), "test")
+    loaded = OriginalProcess(NUMPY, ()).load(read)
+    values, entries, namespace = loaded
+    values.append(3)
+    entries["a"].append(3)
+    entries["c"] = namespace.state["b"]["d"] = 3
+    assert encode_pickle(read) == pickled(([1], {"a": [2]}, Namespace(b={})))
 
 
 def test_an_object_may_hold_itself() -> None:

@@ -61,6 +61,13 @@ def test_a_file_is_full_before_the_next_begins(limit: int, raw: Raw) -> None:
     }
 
 
+def test_a_file_may_be_as_large_as_the_limit(raw: Raw) -> None:
+    checkpoint = open_checkpoint(raw[0])
+    [whole] = (held(file) for file in plan_safetensors(checkpoint).files if held(file))
+    first, *_ = plan_safetensors(checkpoint, sizes(whole[:3])).files
+    assert [each.name for each in held(first)] == [each.name for each in whole[:3]]
+
+
 @pytest.mark.parametrize("limit", [0, -1])
 def test_files_hold_something(limit: int, raw: Raw) -> None:
     with pytest.raises(UsageError, match="must be positive"):

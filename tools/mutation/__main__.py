@@ -27,7 +27,7 @@ TESTS = {
         "tests/plan/test_trainers_files.py",
         "tests/execute/test_original_commands.py",
     ),
-    "plan": ("tests/plan", "tests/execute", "tests/cli/test_plan.py"),
+    "plan": ("tests/plan", "tests/execute", "tests/cli/test_plan.py", "tests/cli/test_metaseq.py"),
 }
 MARKED = "not (slow or ray or clients or release or browser or vllm)"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -79,6 +80,19 @@ def check_kind(name: str, response: Response) -> None:
         raise web_page(name)
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise TransferError(f"{name}: the server sends it compressed, though asked not to")
+
+
+def checked_head(name: str, chunks: Iterator[bytes | memoryview]) -> bytes:
+    """At least `HEAD_BYTES` from the front of `chunks`, or all there are.
+
+    Raises:
+        TransferError: as from `check_head`.
+    """
+    head = b""
+    while len(head) < HEAD_BYTES and (chunk := next(chunks, b"")):
+        head += chunk
+    check_head(name, head)
+    return head
 
 
 def check_head(name: str, head: bytes) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import stat
 from pathlib import Path
 
+from unshard.disk import take_lock
 from unshard.errors import DestinationError
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_NO_LOCKS_HERE = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 def open_locked(path: Path) -> tuple[int, bool]:
@@ -45,14 +43,11 @@ def _is_still(path: Path, fd: int) -> bool:
 
 def _lock(fd: int, directory: Path) -> bool:
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return take_lock(fd)
     except BlockingIOError as error:
         raise DestinationError(
             f"{directory}: another download is writing to this folder",
             hint="wait for it, or choose another folder",
         ) from error
     except OSError as error:
-        if error.errno in _NO_LOCKS_HERE:
-            return False
         raise DestinationError(f"{directory}: cannot be locked: {error.strerror}") from error
-    return True

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,34 +77,25 @@ def download(
         KeyboardInterrupt: as it came, after all threads ended.
     """
     started = time.monotonic()
-    progress = progress or Silent()
-    retry = retry or RetryPolicy()
+    progress, retry = progress or Silent(), retry or RetryPolicy()
     directory = Path(directory)
     link = link if isinstance(link, Link) else Link(link)
     digests = _digests(files)
     link.expect(digests, same_folder=not isinstance(files, Manifest))
     _refuse_idle(max_connections, max_rate)
     rate = RateLimit(max_rate) if max_rate else None
-    with disk_errors(directory):
-        directory.mkdir(parents=True, exist_ok=True)
     with (
-        Journal(directory) as journal,
+        _claimed(directory, progress) as journal,
         Transport(max_connections=max_connections, stall_timeout_s=stall_timeout_s) as transport,
     ):
-        if not journal.is_locked:
-            progress.note(f"{directory}: has no file locks; run one download here at a time")
         if not isinstance(files, Manifest):
             check_same_weights(journal, directory, digests, link.current.folder)
-        rest = {n: d for n, d in digests.items() if not is_remembered(journal, directory / n, d)}
-        num_whole = len(digests) - len(rest)
-        meter = Meter(progress, len(rest), directory, lambda: link.final_end, num_whole=num_whole)
+        kept = {name for name, d in digests.items() if is_remembered(journal, directory / name, d)}
+        num_asked, num_kept = len(digests) - len(kept), len(kept)
+        meter = Meter(progress, num_asked, directory, lambda: link.final_end, num_whole=num_kept)
         budget, space = RetryBudget(retry), Space(directory)
         session = Session(link, directory, transport, journal, meter, retry, budget, space, rate)
-        on_file = on_file or _ignore
-        for name in digests:
-            if name not in rest:
-                on_file(name)
-        tally = _fetch(session, rest, num_whole, max_connections, on_file)
+        tally = _fetch(session, digests, kept, max_connections, on_file or _ignore)
     return DownloadReport(
         str(directory),
         tuple(name for name in digests if name in tally.fetched),
@@ -121,6 +113,17 @@ def _refuse_idle(max_connections: int, max_rate: int | None) -> None:
         raise UsageError(f"max_rate: {max_rate} bytes per second would never end")
 
 
+@contextmanager
+def _claimed(directory: Path, progress: Progress) -> Iterator[Journal]:
+    """The journal of a folder that is this download's alone, and is made where there is none."""
+    with disk_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    with Journal(directory) as journal:
+        if not journal.is_locked:
+            progress.note(f"{directory}: has no file locks; run one download here at a time")
+        yield journal
+
+
 def _digests(files: Manifest | Iterable[str]) -> dict[str, Digest | None]:
     """Every file to have with its digest; all names are checked before anything is done."""
     digests: dict[str, Digest | None] = (
@@ -135,13 +138,17 @@ def _digests(files: Manifest | Iterable[str]) -> dict[str, Digest | None]:
 def _fetch(
     session: Session,
     digests: Mapping[str, Digest | None],
-    num_whole: int,
+    kept: Container[str],
     max_connections: int,
     on_file: Callable[[str], None],
 ) -> Tally:
-    """Have the files of `digests` fetched and checked, beside `num_whole` that are there."""
-    files = [FileDownload(session, name, digest) for name, digest in digests.items()]
-    tally = Tally(session.meter, num_whole + len(files), len(files))
+    """Have the files of `digests` fetched and checked, but for those that are `kept`."""
+    asked = {name: digest for name, digest in digests.items() if name not in kept}
+    for name in digests:
+        if name in kept:
+            on_file(name)
+    files = [FileDownload(session, name, digest) for name, digest in asked.items()]
+    tally = Tally(session.meter, len(digests), len(files))
     most = min(max_connections, session.rate.connections if session.rate else max_connections)
     try:
         with Crew(session, Ramp(most)) as crew:

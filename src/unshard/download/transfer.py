@@ -11,9 +11,8 @@ from pathlib import Path
 from unshard.download.ask import ask
 from unshard.download.assembly import Assembly, Request
 from unshard.download.content import (
-    HEAD_BYTES,
-    check_head,
     check_headers,
+    checked_head,
     content_range,
     refusal,
     strong_etag,
@@ -245,8 +244,7 @@ class Transfer:
     def _begin(self, response: Response) -> None:
         """Take a whole object, but touch nothing before its first bytes look right."""
         begun = Begun(check_headers(self._name, response), strong_etag(response))
-        head = _read_head(response.chunks)
-        check_head(self._name, head)
+        head = checked_head(self._name, response.chunks)
         if self._assembly.num_bytes:
             came_again = begun == self._assembly.begun
             self._has_ranges = self._has_ranges and not came_again
@@ -292,11 +290,3 @@ class Transfer:
                 raise InterruptedTransferError("the answer ended before the length that it tells")
             finally:
                 self._session.budget.earn(connection.num_bytes)
-
-
-def _read_head(chunks: Iterator[bytes | memoryview]) -> bytes:
-    """At least `HEAD_BYTES` from the front of `chunks`, or all there are."""
-    head = b""
-    while len(head) < HEAD_BYTES and (chunk := next(chunks, b"")):
-        head += chunk
-    return head

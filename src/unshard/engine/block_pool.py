@@ -40,11 +40,6 @@ class CacheUse:
         """Blocks that nobody holds; they may still be found by what they hold."""
         return self.num_blocks - self.num_held
 
-    @property
-    def hit_rate(self) -> float:
-        """Share of the tokens that did not have to be computed, 0 to 1."""
-        return self.num_shared_tokens / max(1, self.num_started_tokens)
-
 
 class BlockPool:
     """Reference counts of `num_blocks` blocks, and an index of the full ones by what they hold.

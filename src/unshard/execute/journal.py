@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+from unshard.disk import take_lock
 from unshard.errors import DestinationError
 from unshard.execute.fingerprint import VERSION, Fingerprint
 from unshard.execute.output_file import growing, partial_path, write_error, write_whole
@@ -63,7 +63,7 @@ class Journal:
 
     def __enter__(self) -> Self:
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            take_lock(self._descriptor)
         except BlockingIOError:
             os.close(self._descriptor)
             raise DestinationError(
@@ -264,7 +264,7 @@ class Journal:
         """A kill leaves the record before this one; the lock goes over to the new file."""
         raw = json.dumps(record, indent=2).encode()
         with growing(self._path) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            take_lock(file)
             write_whole(file, self._path, raw)
             os.dup2(file, self._descriptor, inheritable=False)
 

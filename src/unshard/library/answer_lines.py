@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -12,12 +11,12 @@ from io import FileIO, RawIOBase
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from unshard.disk import take_lock
 from unshard.errors import DestinationError, FormatError, NoSpaceError
 from unshard.strict_json import parse_json_object
 
 TOTAL = "total"
 """The only key of the last line, where an output has one; every other line has an `id`."""
-_NO_LOCKS_HERE = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _BEGINNINGS = (b'{"id": ', b'{"total": ')
 
 
@@ -91,15 +90,12 @@ def answers_in(path: Path) -> Iterator[AnswerLines]:
         raise DestinationError(f"{path}: cannot be written: {error.strerror}") from error
     with FileIO(descriptor, "r+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            take_lock(file.fileno())
         except BlockingIOError as error:
             raise DestinationError(
                 f"{path}: another process is writing to this file",
                 hint="wait for it, or choose another file",
             ) from error
-        except OSError as error:
-            if error.errno not in _NO_LOCKS_HERE:
-                raise
         yield AnswerLines(str(path), file, path)
 
 

@@ -33,7 +33,7 @@ def flat_shards(name: str, tensors: Sequence[TargetTensor], count: int) -> list[
     for rank in range(count):
         fill = padding_of(total, rank, count)
         start, size = rank * each, dtype.itemsize_bytes
-        spans = tuple(_spans(tensors, start * size, (start + each - fill) * size))
+        spans = tuple(_spans(tensors, start * size, (start + each) * size))
         shards.append(pickled_tensor(TargetStorage(dtype, spans, fill), 0, (each,)))
     return shards
 

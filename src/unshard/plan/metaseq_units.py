@@ -76,7 +76,7 @@ class TensorParallel:
         names = (name for name in self.rules if name != VERSION_BUFFER)
         units: dict[str, list[str]] = {"": []}
         for name in fuse(names) if self.fused else names:
-            path = ".".join(name.split(".", 3)[:3]) if name.startswith(LAYERS) else ""
+            path = ".".join(name.split(".")[:3]) if name.startswith(LAYERS) else ""
             units.setdefault(path, []).append(name)
         return [Unit(path, tuple(tensors)) for path, tensors in units.items()]
 
