@@ -22,7 +22,8 @@ MAX_GONE_S = 5.0
 """What may be left of a server for how long after one of its processes was killed."""
 CLIENT_S = 3
 """What a client may take to send or to read."""
-QUEUE = 24
+QUEUE = 128
+"""Generations that may wait: those of 64 clients mostly do, those of a flood do not."""
 TOO_MUCH = re.compile("Traceback|a bug ended|Error:|Warning|never awaited")
 
 
