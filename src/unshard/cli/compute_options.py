@@ -32,10 +32,15 @@ _offload_option: Callable[..., Any] = click.option(
     help="On a GPU that is too small: keep so many GiB of layers, of each rank, in the host's "
     "memory, and fetch each ahead of its turn.",
 )
+_eager_option: Callable[..., Any] = click.option(
+    "--enforce-eager",
+    is_flag=True,
+    help="On a GPU: start its kernels one by one, instead of recording steps as CUDA graphs.",
+)
 
 
 def machine_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds all four, `dtype`, `device`, `cpu_offload_gb` and `tp`."""
-    for option in (_tp_option, _offload_option, _device_option, _dtype_option):
+    """Adds all five, `dtype`, `device`, `cpu_offload_gb`, `tp` and `enforce_eager`."""
+    for option in (_eager_option, _tp_option, _offload_option, _device_option, _dtype_option):
         command = option(command)
     return command

@@ -26,6 +26,7 @@ def generate(
     dtype: str,
     device: str,
     cpu_offload_gb: float,
+    enforce_eager: bool,
     tp: int | None,
 ) -> None:
     """Prints `choices` continuations of `prompt`; a single one as it is written. Without a seed
@@ -37,7 +38,14 @@ def generate(
         UsageError, FormatError, CheckpointError: as from opening and loading `source`.
     """
     checkpoint = open_checkpoint(source)
-    options = ModelOptions(source, dtype, device, choices, cpu_offload_gb=cpu_offload_gb)
+    options = ModelOptions(
+        source,
+        dtype,
+        device,
+        choices,
+        cpu_offload_gb=cpu_offload_gb,
+        enforce_eager=enforce_eager,
+    )
     if followed(checkpoint, options, tp):
         return
     if params.seed is None:

@@ -28,6 +28,7 @@ def generate_lines(
     dtype: str,
     device: str,
     cpu_offload_gb: float,
+    enforce_eager: bool,
     tp: int | None,
 ) -> None:
     """Writes a line about each prompt of `file`, in its order, continued as `defaults` say where
@@ -40,7 +41,14 @@ def generate_lines(
         UsageError, FormatError, CheckpointError: as from opening and loading `source`.
     """
     checkpoint = open_checkpoint(source)
-    options = ModelOptions(source, dtype, device, max_batch, cpu_offload_gb=cpu_offload_gb)
+    options = ModelOptions(
+        source,
+        dtype,
+        device,
+        max_batch,
+        cpu_offload_gb=cpu_offload_gb,
+        enforce_eager=enforce_eager,
+    )
     if followed(checkpoint, options, tp):
         return
     given = Input.open(file)

@@ -52,6 +52,7 @@ def score(
     dtype: str,
     device: str,
     cpu_offload_gb: float,
+    enforce_eager: bool,
     tp: int | None,
 ) -> None:
     """Writes a line about each document of `file`, and one about all.
@@ -64,7 +65,13 @@ def score(
     """
     checkpoint = open_checkpoint(source)
     options = ModelOptions(
-        source, dtype, device, MAX_BATCH, cache_sequences(checkpoint.config), cpu_offload_gb
+        source,
+        dtype,
+        device,
+        MAX_BATCH,
+        cache_sequences(checkpoint.config),
+        cpu_offload_gb,
+        enforce_eager,
     )
     if followed(checkpoint, options, tp):
         return

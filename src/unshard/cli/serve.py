@@ -50,11 +50,6 @@ DEFAULT_MAX_BATCH = 8
 )
 @machine_options
 @click.option(
-    "--enforce-eager",
-    is_flag=True,
-    help="On a GPU: start its kernels one by one, instead of recording steps as CUDA graphs.",
-)
-@click.option(
     "--max-batch",
     type=click.IntRange(1, 1024),
     default=DEFAULT_MAX_BATCH,
