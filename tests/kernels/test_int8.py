@@ -105,7 +105,7 @@ def test_threads_change_nothing(level):
 
 
 def test_outliers_cost_the_others_no_precision(compiled):
-    """Whole rows in 8 bits would have an error that is 50 times larger."""
+    """As they would if they set the scale of their whole row in 8 bits."""
     weight, bias = layer(256, 1024)
     x = torch.randn(16, 1024, generator=torch.Generator().manual_seed(2))
     packed, rounded = int8.pack(weight, bias), int8.rounded_to_int8(weight).double()
