@@ -92,8 +92,10 @@ def linear_case(out_features: int, in_features: int, rows: int) -> Case:
         summed[f"ours {name}"] = summing(weights)
     rounded = [int8.pack(weight, None) for weight in weights]
     single = torch.randn(rows, in_features)
-    for name, wide in (("int8, 16-bit rows", True), ("int8, 8-bit rows", False)):
-        work[name] = multiplying_rounded(rounded, single, wide=wide)
+    with_outliers = single.clone()
+    with_outliers[:, :: in_features // 6] *= 60
+    for name, x in (("int8", single), ("int8, outliers", with_outliers)):
+        work[name] = multiplying_rounded(rounded, x)
         summed[name] = summing([weight.packed for weight in rounded])
     return Case(
         f"linear {in_features} to {out_features}, {rows} rows",
@@ -112,8 +114,8 @@ def calling(linears: list[Linear], x: Tensor) -> Work:
     return lambda: [linear(x) for linear in linears]
 
 
-def multiplying_rounded(weights: list[int8.Int8Weight], x: Tensor, *, wide: bool) -> Work:
-    return lambda: [int8.linear(weight, x, wide=wide) for weight in weights]
+def multiplying_rounded(weights: list[int8.Int8Weight], x: Tensor) -> Work:
+    return lambda: [int8.linear(weight, x) for weight in weights]
 
 
 def summing(tensors: list[Tensor]) -> Work:

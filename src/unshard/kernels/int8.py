@@ -117,11 +117,11 @@ def set_bias(weight: Int8Weight, bias: Tensor | None) -> None:
         weight.bias[: weight.out_features] = bias
 
 
-def linear(weight: Int8Weight, x: Tensor, *, relu: bool = False, wide: bool = True) -> Tensor:
+def linear(weight: Int8Weight, x: Tensor, *, relu: bool = False) -> Tensor:
     """x Wᵀ + b, then max(0, ·) if `relu`; (T, in) fp32 or bf16 -> (T, out) in the same dtype.
 
-    Each row of x is rounded to whole numbers of its own scale, 16-bit ones if `wide` and else
-    8-bit ones; sums are exact. A row's result does not depend on the other rows.
+    Each row of x is rounded to whole numbers of its own scale: 8-bit ones, and 16-bit ones for the
+    few that are much larger; sums are exact. A row's result does not depend on the other rows.
 
     Raises:
         MemoryError: there is none for the rounded rows.
@@ -139,7 +139,6 @@ def linear(weight: Int8Weight, x: Tensor, *, relu: bool = False, wide: bool = Tr
         rows,
         x.dtype is torch.bfloat16,
         relu,
-        2 if wide else 1,
     )
     if failed:
         raise MemoryError(f"no memory to round {rows} rows of {x.shape[1]} activations")

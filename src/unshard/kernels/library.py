@@ -91,7 +91,7 @@ def _open(path: Path) -> ctypes.CDLL:
     handle.unshard_level.restype = ctypes.c_char_p
     handle.unshard_attention.argtypes = [i32, i64, pointer]
     handle.unshard_attention.restype = None
-    handle.unshard_linear.argtypes = [i32, i64, pointer, pointer, pointer, i64, i32, i32, i32]
+    handle.unshard_linear.argtypes = [i32, i64, pointer, pointer, pointer, i64, i32, i32]
     handle.unshard_linear.restype = i32
     handle.unshard_dense.argtypes = [i32, i64, *[pointer] * 4, *[i64] * 3, i32, i32]
     handle.unshard_dense.restype = None

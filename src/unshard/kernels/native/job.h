@@ -33,17 +33,24 @@ struct Int8Weight {
   int64_t in, out;
 };
 
+// A row of activations as whole numbers of `scale`, each 256 * high + low; see linear.cpp.
+struct WholeRow {
+  float scale;
+  int32_t low_sum, high_sum;
+  int32_t num_large;  // groups of four inputs whose high bytes are not all 0
+};
+
 struct LinearJob {
   const Int8Weight* weight;
   const void* x;  // (rows, in)
   void* y;        // (rows, out)
   int64_t rows;
   int32_t is_bf16, relu;
-  int32_t planes_per_row;  // bytes of an activation: 1 or 2
-  int8_t* planes;          // (rows * planes_per_row, padded_in), the activations' bytes
   int64_t padded_in;
-  float* row_scales;  // (rows,)
-  int32_t* sums;      // (rows * planes_per_row,), of each plane
+  WholeRow* whole;  // (rows,)
+  int8_t* low;      // (rows, padded_in)
+  int8_t* high;     // (rows, padded_in), the bytes of large groups alone, side by side
+  int32_t* large;   // (rows, padded_in / 4), which groups those are
 };
 
 // y = x Wᵀ + b with the weight as it is in files: (out, in), fp32 or bf16 like x.

@@ -150,11 +150,11 @@ EXPORTED void unshard_attention(int level, int64_t threads, const AttentionJob* 
 
 // Returns 0, or 1 where there is no memory for the rows' bytes.
 EXPORTED int unshard_linear(int level, int64_t threads, const Int8Weight* weight, const void* x,
-                            void* y, int64_t rows, int is_bf16, int relu, int planes_per_row) {
+                            void* y, int64_t rows, int is_bf16, int relu) {
   constexpr int64_t MOST_ROWS = 256;  // bounds the bytes; weights are read again for the next
   const int64_t padded_in = (weight->in + 63) / 64 * 64, width = is_bf16 ? 2 : 4;
-  const int64_t most = rows < MOST_ROWS ? rows : MOST_ROWS, planes = most * planes_per_row;
-  char* memory = (char*)scratch.of(planes * padded_in + 4 * (planes + most));
+  const int64_t most = rows < MOST_ROWS ? rows : MOST_ROWS;
+  char* memory = (char*)scratch.of(most * (3 * padded_in + sizeof(WholeRow)));
   if (!memory) return 1;
   for (int64_t start = 0; start < rows; start += most) {
     LinearJob job;
@@ -164,11 +164,11 @@ EXPORTED int unshard_linear(int level, int64_t threads, const Int8Weight* weight
     job.rows = rows - start < most ? rows - start : most;
     job.is_bf16 = is_bf16;
     job.relu = relu;
-    job.planes_per_row = planes_per_row;
-    job.planes = (int8_t*)memory;
     job.padded_in = padded_in;
-    job.sums = (int32_t*)(memory + planes * padded_in);
-    job.row_scales = (float*)(job.sums + planes);
+    job.low = (int8_t*)memory;
+    job.high = job.low + most * padded_in;
+    job.large = (int32_t*)(job.high + most * padded_in);
+    job.whole = (WholeRow*)(job.large + most * padded_in / 4);
     // A few rows are done before another thread would have woken up.
     run(LEVELS[level].quantize_row, job, job.rows, job.rows * weight->in < 16384 ? 1 : threads);
     run(LEVELS[level].multiply_outputs, job, (weight->out + OUTPUTS - 1) / OUTPUTS, threads);

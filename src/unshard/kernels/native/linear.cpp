@@ -1,9 +1,13 @@
-// y = x Wᵀ + b with 8-bit weights and 8- or 16-bit activations; compiled once for each level.
+// y = x Wᵀ + b with 8-bit weights and activations that are whole numbers; compiled once for each
+// level.
+//
+// A row's scale is that at which most of its activations fit one signed byte. A larger one is
+// 256 * high + low, and the few groups of four inputs that have such are multiplied a second time,
+// by their high bytes: an outlier costs its own group, not the precision of the others.
 //
 // Sums are exact integers, and what follows is rounded the same at every level (compiled without
 // contraction to fused multiply-adds), so every level gives the same bits, for a row alone as for
-// a row among many. A 16-bit activation is 256 * high + low, two signed bytes: each is a plane of
-// bytes that the same loop multiplies, and none can overflow 32 bits before 65536 inputs.
+// a row among many. None can overflow 32 bits before 65536 inputs.
 #include "job.h"
 #include "vectors.h"
 
@@ -16,6 +20,11 @@ namespace {
 // Bytes of one group of four inputs for OUTPUTS outputs.
 constexpr int64_t STEP = 4 * OUTPUTS;
 
+// Group k of a row's inputs meets the weights of group `listed[k]`, or k where there is no list.
+inline const uint8_t* weights_of(const uint8_t* weight, const int32_t* listed, int64_t k) {
+  return weight + (listed ? listed[k] : k) * STEP;
+}
+
 inline int32_t four_bytes(const int8_t* from) {
   int32_t word;
   memcpy(&word, from, sizeof word);
@@ -24,54 +33,55 @@ inline int32_t four_bytes(const int8_t* from) {
 
 #if defined(__AVX512VNNI__)
 
-constexpr int64_t MOST_PLANES = 6;
+constexpr int64_t MOST_ROWS = 6;
 
-template <int PLANES>
-void dot(const int8_t* planes, int64_t stride, const uint8_t* weight, int64_t steps,
-         int32_t (*sums)[OUTPUTS]) {
-  __m512i total[PLANES][4];
-  for (int p = 0; p < PLANES; p++)
+template <int ROWS>
+inline void dot(const int8_t* bytes, int64_t stride, const uint8_t* weight, const int32_t* listed,
+                int64_t steps, int32_t (*sums)[OUTPUTS]) {
+  __m512i total[ROWS][4];
+  for (int p = 0; p < ROWS; p++)
     for (int v = 0; v < 4; v++) total[p][v] = _mm512_setzero_si512();
   for (int64_t k = 0; k < steps; k++) {
     __m512i w[4];
-    for (int v = 0; v < 4; v++) w[v] = _mm512_loadu_si512(weight + k * STEP + 64 * v);
-    for (int p = 0; p < PLANES; p++) {
-      const __m512i x = _mm512_set1_epi32(four_bytes(planes + p * stride + 4 * k));
+    const uint8_t* from = weights_of(weight, listed, k);
+    for (int v = 0; v < 4; v++) w[v] = _mm512_loadu_si512(from + 64 * v);
+    for (int p = 0; p < ROWS; p++) {
+      const __m512i x = _mm512_set1_epi32(four_bytes(bytes + p * stride + 4 * k));
       for (int v = 0; v < 4; v++) total[p][v] = _mm512_dpbusd_epi32(total[p][v], w[v], x);
     }
   }
-  for (int p = 0; p < PLANES; p++)
+  for (int p = 0; p < ROWS; p++)
     for (int v = 0; v < 4; v++) _mm512_storeu_si512(sums[p] + 16 * v, total[p][v]);
 }
 
 #elif defined(__AVX2__)
 
-constexpr int64_t MOST_PLANES = 2;
+constexpr int64_t MOST_ROWS = 2;
 
 // 8-bit products are summed in pairs as 16-bit ones: `maddubs` would saturate.
-template <int PLANES>
-void dot(const int8_t* planes, int64_t stride, const uint8_t* weight, int64_t steps,
-         int32_t (*sums)[OUTPUTS]) {
+template <int ROWS>
+inline void dot(const int8_t* bytes, int64_t stride, const uint8_t* weight, const int32_t* listed,
+                int64_t steps, int32_t (*sums)[OUTPUTS]) {
   constexpr int64_t NEAR = 32;  // steps whose weights stay in the first cache for four passes
-  memset(sums, 0, sizeof(int32_t) * PLANES * OUTPUTS);
+  memset(sums, 0, sizeof(int32_t) * ROWS * OUTPUTS);
   for (int64_t start = 0; start < steps; start += NEAR) {
     const int64_t end = start + NEAR < steps ? start + NEAR : steps;
     for (int part = 0; part < 4; part++) {
-      __m256i total[PLANES][4];
-      for (int p = 0; p < PLANES; p++)
+      __m256i total[ROWS][4];
+      for (int p = 0; p < ROWS; p++)
         for (int v = 0; v < 4; v++) total[p][v] = _mm256_setzero_si256();
       for (int64_t k = start; k < end; k++) {
-        __m256i x[PLANES];
-        for (int p = 0; p < PLANES; p++)
-          x[p] = _mm256_cvtepi8_epi16(_mm_set1_epi32(four_bytes(planes + p * stride + 4 * k)));
+        __m256i x[ROWS];
+        for (int p = 0; p < ROWS; p++)
+          x[p] = _mm256_cvtepi8_epi16(_mm_set1_epi32(four_bytes(bytes + p * stride + 4 * k)));
+        const uint8_t* from = weights_of(weight, listed, k) + 64 * part;
         for (int v = 0; v < 4; v++) {
-          const __m256i w = _mm256_cvtepu8_epi16(
-              _mm_loadu_si128((const __m128i*)(weight + k * STEP + 64 * part + 16 * v)));
-          for (int p = 0; p < PLANES; p++)
+          const __m256i w = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)(from + 16 * v)));
+          for (int p = 0; p < ROWS; p++)
             total[p][v] = _mm256_add_epi32(total[p][v], _mm256_madd_epi16(w, x[p]));
         }
       }
-      for (int p = 0; p < PLANES; p++)
+      for (int p = 0; p < ROWS; p++)
         for (int v = 0; v < 4; v += 2) {
           // Pairs of outputs (0 1 4 5 2 3 6 7) after the addition in 128-bit halves.
           const __m256i both = _mm256_permute4x64_epi64(
@@ -85,16 +95,16 @@ void dot(const int8_t* planes, int64_t stride, const uint8_t* weight, int64_t st
 
 #else
 
-constexpr int64_t MOST_PLANES = 2;
+constexpr int64_t MOST_ROWS = 2;
 
-template <int PLANES>
-void dot(const int8_t* planes, int64_t stride, const uint8_t* weight, int64_t steps,
-         int32_t (*sums)[OUTPUTS]) {
-  memset(sums, 0, sizeof(int32_t) * PLANES * OUTPUTS);
+template <int ROWS>
+inline void dot(const int8_t* bytes, int64_t stride, const uint8_t* weight, const int32_t* listed,
+                int64_t steps, int32_t (*sums)[OUTPUTS]) {
+  memset(sums, 0, sizeof(int32_t) * ROWS * OUTPUTS);
   for (int64_t k = 0; k < steps; k++)
-    for (int p = 0; p < PLANES; p++) {
-      const int8_t* x = planes + p * stride + 4 * k;
-      const uint8_t* w = weight + k * STEP;
+    for (int p = 0; p < ROWS; p++) {
+      const int8_t* x = bytes + p * stride + 4 * k;
+      const uint8_t* w = weights_of(weight, listed, k);
       for (int64_t o = 0; o < OUTPUTS; o++) {
         int32_t sum = 0;
         for (int i = 0; i < 4; i++) sum += x[i] * w[4 * o + i];
@@ -105,17 +115,42 @@ void dot(const int8_t* planes, int64_t stride, const uint8_t* weight, int64_t st
 
 #endif
 
-template <int PLANES>
-void dot_some(int64_t count, const int8_t* planes, int64_t stride, const uint8_t* weight,
+template <int ROWS>
+void dot_some(int64_t count, const int8_t* bytes, int64_t stride, const uint8_t* weight,
               int64_t steps, int32_t (*sums)[OUTPUTS]) {
-  if (count == PLANES) return dot<PLANES>(planes, stride, weight, steps, sums);
-  if constexpr (PLANES > 1) dot_some<PLANES - 1>(count, planes, stride, weight, steps, sums);
+  if (count == ROWS) return dot<ROWS>(bytes, stride, weight, nullptr, steps, sums);
+  if constexpr (ROWS > 1) dot_some<ROWS - 1>(count, bytes, stride, weight, steps, sums);
 }
 
-// Bytes of one row of x, their scale and the sum of each plane.
+constexpr float MOST_STEPS = 32639;  // 127 * 256 + 127
+constexpr float BYTE_STEPS = 127;
+// Of the mean size of what is not 0, 3.2 deviations of a normal distribution: one activation in
+// 700 is larger.
+constexpr double MEANS_IN_A_BYTE = 4;
+
+inline Ints whole_numbers(Floats v, float factor) {
+  return bits_of<Ints>(v * factor + 12582912.0f) - 0x4b400000;
+}
+
+inline int64_t sum(Ints v) {
+  int64_t total = 0;
+  for (int lane = 0; lane < LANES; lane++) total += v[lane];
+  return total;
+}
+
+// How many steps of the finest scale, at which the peak has MOST_STEPS, are one of the row's: from
+// integers, whose sum is the same in any order.
+inline float coarseness(Ints sizes, Ints counts) {
+  const int64_t count = sum(counts);
+  const double mean = count ? (double)sum(sizes) / (double)count : 0;
+  const double coarse = mean * MEANS_IN_A_BYTE / BYTE_STEPS;
+  const double most = MOST_STEPS / BYTE_STEPS;
+  return (float)(coarse > most ? most : coarse > 1 ? coarse : 1);
+}
+
+// One row of x as whole numbers.
 template <class T>
 void quantize_row(const LinearJob& job, int64_t row) {
-  const bool wide = job.planes_per_row == 2;
   const int64_t in = job.weight->in;
   const T* x = (const T*)job.x + row * in;
   Floats peaks{}, poison{};
@@ -139,50 +174,63 @@ void quantize_row(const LinearJob& job, int64_t row) {
     peak = (v < 0 ? -v : v) > peak ? (v < 0 ? -v : v) : peak;
     scalar_poison += v * 0.0f;
   }
-  const float steps = wide ? 32639.0f : 127.0f;  // 127 * 256 + 127
   const bool zero = peak < 1e-30f;
-  const float factor = zero ? 0 : steps / peak;
-  job.row_scales[row] = (zero ? 0 : peak / steps) + scalar_poison;
-  int8_t* high = job.planes + row * job.planes_per_row * job.padded_in;
-  int8_t* low = high + job.padded_in;
-  Ints high_sum{}, low_sum{};
+  const float finest = zero ? 0 : MOST_STEPS / peak;
+  Ints sizes{}, counts{};
   for (int64_t j = 0; j < in; j += LANES) {
-    const Floats v = (j < i ? load(x + j) : last) * factor + 12582912.0f;
-    const Ints whole = bits_of<Ints>(v) - 0x4b400000;
-    const Ints top = wide ? (whole + 128) >> 8 : whole, rest = whole - (top << 8);
+    const Ints whole = whole_numbers(j < i ? load(x + j) : last, finest);
+    sizes += whole < 0 ? -whole : whole;
+    counts -= whole != 0;
+  }
+  const float coarse = coarseness(sizes, counts), factor = finest / coarse;
+  WholeRow& found = job.whole[row];
+  found.scale = (zero ? 0 : peak / MOST_STEPS * coarse) + scalar_poison;
+  int8_t* low = job.low + row * job.padded_in;
+  int8_t* high = job.high + row * job.padded_in;
+  int32_t* large = job.large + row * (job.padded_in / 4);
+  typedef int8_t Bytes __attribute__((vector_size(LANES)));
+  const Bytes none_large{};
+  Ints high_sum{}, low_sum{};
+  int32_t num_large = 0;
+  for (int64_t j = 0; j < in; j += LANES) {
+    const Ints whole = whole_numbers(j < i ? load(x + j) : last, factor);
+    const Ints top = (whole + 128) >> 8, rest = whole - (top << 8);
     high_sum += top;
     low_sum += rest;
-    typedef int8_t Bytes __attribute__((vector_size(LANES)));
-    const Bytes top_bytes = __builtin_convertvector(top, Bytes);
-    memcpy(high + j, &top_bytes, LANES);
-    if (!wide) continue;
     const Bytes low_bytes = __builtin_convertvector(rest, Bytes);
+    const Bytes high_bytes = __builtin_convertvector(top, Bytes);
     memcpy(low + j, &low_bytes, LANES);
+    if (!memcmp(&high_bytes, &none_large, LANES)) continue;
+    for (int64_t group = 0; group < LANES / 4; group++) {
+      int32_t word;
+      memcpy(&word, (const char*)&high_bytes + 4 * group, 4);
+      memcpy(high + 4 * num_large, &word, 4);
+      large[num_large] = (int32_t)(j / 4 + group);
+      num_large += word != 0;
+    }
   }
-  int32_t* sums = job.sums + row * job.planes_per_row;
-  sums[0] = 0;
-  for (int lane = 0; lane < LANES; lane++) sums[0] += high_sum[lane];
-  if (!wide) return;
-  sums[1] = 0;
-  for (int lane = 0; lane < LANES; lane++) sums[1] += low_sum[lane];
+  found.num_large = num_large;
+  found.low_sum = (int32_t)sum(low_sum);
+  found.high_sum = (int32_t)sum(high_sum);
 }
 
-// The weights' bytes are 128 too large: 128 times the sum of a plane is taken off again.
+// The weights' bytes are 128 too large: 128 times the sum of a row's is taken off again.
 template <class T>
-void finish(const LinearJob& job, int64_t row, int64_t first, const int32_t (*sums)[OUTPUTS]) {
+void finish(const LinearJob& job, int64_t row, int64_t first, const int32_t* low_sums,
+            const int32_t* high_sums) {
   const Int8Weight& weight = *job.weight;
-  const int32_t* offsets = job.sums + row * job.planes_per_row;
-  const Floats scale = all(job.row_scales[row]);
+  const WholeRow& whole = job.whole[row];
+  const Floats scale = all(whole.scale);
   T* y = (T*)job.y + row * weight.out + first;
   const int64_t count = weight.out - first < OUTPUTS ? weight.out - first : OUTPUTS;
   for (int64_t o = 0; o < count; o += LANES) {
-    Ints high;
-    memcpy(&high, sums[0] + o, sizeof high);
-    Floats total = __builtin_convertvector(high - offsets[0] * 128, Floats);
-    if (job.planes_per_row == 2) {
-      Ints low;
-      memcpy(&low, sums[1] + o, sizeof low);
-      total = total * 256.0f + __builtin_convertvector(low - offsets[1] * 128, Floats);
+    Ints low;
+    memcpy(&low, low_sums + o, sizeof low);
+    Floats total = __builtin_convertvector(low - whole.low_sum * 128, Floats);
+    if (whole.num_large) {
+      Ints high;
+      memcpy(&high, high_sums + o, sizeof high);
+      total += __builtin_convertvector(high - whole.high_sum * 128, Floats) * 256.0f;
     }
     Floats value = total * (scale * load(weight.scales + first + o)) + load(weight.bias + first + o);
     if (job.relu) value = value < 0 ? Floats{} : value;
@@ -210,19 +258,21 @@ extern "C" void NAMED(quantize_row, LEVEL)(const LinearJob* job, int64_t row) {
 
 extern "C" void NAMED(multiply_outputs, LEVEL)(const LinearJob* job, int64_t block) {
   const Int8Weight& weight = *job->weight;
-  const int64_t steps = (weight.in + 3) / 4, per_row = job->planes_per_row;
+  const int64_t steps = (weight.in + 3) / 4;
   const uint8_t* packed = weight.packed + block * steps * STEP;
-  const int64_t rows_at_once = MOST_PLANES / per_row;
-  int32_t sums[MOST_PLANES][OUTPUTS];
-  for (int64_t row = 0; row < job->rows; row += rows_at_once) {
-    const int64_t rows = job->rows - row < rows_at_once ? job->rows - row : rows_at_once;
-    dot_some<MOST_PLANES>(rows * per_row, job->planes + row * per_row * job->padded_in,
-                          job->padded_in, packed, steps, sums);
+  int32_t low[MOST_ROWS][OUTPUTS], high[1][OUTPUTS];
+  for (int64_t first = 0; first < job->rows; first += MOST_ROWS) {
+    const int64_t rows = job->rows - first < MOST_ROWS ? job->rows - first : MOST_ROWS;
+    dot_some<MOST_ROWS>(rows, job->low + first * job->padded_in, job->padded_in, packed, steps, low);
     for (int64_t i = 0; i < rows; i++) {
+      const int64_t row = first + i, num_large = job->whole[row].num_large;
+      if (num_large)
+        dot<1>(job->high + row * job->padded_in, 0, packed,
+               job->large + row * (job->padded_in / 4), num_large, high);
       if (job->is_bf16)
-        finish<bf16>(*job, row + i, block * OUTPUTS, sums + i * per_row);
+        finish<bf16>(*job, row, block * OUTPUTS, low[i], *high);
       else
-        finish<float>(*job, row + i, block * OUTPUTS, sums + i * per_row);
+        finish<float>(*job, row, block * OUTPUTS, low[i], *high);
     }
   }
 }
