@@ -22,7 +22,7 @@ from pathlib import Path
 from tools.kills.campaign import Campaign, WrongError
 from tools.kills.commands import CASES, new_world
 
-PRELOADED = ("torch", "numba", "unshard.cli.main", "tools.kills.campaign")
+PRELOADED = ("torch", "llvmlite.binding", "unshard.cli.main", "tools.kills.campaign")
 """Imported once, so that the moments fall into the work."""
 
 
