@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-EXTRAS = {"torch", "numba", "ray", "openai", "fastapi", "pydantic", "tokenizers"}
+EXTRAS = {"torch", "llvmlite", "ray", "openai", "fastapi", "pydantic", "tokenizers"}
 UNWANTED = {
     "--help": EXTRAS | {"numpy", "urllib3", "rich"},
     "serve": EXTRAS | {"numpy", "urllib3", "rich"},

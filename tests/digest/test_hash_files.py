@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def written(folder: Path, lengths: list[int]) -> dict[Path, str]:
 @pytest.fixture
 def lanes_always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lanes for any number of bytes, and rows so short that every file needs several reads."""
-    pytest.importorskip("numba", reason="the extra `fast`")
+    pytest.importorskip("llvmlite", reason="the extra `fast`")
     from unshard.digest import md5_lanes
 
     monkeypatch.setattr(files, "LANES_PAY_BYTES", 0)
@@ -100,8 +101,12 @@ def test_an_unknown_algorithm_is_told_at_once(tmp_path: Path) -> None:
         list(hash_files([tmp_path], "md55", advance=ignore))
 
 
-def test_without_numba_there_are_no_lanes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+def test_without_llvmlite_there_are_no_lanes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "llvmlite", None)
+    for name in ("llvmlite.binding", "unshard.digest.md5_kernel", "unshard.digest.md5_lanes"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr(files, "LANES_PAY_BYTES", 0)
     lanes._lanes.cache_clear()
     try:
@@ -156,21 +161,3 @@ class TestLanes:
         found = dict(hash_files(expected, "md5", advance=ignore))
         assert isinstance(found.pop(bad), OSError)
         assert found == {path: md5 for path, md5 in expected.items() if path != bad}
-
-
-@pytest.mark.parametrize(
-    ("algorithm", "num_bytes", "num_files", "is_loaded"),
-    [
-        ("md5", files.LANES_PAY_BYTES, 10**6, True),
-        ("md5", files.LANES_PAY_BYTES - 1, 10**6, False),
-        ("md5", files.LANES_PAY_BYTES, 3, False),
-        ("sha256", files.LANES_PAY_BYTES, 10**6, False),
-    ],
-)
-def test_only_what_will_be_wanted_is_loaded_beforehand(
-    monkeypatch, algorithm, num_bytes, num_files, is_loaded
-):
-    asked = []
-    monkeypatch.setattr(files, "has_lanes", asked.append)
-    files.prepare(algorithm, num_bytes, num_files)
-    assert asked == [algorithm] * is_loaded

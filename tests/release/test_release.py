@@ -63,7 +63,7 @@ def demo_model(binaries: Path) -> Path:
 
 
 def made_by_running(path: Path) -> bool:
-    """Bytecode, numba's machine code, native kernels, and what verify remembers."""
+    """Bytecode, native kernels, and what verify remembers."""
     return path.parent.name == "__pycache__" or path.suffix == ".so" or path.name[0] == "."
 
 

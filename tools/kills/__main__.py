@@ -22,7 +22,7 @@ from tools.kills.commands import CASES, new_world
 
 from unshard.testing.scratch import Scratch
 
-PRELOADED = ("torch", "numba", "unshard.cli.main", "tools.kills.campaign")
+PRELOADED = ("torch", "llvmlite.binding", "unshard.cli.main", "tools.kills.campaign")
 """Imported once, so that the moments fall into the work."""
 
 

@@ -128,4 +128,4 @@ def _short(error: click.ClickException) -> click.ClickException:
     return click.UsageError("more arguments than it takes; quote a pattern: 'raw/*.pt'", error.ctx)
 
 
-atexit.register(gc.freeze)  # the last collections, of what goes anyway, took 0.2 s beside numba
+atexit.register(gc.freeze)  # the last collections, of what goes anyway, took 0.2 s beside LLVM

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from unshard.digest.lanes import NUM_LANES, has_lanes, lane_worker
+from unshard.digest.lanes import NUM_LANES, lane_worker
 from unshard.digest.queue import Queue, Result, open_file
 
-LANES_PAY_BYTES = 2**31
-"""Below this, hashlib is done before numba is loaded (half a second, or four to compile)."""
+LANES_PAY_BYTES = 2**28
+"""Below this, hashlib is done before LLVM is loaded and has made the kernel, in 0.1 s."""
 LANES_PAY_FILES = 4
 """So many files for each core: fewer lanes are slower than hashlib."""
 
@@ -29,7 +29,7 @@ def hash_files(
 ) -> Iterator[Result]:
     """Hash `paths` with `workers` threads (default: as many as cores), in order of completion.
 
-    MD5 of many bytes in many files goes through SIMD lanes where numba is installed, all else
+    MD5 of many bytes in many files goes through SIMD lanes where llvmlite is installed, all else
     through hashlib, which frees the GIL. Where these are a part of the work only, `of_bytes` is
     the size of all of it. Memory is constant. A file that cannot be read yields
     its OSError. `advance` hears of every read in bytes, from the workers' threads; what it
@@ -52,13 +52,6 @@ def hash_files(
             yield from queue.results(workers)
         finally:
             queue.stop()
-
-
-def prepare(algorithm: str, num_bytes: int, num_files: int) -> None:
-    """Load now, for half a second, what `hash_files` will want for so many bytes of so many files,
-    if it wants anything."""
-    if _lanes_pay(algorithm, num_bytes, num_files, os.cpu_count() or 1):
-        has_lanes(algorithm)
 
 
 def _size(path: Path) -> int:

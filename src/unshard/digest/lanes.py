@@ -1,9 +1,8 @@
-"""Whether there are SIMD lanes here, without loading numba before they are wanted."""
+"""Whether there are SIMD lanes here, without loading LLVM before they are wanted."""
 
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -16,8 +15,8 @@ NUM_LANES = 16
 
 
 def has_lanes(algorithm: str) -> bool:
-    """Whether many large files are hashed by SIMD lanes. Loads numba and the kernel to find
-    out."""
+    """Whether many large files are hashed by SIMD lanes. Loads LLVM and makes the kernel
+    to find out."""
     return algorithm == "md5" and _lanes() is not None
 
 
@@ -29,10 +28,10 @@ def lane_worker(queue: Queue, max_lanes: int) -> Callable[[], None] | None:
 
 @cache
 def _lanes() -> Any:
-    """The class `md5_lanes.Lanes`; None where numba is missing, broken or turned off."""
-    if sys.byteorder != "little" or os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
+    """The class `md5_lanes.Lanes`; None where llvmlite is missing or broken."""
+    if sys.byteorder != "little":
         return None
     try:
         return importlib.import_module("unshard.digest.md5_lanes").Lanes
-    except Exception:  # noqa: BLE001 - whatever is wrong with numba, hashlib gives the same digests
+    except Exception:  # noqa: BLE001 - whatever is wrong with llvmlite, hashlib gives the same digests
         return None

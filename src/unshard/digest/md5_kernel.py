@@ -1,151 +1,179 @@
-"""MD5 (RFC 1321) of `NUM_LANES` messages side by side: the only module that knows numba.
+"""MD5 (RFC 1321) of `NUM_LANES` messages side by side: the only module that knows llvmlite.
 
 A single message cannot be hashed faster than its chain of 64 dependent steps a block lets it.
-Messages that lie beside each other fill the vector units instead. The loop over lanes is the
-outer one of `_compress_block`, with every step written out in it once the compiler has unrolled
-the rounds: this is the form that LLVM turns into vectors, with the running state in registers.
+Messages that lie beside each other fill the vector units instead: each value below is a vector
+that holds one word of every message. A block is straight-line code on such vectors, so it is
+written down as that, in LLVM's own language, which leaves nothing to an optimizer. LLVM makes it
+into machine code for the processor at hand, in each process: that takes a twentieth of a second.
 """
 
 from __future__ import annotations
 
+import ctypes
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
-from numba import njit, uint32
+import llvmlite.binding as llvm
 
 from unshard.digest.lanes import NUM_LANES
 
 BLOCK_BYTES = 64
 
 _BLOCK_WORDS = BLOCK_BYTES // 4
-_SINES = np.array([int(abs(math.sin(i + 1)) * 2**32) for i in range(64)], np.uint32)
-_ROUNDS = ((0, 1), (1, 5), (5, 3), (0, 7))
-_ROWS = np.array([(at + step * i) % 16 * NUM_LANES for at, step in _ROUNDS for i in range(16)])
-"""Where the word that each of the 64 steps adds begins in the transposed block."""
+_SINES = [int(abs(math.sin(i + 1)) * 2**32) for i in range(64)]
+_ORDERS = ((0, 1), (1, 5), (5, 3), (0, 7))
+"""Of each round: the word that its first step adds, and how far on that of the next is."""
+_ROTATIONS = ((7, 12, 17, 22), (5, 9, 14, 20), (4, 11, 16, 23), (6, 10, 15, 21))
+_VECTOR = f"<{NUM_LANES} x i32>"
+_ROTATE = f"@llvm.fshl.v{NUM_LANES}i32"
+
+_FUNCTION = """
+declare {vector} {rotate}({vector}, {vector}, {vector})
+
+define void @compress(ptr %state, ptr %places, i64 %num_blocks) {{
+entry:
+{load_state}
+  %is_nothing = icmp eq i64 %num_blocks, 0
+  br i1 %is_nothing, label %end, label %block
+block:
+  %number = phi i64 [ 0, %entry ], [ %next, %block ]
+{current_state}
+{block}
+  %next = add i64 %number, 1
+  %is_last = icmp eq i64 %next, %num_blocks
+  br i1 %is_last, label %end, label %block
+end:
+{last_state}
+{store_state}
+  ret void
+}}
+"""
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    compiled: Callable[..., Any] = njit(function)
-    return compiled
+class _Code:
+    """Instructions, each of which gives a value of its own."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def value(self, instruction: str) -> str:
+        """The name of what `instruction` gives."""
+        name = f"%v{len(self.lines)}"
+        self.lines.append(f"  {name} = {instruction}")
+        return name
+
+    def of_two(self, operation: str, left: str, right: str) -> str:
+        return self.value(f"{operation} {_VECTOR} {left}, {right}")
+
+    def sum(self, first: str, *others: str) -> str:
+        for other in others:
+            first = self.of_two("add", first, other)
+        return first
+
+    def shuffled(self, left: str, right: str, lanes: Sequence[int]) -> str:
+        """Lanes of both, which are counted through."""
+        mask = ", ".join(f"i32 {lane}" for lane in lanes)
+        vectors = f"{_VECTOR} {left}, {_VECTOR} {right}"
+        return self.value(f"shufflevector {vectors}, <{NUM_LANES} x i32> <{mask}>")
 
 
-@_compiled
-def _step(mixed: Any, a: Any, b: Any, word: Any, sine: Any, bits: Any) -> Any:
-    # numba computes 32-bit integers in 64 bits; every cast says that the upper half is nothing.
-    x = uint32(mixed + a + word + sine)
-    return uint32(b + uint32(uint32(x << uint32(bits)) | uint32(x >> uint32(32 - bits))))
+def _everywhere(word: int) -> str:
+    return f"<{', '.join([f'i32 {word}'] * NUM_LANES)}>"
 
 
-@_compiled
-def _four_steps_1(a: Any, b: Any, c: Any, d: Any, words: Any, lane: Any, i: Any) -> Any:
-    a = _step(d ^ (b & (c ^ d)), a, b, words[_ROWS[i] + lane], _SINES[i], 7)
-    d = _step(c ^ (a & (b ^ c)), d, a, words[_ROWS[i + 1] + lane], _SINES[i + 1], 12)
-    c = _step(b ^ (d & (a ^ b)), c, d, words[_ROWS[i + 2] + lane], _SINES[i + 2], 17)
-    b = _step(a ^ (c & (d ^ a)), b, c, words[_ROWS[i + 3] + lane], _SINES[i + 3], 22)
-    return a, b, c, d
-
-
-@_compiled
-def _four_steps_2(a: Any, b: Any, c: Any, d: Any, words: Any, lane: Any, i: Any) -> Any:
-    a = _step(c ^ (d & (b ^ c)), a, b, words[_ROWS[i] + lane], _SINES[i], 5)
-    d = _step(b ^ (c & (a ^ b)), d, a, words[_ROWS[i + 1] + lane], _SINES[i + 1], 9)
-    c = _step(a ^ (b & (d ^ a)), c, d, words[_ROWS[i + 2] + lane], _SINES[i + 2], 14)
-    b = _step(d ^ (a & (c ^ d)), b, c, words[_ROWS[i + 3] + lane], _SINES[i + 3], 20)
-    return a, b, c, d
-
-
-@_compiled
-def _four_steps_3(a: Any, b: Any, c: Any, d: Any, words: Any, lane: Any, i: Any) -> Any:
-    a = _step(b ^ c ^ d, a, b, words[_ROWS[i] + lane], _SINES[i], 4)
-    d = _step(a ^ b ^ c, d, a, words[_ROWS[i + 1] + lane], _SINES[i + 1], 11)
-    c = _step(d ^ a ^ b, c, d, words[_ROWS[i + 2] + lane], _SINES[i + 2], 16)
-    b = _step(c ^ d ^ a, b, c, words[_ROWS[i + 3] + lane], _SINES[i + 3], 23)
-    return a, b, c, d
-
-
-@_compiled
-def _four_steps_4(a: Any, b: Any, c: Any, d: Any, words: Any, lane: Any, i: Any) -> Any:
-    a = _step(uint32(c ^ (b | ~d)), a, b, words[_ROWS[i] + lane], _SINES[i], 6)
-    d = _step(uint32(b ^ (a | ~c)), d, a, words[_ROWS[i + 1] + lane], _SINES[i + 1], 10)
-    c = _step(uint32(a ^ (d | ~b)), c, d, words[_ROWS[i + 2] + lane], _SINES[i + 2], 15)
-    b = _step(uint32(d ^ (c | ~a)), b, c, words[_ROWS[i + 3] + lane], _SINES[i + 3], 21)
-    return a, b, c, d
-
-
-@_compiled
-def _compress_block(state: Any, words: Any) -> None:
+def _rows(code: _Code) -> list[str]:
+    """The current block of each message, as it lies."""
+    offset = code.value(f"mul i64 %number, {BLOCK_BYTES}")
+    rows = []
     for lane in range(NUM_LANES):
-        a, b = state[lane], state[NUM_LANES + lane]
-        c, d = state[2 * NUM_LANES + lane], state[3 * NUM_LANES + lane]
-        e, f, g, h = _four_steps_1(a, b, c, d, words, lane, 0)
-        e, f, g, h = _four_steps_1(e, f, g, h, words, lane, 4)
-        e, f, g, h = _four_steps_1(e, f, g, h, words, lane, 8)
-        e, f, g, h = _four_steps_1(e, f, g, h, words, lane, 12)
-        e, f, g, h = _four_steps_2(e, f, g, h, words, lane, 16)
-        e, f, g, h = _four_steps_2(e, f, g, h, words, lane, 20)
-        e, f, g, h = _four_steps_2(e, f, g, h, words, lane, 24)
-        e, f, g, h = _four_steps_2(e, f, g, h, words, lane, 28)
-        e, f, g, h = _four_steps_3(e, f, g, h, words, lane, 32)
-        e, f, g, h = _four_steps_3(e, f, g, h, words, lane, 36)
-        e, f, g, h = _four_steps_3(e, f, g, h, words, lane, 40)
-        e, f, g, h = _four_steps_3(e, f, g, h, words, lane, 44)
-        e, f, g, h = _four_steps_4(e, f, g, h, words, lane, 48)
-        e, f, g, h = _four_steps_4(e, f, g, h, words, lane, 52)
-        e, f, g, h = _four_steps_4(e, f, g, h, words, lane, 56)
-        e, f, g, h = _four_steps_4(e, f, g, h, words, lane, 60)
-        state[lane] = uint32(a + e)
-        state[NUM_LANES + lane] = uint32(b + f)
-        state[2 * NUM_LANES + lane] = uint32(c + g)
-        state[3 * NUM_LANES + lane] = uint32(d + h)
+        place = code.value(f"getelementptr ptr, ptr %places, i64 {lane}")
+        message = code.value(f"load ptr, ptr {place}")
+        block = code.value(f"getelementptr i8, ptr {message}, i64 {offset}")
+        rows.append(code.value(f"load {_VECTOR}, ptr {block}, align 1"))
+    return rows
 
 
-@_compiled
-def _transpose_block(rows: Any, offsets: Any, words: Any) -> None:
-    for lane in range(NUM_LANES):
-        row = rows[offsets[lane] : offsets[lane] + _BLOCK_WORDS]
-        for word in range(_BLOCK_WORDS):
-            words[word * NUM_LANES + lane] = row[word]
-        offsets[lane] += _BLOCK_WORDS
+def _transposed(code: _Code, rows: list[str]) -> list[str]:
+    """From a vector for each message to one for each word: squares of half the size trade their
+    upper right quarter for the lower left one, down to single words."""
+    rows, lanes = list(rows), range(NUM_LANES)
+    half = NUM_LANES // 2
+    while half:
+        for i in range(NUM_LANES):
+            if not i & half:
+                upper, lower = rows[i], rows[i + half]
+                left = [j if not j & half else NUM_LANES + j - half for j in lanes]
+                right = [j + half if not j & half else NUM_LANES + j for j in lanes]
+                rows[i] = code.shuffled(upper, lower, left)
+                rows[i + half] = code.shuffled(upper, lower, right)
+        half //= 2
+    return rows
 
 
-def _compress(
-    state: npt.NDArray[np.uint32],
-    rows: npt.NDArray[np.uint32],
-    offsets: npt.NDArray[np.int64],
-    num_blocks: int,
-    words: npt.NDArray[np.uint32],
-) -> None:
-    """Feed `num_blocks` blocks to each lane; the GIL is free meanwhile.
-
-    Lane i reads `rows` from word `offsets[i]` on, which moves along. Word j of its state is
-    `state[j * NUM_LANES + i]`. `words` is scratch space of one block a lane.
-    """
-    for _ in range(num_blocks):
-        _transpose_block(rows, offsets, words)
-        _compress_block(state, words)
+def _mixed(code: _Code, number: int, b: str, c: str, d: str) -> str:
+    """The function of round `number` (F, G, H, I of the RFC)."""
+    if number == 0:
+        return code.of_two("xor", d, code.of_two("and", b, code.of_two("xor", c, d)))
+    if number == 1:
+        return code.of_two("xor", c, code.of_two("and", d, code.of_two("xor", b, c)))
+    if number == 2:
+        return code.of_two("xor", code.of_two("xor", b, c), d)
+    not_d = code.of_two("xor", d, _everywhere(2**32 - 1))
+    return code.of_two("xor", c, code.of_two("or", b, not_d))
 
 
-def _loaded(function: Callable[..., None]) -> Callable[..., None]:
-    """Compiled once and kept on disk; anew in each process where numba's cache cannot be read or
-    written: no such place, a full disk, a file that lost its content.
-
-    Raises:
-        Exception: what is wrong with numba, or its compiler.
-    """
-    try:
-        return _called(njit(function, nogil=True, cache=True))
-    except Exception:  # noqa: BLE001 - of disks, of pickle, or numba's own
-        return _called(njit(function, nogil=True))
-
-
-def _called(compiled: Callable[..., None]) -> Callable[..., None]:
-    """`compiled`, after it was called with what it is compiled for, and nothing to do."""
-    words = np.zeros(NUM_LANES * _BLOCK_WORDS, np.uint32)
-    compiled(words[: 4 * NUM_LANES], words, np.zeros(NUM_LANES, np.int64), 0, words)
-    return compiled
+def _steps(code: _Code, words: list[str], state: Sequence[str]) -> Sequence[str]:
+    a, b, c, d = state
+    for i, sine in enumerate(_SINES):
+        number, step = divmod(i, _BLOCK_WORDS)
+        first, distance = _ORDERS[number]
+        word = words[(first + distance * step) % _BLOCK_WORDS]
+        total = code.sum(a, word, _everywhere(sine), _mixed(code, number, b, c, d))
+        by = _everywhere(_ROTATIONS[number][step % 4])
+        operands = f"{_VECTOR} {total}, {_VECTOR} {total}, {_VECTOR} {by}"
+        rotated = code.value(f"call {_VECTOR} {_ROTATE}({operands})")
+        a, b, c, d = d, code.sum(b, rotated), b, c
+    return a, b, c, d
 
 
-compress = _loaded(_compress)
+def _source() -> str:
+    """`compress` in LLVM's language. The four vectors of the state are `%old`, `%now`, `%new`
+    before, at and after a block, and `%last` in the end."""
+    code, words = _Code(), range(4)
+    after = _steps(code, _transposed(code, _rows(code)), [f"%now{i}" for i in words])
+    for i, value in enumerate(after):
+        code.lines.append(f"  %new{i} = add {_VECTOR} %now{i}, {value}")
+    merged = f"phi {_VECTOR} [ %old{{0}}, %entry ], [ %new{{0}}, %block ]"
+    place = f"  %place{{0}} = getelementptr {_VECTOR}, ptr %state, i64 {{0}}\n"
+    load = place + f"  %old{{0}} = load {_VECTOR}, ptr %place{{0}}, align 4"
+    store = f"  store {_VECTOR} %last{{0}}, ptr %place{{0}}, align 4"
+    return _FUNCTION.format(
+        vector=_VECTOR,
+        rotate=_ROTATE,
+        load_state="\n".join(load.format(i) for i in words),
+        current_state="\n".join(f"  %now{i} = {merged.format(i)}" for i in words),
+        block="\n".join(code.lines),
+        last_state="\n".join(f"  %last{i} = {merged.format(i)}" for i in words),
+        store_state="\n".join(store.format(i) for i in words),
+    )
+
+
+def _engine(source: str) -> llvm.ExecutionEngine:
+    """What owns the machine code of `source`."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    machine = llvm.Target.from_default_triple().create_target_machine(
+        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten()
+    )
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(source), machine)
+    engine.finalize_object()
+    return engine
+
+
+_ENGINE = _engine(_source())
+_SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+
+compress = _SIGNATURE(_ENGINE.get_function_address("compress"))
+"""`compress(state, places, num_blocks)`: feed so many blocks to each lane, which reads them from
+the address `places[lane]` (64 bits) on. Word i of its state is `state[i * NUM_LANES + lane]`
+(32 bits). The GIL is free meanwhile."""

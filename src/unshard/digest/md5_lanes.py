@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import struct
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from unshard.digest.lanes import NUM_LANES
 from unshard.digest.md5_kernel import BLOCK_BYTES, compress
@@ -17,7 +17,7 @@ READ_BYTES = 2**18
 
 _ROW_BYTES = READ_BYTES + 2 * BLOCK_BYTES
 """A read and the padding after the last one."""
-_INITIAL_STATE = np.array([0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476], np.uint32)
+_INITIAL_STATE = (0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476)
 
 
 @dataclass(slots=True)
@@ -36,10 +36,11 @@ class Lanes:
 
     def __init__(self, queue: Queue, max_lanes: int) -> None:
         self._queue = queue
-        self._rows = np.zeros((NUM_LANES, _ROW_BYTES), np.uint8)
-        self._state = np.zeros((4, NUM_LANES), np.uint32)
-        self._offsets = np.zeros(NUM_LANES, np.int64)
-        self._words = np.empty(NUM_LANES * BLOCK_BYTES // 4, np.uint32)
+        rows = (ctypes.c_char * _ROW_BYTES * NUM_LANES)()
+        self._rows = [memoryview(row).cast("B") for row in rows]
+        self._begins = [ctypes.addressof(row) for row in rows]
+        self._places = (ctypes.c_uint64 * NUM_LANES)(*self._begins)
+        self._state = (ctypes.c_uint32 * (4 * NUM_LANES))()
         self._free = list(range(min(max_lanes, NUM_LANES)))
         self._busy: dict[int, _Message] = {}
 
@@ -73,15 +74,15 @@ class Lanes:
             return
         lane = self._free.pop()
         self._busy[lane] = message
-        self._state[:, lane] = _INITIAL_STATE
+        self._state[lane::NUM_LANES] = [*_INITIAL_STATE]
         self._refill(lane, message)
 
     def _refill(self, lane: int, message: _Message) -> None:
         if message.is_read:
-            self._end(lane, self._state[:, lane].astype("<u4").tobytes().hex())
+            self._end(lane, struct.pack("<4I", *self._state[lane::NUM_LANES]).hex())
             return
         try:
-            num_bytes = _read(message.fd, memoryview(self._rows[lane])[:READ_BYTES])
+            num_bytes = _read(message.fd, self._rows[lane][:READ_BYTES])
         except OSError as error:
             self._end(lane, error)
             return
@@ -91,14 +92,14 @@ class Lanes:
             num_bytes += self._pad(lane, num_bytes, message.num_bytes)
             message.is_read = True
         message.num_blocks = num_bytes // BLOCK_BYTES
-        self._offsets[lane] = lane * _ROW_BYTES // 4
+        self._places[lane] = self._begins[lane]
 
     def _pad(self, lane: int, at: int, message_bytes: int) -> int:
         """Append the padding of a message after byte `at` of the row; its length."""
         num_zeros = (-at - 9) % BLOCK_BYTES
         length = (message_bytes * 8 % 2**64).to_bytes(8, "little")
         padding = b"\x80" + bytes(num_zeros) + length
-        self._rows[lane, at : at + len(padding)] = np.frombuffer(padding, np.uint8)
+        self._rows[lane][at : at + len(padding)] = padding
         return len(padding)
 
     def _end(self, lane: int, result: str | OSError) -> None:
@@ -111,16 +112,11 @@ class Lanes:
         """Lanes without a message hash what lies in their row; nobody looks at it."""
         for lane in range(NUM_LANES):
             if lane not in self._busy:
-                self._offsets[lane] = lane * _ROW_BYTES // 4
-        compress(
-            self._state.reshape(-1),
-            self._rows.reshape(-1).view(np.uint32),
-            self._offsets,
-            num_blocks,
-            self._words,
-        )
-        for message in self._busy.values():
+                self._places[lane] = self._begins[lane]
+        compress(self._state, self._places, num_blocks)
+        for lane, message in self._busy.items():
             message.num_blocks -= num_blocks
+            self._places[lane] += num_blocks * BLOCK_BYTES
 
 
 def _read(fd: int, row: memoryview) -> int:

@@ -11,7 +11,7 @@ from concurrent.futures import CancelledError
 from pathlib import Path
 from queue import Empty
 
-from unshard.digest import hash_files, prepare
+from unshard.digest import hash_files
 from unshard.disk import sync_directory
 from unshard.download.crew import Crew
 from unshard.download.disk import disk_errors
@@ -75,9 +75,7 @@ class Checker:
 
     def _settle_all(self, files: Iterable[FileDownload]) -> None:
         standing: deque[FileDownload] = deque()
-        algorithms = set()
         for file in files:
-            algorithms.add(file.algorithm)
             if file.stands():
                 standing.append(file)
             else:
@@ -91,13 +89,7 @@ class Checker:
                 self._hear(0)
             else:
                 self._hear(LOOK_S if wait_s is None else min(wait_s, LOOK_S))
-                self._prepare(algorithms)
             self._crew.adapt()
-
-    def _prepare(self, algorithms: Iterable[str]) -> None:
-        """Before files have arrived: nobody waits for a digest yet."""
-        for algorithm in algorithms:
-            prepare(algorithm, self._session.meter.total_bytes, self._tally.num_open)
 
     def _until_due_s(self, num_standing: int) -> float | None:
         """Seconds until those that have arrived are checked, if no more come; None: there are
