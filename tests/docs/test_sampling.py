@@ -21,7 +21,7 @@ FIELDS = [
     if line.startswith("| `")
 ]
 OPTIONS_OF_OTHER_MATTERS = {
-    *("--dtype", "--device", "--cpu-offload-gb", "--tp", "--events"),
+    *("--dtype", "--device", "--cpu-offload-gb", "--enforce-eager", "--tp", "--events"),
     *("--input", "--output", "--max-batch"),
 }
 OF_OTHER_MATTERS = {"model", "prompt", "echo", "stream", "stream_options", "user", "suffix"}
