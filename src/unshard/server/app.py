@@ -12,6 +12,7 @@ from unshard import __version__
 from unshard.server import layers, openapi
 from unshard.server.chat import chat_router
 from unshard.server.completions import completions_router
+from unshard.server.freed_memory import freed_memory_given_back
 from unshard.server.generation import Generations
 from unshard.server.manners import Manners
 from unshard.server.metaseq import metaseq_router
@@ -29,7 +30,8 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with freed_memory_given_back():
+            yield
         await asyncio.to_thread(served.engine.close)
 
     # No pages that describe the API: those of the framework load scripts from elsewhere.
