@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 import socket
 from collections.abc import Callable
 from types import FrameType
@@ -66,6 +67,7 @@ def run(
         UnshardError: somebody else listens on the port since `bind`.
     """
     manners = manners or Manners()
+    _allow_many_connections()
     generations = Generations(served.engine, manners)
     logging.getLogger("asyncio").addFilter(_is_no_late_write)
     config = uvicorn.Config(
@@ -90,6 +92,13 @@ def run(
     finally:
         bound.close()
         served.engine.close()
+
+
+def _allow_many_connections() -> None:
+    """As many files as this user may have, where a process begins with 1024: so many clients that
+    do nothing would keep all others out."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _is_no_late_write(record: logging.LogRecord) -> bool:
