@@ -8,7 +8,7 @@ import os
 import runpy
 import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from hypothesis import settings
 from unshard.architectures.opt import KNOWN_MODELS
 from unshard.index.checkpoint import Checkpoint
 from unshard.index.likeness import open_by_first_file
+from unshard.kernels.library import SWITCH, kernels
 from unshard.releases import OPT_175B
 from unshard.testing.tiny_checkpoint import Array, write_tiny_checkpoint
 
@@ -83,3 +84,18 @@ def opt_175b(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, int]
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def switch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str | None], None]]:
+    """Sets what the environment says of kernels; None: nothing."""
+
+    def to(wanted: str | None) -> None:
+        if wanted is None:
+            monkeypatch.delenv(SWITCH, raising=False)
+        else:
+            monkeypatch.setenv(SWITCH, wanted)
+        kernels.cache_clear()
+
+    yield to
+    kernels.cache_clear()

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+import unshard
 from unshard.cli.main import main
 from unshard.redaction import without_secrets
 
 SECRET = "S3cr3tS3cr3t"
 SIGNED = f"stubbed.pt?&Expires=4102444800&Signature={SECRET}&Key-Pair-Id={SECRET}"
 LINK = f"https://cdn.example/w/{SIGNED}"
+DEMO_MODEL = Path(unshard.__file__).parent / "demo_model"
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,8 @@ LINK = f"https://cdn.example/w/{SIGNED}"
         ["metaseq", "reshard-fsdp", "--input", "there", "--output", SIGNED],
         ["demo", "--once", "--dir", LINK],
         ["inspect", "there", "--health", "--html", LINK],
+        ["generate", str(DEMO_MODEL), "--input", "-", "--output", SIGNED],
+        ["score", str(DEMO_MODEL), "-", "--output", SIGNED],
         ["fingerprint", LINK],
         ["diff", LINK, LINK],
     ],

@@ -108,6 +108,17 @@ def test_nor_is_what_came_with_the_headers(kind, at_most):
     assert b"".join(received) == b"body" * 9
 
 
+def test_nor_is_what_was_read_ahead_at_the_end_of_a_chunk():
+    """Records of TLS do not divide what is gathered."""
+    came = bytes(range(256)) * (GATHER_BYTES // 256) + b"end" * 1700
+    first = 16384 - 3000
+    pieces = [came[:first], *(came[at : at + 16384] for at in range(first, len(came), 16384))]
+    response, received = answer(Wire([HEAD % 10**6, *pieces], TimeoutError("silent"))), []
+    with pytest.raises(TimeoutError, match="silent"):
+        received.extend(bytes(response.read1(BUFFER_BYTES)) for _ in range(99))
+    assert b"".join(received) == came
+
+
 @FEW
 @given(PIECES)
 def test_a_body_that_ends_too_soon_ends(pieces):

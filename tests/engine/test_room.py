@@ -64,9 +64,9 @@ def scores(engine, run):
     ],
 )
 def test_mapped_weights_say_what_loaded_ones_say(
-    config, precision, container, how, stored, run, monkeypatch
+    config, precision, container, how, stored, run, switch, monkeypatch
 ):
-    monkeypatch.setenv("UNSHARD_KERNELS", how)
+    switch(how)
     checkpoint, notes = stored(config, precision.exact, container=container, num_files=2), Notes()
     loaded = scores(load_engine(checkpoint, precision=precision, max_batch=1), run)
     monkeypatch.setattr(room, "free_bytes", lambda _device: 100_000)

@@ -3,26 +3,11 @@
 import pytest
 from tests.one_thread import one_thread
 
-from unshard.kernels.library import SWITCH, kernels, levels
+from unshard.kernels.library import kernels, levels
 
-__all__ = ["compiled", "level", "one_thread", "switch"]
+__all__ = ["compiled", "level", "one_thread"]
 
 NOT_COMPILED = "the kernels are not compiled here: make kernels"
-
-
-@pytest.fixture
-def switch(monkeypatch):
-    """Sets what the environment says of kernels; None: nothing."""
-
-    def to(wanted):
-        if wanted is None:
-            monkeypatch.delenv(SWITCH, raising=False)
-        else:
-            monkeypatch.setenv(SWITCH, wanted)
-        kernels.cache_clear()
-
-    yield to
-    kernels.cache_clear()
 
 
 @pytest.fixture(params=["avx512bf16", "avx512", "avx2", "portable"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -289,14 +290,14 @@ def test_weights_take_what_the_model_allocates(
     embedding_size: int,
     how: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    switch: Callable[[str | None], None],
 ) -> None:
     pytest.importorskip("torch")
     from unshard.execute.model_sink import TORCH_DTYPES
     from unshard.kernels.library import kernels
     from unshard.models.opt import OPTModel
 
-    monkeypatch.setenv("UNSHARD_KERNELS", how)
+    switch(how)
     is_wide = embedding_size == 128
     config = OPTConfig(2, 128, 2, 256, 512, 62, embedding_size, pre_norm=is_wide)
     write_tiny_hugging_face(tmp_path, config)

@@ -6,15 +6,15 @@ import sys
 import pytest
 import torch
 
-from unshard.kernels.library import SWITCH, levels
+from unshard.kernels.library import levels
 from unshard.models.linear import Linear, padded_rows
 
 
 @pytest.mark.parametrize("how", [*levels(), "off"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("stays", [False, True])
-def test_few_rows_and_many(how, dtype, stays, monkeypatch):
-    monkeypatch.setenv(SWITCH, how)
+def test_few_rows_and_many(how, dtype, stays, switch):
+    switch(how)
     torch.manual_seed(0)
     weight, bias = torch.randn(96, 64, dtype=dtype) / 8, torch.randn(96, dtype=dtype)
     linear = Linear(weight.clone(), bias)

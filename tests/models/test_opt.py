@@ -157,14 +157,14 @@ def in_four_bits(values):
 
 
 @pytest.mark.parametrize("config", VARIANTS)
-def test_int8_says_the_same_without_kernels(config, monkeypatch):
+def test_int8_says_the_same_without_kernels(config, switch):
     peer = random_peer(config)
     ids = torch.randint(0, config.vocab_size, (2, 32))
     native = logits(filled(config, peer, torch.float32, 8), ids)
-    monkeypatch.setenv("UNSHARD_KERNELS", "off")
+    switch("off")
     plain = logits(filled(config, peer, torch.float32, 8), ids)
-    # 16-bit activations are what differs.
-    assert (native - plain).std() < 0.001 * plain.std()
+    # 8-bit activations are what differs.
+    assert (native - plain).std() < 0.02 * plain.std()
 
 
 @pytest.mark.skipif(kernels() is None, reason="the kernels are not compiled here: make kernels")

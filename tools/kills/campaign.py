@@ -11,9 +11,9 @@ import shutil
 import signal
 import sys
 import time
+from ctypes import c_long
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
-from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
 from tools.kills.calls import end_at
@@ -53,7 +53,7 @@ class Campaign:
     num_kills: int = 0
 
     def __post_init__(self) -> None:
-        self._calls = self.context.Value("l", 0)
+        self._calls = self.context.RawValue(c_long, 0)
 
     def run(self, name: str, seed: int) -> None:
         """One case.
@@ -140,9 +140,7 @@ class Campaign:
             raise WrongError(f"{held} bytes were there, and it fetched {report['received_bytes']}")
 
 
-def _command(
-    arguments: list[str], link: str, log: Path, moment: int | None, calls: Synchronized[int]
-) -> None:
+def _command(arguments: list[str], link: str, log: Path, moment: int | None, calls: c_long) -> None:
     """In a process of its own: the command line, with ranges of small files."""
     shares.SMALLEST_SHARE_BYTES = 2**16
     os.environ["UNSHARD_URL"] = link

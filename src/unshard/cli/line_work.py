@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
+from unshard.cli.output_path import output_path
 from unshard.engine.engine import Engine
 from unshard.engine.jobs import J, run_jobs
 from unshard.errors import UnshardError, UsageError
@@ -18,11 +18,15 @@ from unshard.progress import Progress
 
 @contextmanager
 def answers_to(output: str | None) -> Iterator[AnswerLines]:
-    """The file `output`, or stdout."""
+    """The file `output`, or stdout.
+
+    Raises:
+        UsageError: it is a link.
+    """
     if output is None:
         yield AnswerLines("stdout", sys.stdout.buffer)
         return
-    with answers_in(Path(output)) as answers:
+    with answers_in(output_path(output)) as answers:
         yield answers
 
 

@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
     except UnshardError as error:
         return stderr.error(error.message, error.hint, error.exit_code)
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         return stderr.interrupted(INTERRUPTED)
     except click.ClickException as error:
         return stderr.click_error(_short(error))

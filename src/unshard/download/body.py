@@ -37,13 +37,15 @@ class BufferedResponse(PatientResponse):
 
     def _fill(self, view: memoryview) -> int:
         """Read into `view`; how many bytes. 0: the end, sooner than it was told."""
-        if not self._read_ahead:
+        wanted = min(self._read_ahead or io.DEFAULT_BUFFER_SIZE, len(view))
+        if not self._read_ahead and wanted < len(view):
             return self.fp.readinto1(view)
-        # `readinto1` would read on after what came with the headers, and lose it at an error.
-        wanted = min(self._read_ahead, len(view))
+        # `readinto1` reads on after what is buffered, which it loses at an error: that is what came
+        # with the headers, and what it reads ahead itself into a view no larger than its buffer.
         block = self.fp.read1(wanted)
         view[: len(block)] = block
-        self._read_ahead = self._read_ahead - wanted if len(block) == wanted else 0
+        is_more = self._read_ahead and len(block) == wanted
+        self._read_ahead = self._read_ahead - wanted if is_more else 0
         return len(block)
 
 

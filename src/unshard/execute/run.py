@@ -68,10 +68,15 @@ def run_plan(
     reclaiming = Reclaiming(plan, given_up, announce=before_reclaim) if given_up else None
     _refuse_impossible(plan, reclaiming, proved=sync and verify and claim)
     _make_folder(plan, directory)
-    options = {"sync": sync, "verify": verify, "reclaim": bool(reclaim), "arriving": bool(arrivals)}
+    options = {
+        "sync": sync,
+        "verify": verify,
+        "reclaim": bool(given_up),
+        "arriving": bool(arrivals),
+    }
     claimed = Journal(plan, directory, **options) if claim else Unclaimed(plan, directory)
     with claimed as journal:
-        begun = _begin(plan, directory, journal, overwrite=overwrite, reserve=not reclaim)
+        begun = _begin(plan, directory, journal, overwrite=overwrite, reserve=not given_up)
         log = journal.log if sync else None
         paths = [str(partial_path(directory, file.name)) for file in plan.files]
         copier = Copier(
