@@ -12,6 +12,7 @@ from unshard.download.checker import Checker
 from unshard.download.crew import Crew
 from unshard.download.disk import Space, disk_errors
 from unshard.download.file import FileDownload, check_same_weights, is_remembered
+from unshard.download.interrupts import interrupts_told
 from unshard.download.journal import Journal
 from unshard.download.link import Link
 from unshard.download.meter import Meter
@@ -151,7 +152,10 @@ def _fetch(
     tally = Tally(session.meter, len(digests), len(files))
     most = min(max_connections, session.rate.connections if session.rate else max_connections)
     try:
-        with Crew(session, Ramp(most)) as crew:
+        with (
+            Crew(session, Ramp(most)) as crew,
+            interrupts_told(lambda interrupt: crew.outcomes.put((None, interrupt))),
+        ):
             Checker(session, crew, tally, on_file).run(files)
     except KeyboardInterrupt:
         session.meter.note("stopped; run the same command again: it continues from here")
