@@ -22,8 +22,8 @@ MAX_GONE_S = 5.0
 """What may be left of a server for how long after one of its processes was killed."""
 CLIENT_S = 3
 """What a client may take to send or to read."""
-QUEUE = 128
-"""Generations that may wait: those of 64 clients mostly do, those of a flood do not."""
+QUEUE = 96
+"""Generations that may wait: of what 64 clients ask for, some are refused now and then."""
 TOO_MUCH = re.compile("Traceback|a bug ended|Error:|Warning|never awaited")
 
 
