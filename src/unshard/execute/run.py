@@ -64,19 +64,14 @@ def run_plan(
     """
     directory = Path(directory)
     size = block_bytes(memory_bytes, workers)
-    given_up = tuple(map(str, reclaim))
-    reclaiming = Reclaiming(plan, given_up, announce=before_reclaim) if given_up else None
+    doomed = tuple(map(str, reclaim))
+    reclaiming = Reclaiming(plan, doomed, announce=before_reclaim) if doomed else None
     _refuse_impossible(plan, reclaiming, proved=sync and verify and claim)
     _make_folder(plan, directory)
-    options = {
-        "sync": sync,
-        "verify": verify,
-        "reclaim": bool(given_up),
-        "arriving": bool(arrivals),
-    }
+    options = {"sync": sync, "verify": verify, "reclaim": bool(doomed), "arriving": bool(arrivals)}
     claimed = Journal(plan, directory, **options) if claim else Unclaimed(plan, directory)
     with claimed as journal:
-        begun = _begin(plan, directory, journal, overwrite=overwrite, reserve=not given_up)
+        begun = _begin(plan, directory, journal, overwrite=overwrite, reserve=not doomed)
         log = journal.log if sync else None
         paths = [str(partial_path(directory, file.name)) for file in plan.files]
         copier = Copier(
