@@ -110,6 +110,7 @@ RAW = [
     (b'{"prompt": "\xff"}', "body"),
     (b'{"prompt": [' + b"2," * 400_000 + b"2]}", "more than 400000 values"),
     (b'{"prompt": "p", "logit_bias": {"5": 1, "5": 2}}', "5: is in the body twice"),
+    (b'{"\\ud800": 1, "\\ud800": 2}', "\ud800: is in the body twice"),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unshard.errors import RequestError, UnshardError
@@ -53,9 +54,12 @@ class Failure:
             }
         }
 
-    def response(self, headers: Mapping[str, str] | None = None) -> JSONResponse:
-        """The answer that tells it."""
-        return JSONResponse(self.body(), self.status, headers)
+    def response(self, headers: Mapping[str, str] | None = None) -> Response:
+        """The answer that tells it; a field's name may hold half a surrogate pair, which goes back
+        as JSON spelt it."""
+        text = json.dumps(self.body(), ensure_ascii=False, separators=(",", ":"))
+        content = text.encode("utf-8", "backslashreplace")
+        return Response(content, self.status, headers, "application/json")
 
 
 def failure_of(error: Exception) -> Failure:
@@ -83,7 +87,7 @@ def failure_of(error: Exception) -> Failure:
 def install(app: FastAPI) -> None:
     """Make every failure of `app` answer with OpenAI's error object."""
 
-    async def answer(request: Request, error: Exception) -> JSONResponse:
+    async def answer(request: Request, error: Exception) -> Response:
         failure = failure_of(error)
         headers: Mapping[str, str] | None = None
         if isinstance(error, HTTPException):
