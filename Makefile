@@ -57,7 +57,7 @@ schemathesis: .venv/dev .venv/schemathesis ## The server against all that its Op
 
 fuzz: .venv/dev ## Fuzz every reader of files and of requests, ten minutes each (ARGS="--seconds 60" for less)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt atheris
-	for target in pickle archive safetensors checkpoint manifest journal body; do \
+	for target in pickle archive safetensors checkpoint manifest journal answer body; do \
 	  $(BIN)/python -m tools.fuzz $$target $(ARGS) || exit 1; done
 
 kills: .venv/dev ## End every command that may be run again at random moments, ten minutes (ARGS="reshard --seed 1")

@@ -12,11 +12,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the tools are no part of the package
 
-from tools.fuzz import downloads, requests, seeds
+from tools.fuzz import answers, downloads, requests, seeds
 from tools.fuzz.scratch import scratch
 from tools.fuzz.targets import TARGETS
 
-from unshard.download import journal
+from unshard.download import content, journal
 from unshard.download.spans import Spans
 from unshard.errors import UnshardError
 
@@ -29,6 +29,7 @@ def ended() -> Iterator[None]:
     logging.disable(logging.NOTSET)
     requests.engine().close()
     downloads.site().store.close()
+    answers.server().close()
     scratch().close()
 
 
@@ -54,6 +55,12 @@ def test_a_hole_that_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Spans, "below", lambda spans, _limit: Spans(((0, 2**40),)))
     with pytest.raises((AssertionError, UnshardError)):
         downloads.journal(seeds.journals()[1])
+
+
+def test_an_answer_that_is_told_by_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(content, "_seconds_to_wait", int)
+    with pytest.raises(ValueError, match="soon"):
+        answers.answer(b"\0HTTP/1.1 503 No\r\nRetry-After: soon\r\nContent-Length: 0\r\n\r\n")
 
 
 def test_a_manifest_that_is_written_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
+from tools.fuzz import answers
 from tools.fuzz.downloads import BOOT, ETAG, NAME, SIZE_BYTES
 
 from unshard.dtypes import FLOAT16, FLOAT32
@@ -35,6 +36,7 @@ def write_seeds(target: str, folder: Path) -> None:
         "checkpoint": parts,
         "manifest": manifests,
         "journal": journals,
+        "answer": heads,
         "body": bodies,
     }
     for seed in seeds[target]():
@@ -110,6 +112,28 @@ def journals() -> list[bytes]:
         [finished, boot, finished | {"finished": "b.bin", "inode": None}],
     ]
     return ["\n".join(map(json.dumps, lines)).encode() for lines in found]
+
+
+def heads() -> list[bytes]:
+    """For each who asks, by its number in the first byte: answers that are right, cut, refused."""
+    begin = b"HTTP/1.1 200 OK\r\nETag: %s\r\n" % answers.ETAG
+    whole = begin + b"Content-Length: %d\r\n\r\n%s" % (len(answers.CONTENT), answers.BODY)
+    cut = whole.replace(answers.BODY, answers.CONTENT[:1000])
+    rest = answers.right(b"Range: bytes=1000-")
+    chunked = begin + b"Transfer-Encoding: chunked\r\n\r\nbb8\r\n%s\r\n0\r\n\r\n" % answers.BODY
+    moved = b"HTTP/1.1 302 Found\r\nLocation: b.bin?y\r\nContent-Length: 0\r\n\r\n"
+    busy = b"HTTP/1.1 503 No\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
+    error = b"<Error><Code>ExpiredToken</Code><Message>x</Message></Error>"
+    dead = b"HTTP/1.1 400 No\r\nContent-Length: %d\r\n\r\n%s" % (len(error), error)
+    sums = hashlib.md5(b"").hexdigest().encode() + b"  a.bin\n"
+    lines = begin + b"Content-Length: %d\r\n\r\n%s" % (len(sums), sums)
+    piece = answers.right(b"Range: bytes=3-11")
+    return [
+        *(bytes([who]) + answers.NEXT.join(each) for who in (0, 1, 128)
+          for each in ([whole], [cut, rest], [cut, busy, rest], [dead], [chunked], [moved, cut])),
+        *(b"\2" + answers.NEXT.join(each) for each in ([lines], [moved, lines], [busy, chunked])),
+        *(b"\3" + answers.NEXT.join(each) for each in ([piece], [whole, piece], [busy, dead])),
+    ]  # fmt: skip
 
 
 def bodies() -> list[bytes]:

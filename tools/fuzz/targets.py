@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from tools.fuzz.answers import answer, mutated_answer
 from tools.fuzz.downloads import journal, manifest
 from tools.fuzz.mutators import mutated_archive, mutated_body, mutated_lines, mutated_safetensors
 from tools.fuzz.opcodes import mutated_pickle
@@ -123,5 +124,6 @@ TARGETS = {
     "checkpoint": Target(checkpoint, mutated_pickle),
     "manifest": Target(manifest, mutated_lines),
     "journal": Target(journal, mutated_lines),
+    "answer": Target(answer, mutated_answer),
     "body": Target(body, mutated_body),
 }
