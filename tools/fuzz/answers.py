@@ -17,6 +17,7 @@ from tools.fuzz.refusals import refusal
 from tools.fuzz.scratch import scratch
 
 from unshard.download import PresignedTemplate, RetryPolicy, download, fetch_manifest, shares
+from unshard.download import manifest as manifests
 from unshard.download.pieces import Pieces
 from unshard.download.sizes import file_sizes
 from unshard.finished import JOURNAL_NAME
@@ -61,7 +62,7 @@ def known_file() -> None:
     assert told or found.exists()
     assert not found.exists() or found.read_bytes() == CONTENT
     server().answers = []
-    _download()
+    _download(stall_timeout_s=9)
     assert found.read_bytes() == CONTENT
     assert {each.name for each in folder().iterdir()} == {NAME, JOURNAL_NAME}
 
@@ -176,6 +177,7 @@ def right(head: bytes) -> bytes:
 def server() -> Server:
     """That of the whole run."""
     shares.SMALLEST_SHARE_BYTES = 512
+    manifests._STALL_TIMEOUT_S = STALL_S
     return Server()
 
 
@@ -191,8 +193,13 @@ def _link() -> PresignedTemplate:
     return PresignedTemplate.parse(f"{server().origin}/w/stubbed.pt?Expires=4102444800&{SECRET}")
 
 
-def _download(files: list[str] | None = None) -> None:
+def _download(files: list[str] | None = None, stall_timeout_s: float = STALL_S) -> None:
     known = Manifest({NAME: Digest("md5", hashlib.md5(CONTENT).hexdigest())}, "x")
     download(
-        _link(), files or known, folder(), max_connections=2, retry=RETRY, stall_timeout_s=STALL_S
+        _link(),
+        files or known,
+        folder(),
+        max_connections=2,
+        retry=RETRY,
+        stall_timeout_s=stall_timeout_s,
     )
