@@ -249,7 +249,17 @@ class TestDamage:
 
     @pytest.mark.parametrize(
         "weight_map",
-        [None, {}, [], {"a": 1}, {"a": "../model.safetensors"}, {"a": "/etc/passwd"}, {"a": ".."}],
+        [
+            None,
+            {},
+            [],
+            {"a": 1},
+            {"a": "../model.safetensors"},
+            {"a": "/etc/passwd"},
+            {"a": ".."},
+            {"a": ""},
+            {"a": "x" * 5000},
+        ],
     )
     def test_an_index_that_cannot_be(self, folder: Path, weight_map: object) -> None:
         self.edit(folder / "model.safetensors.index.json", weight_map=weight_map)

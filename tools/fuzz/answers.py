@@ -177,7 +177,7 @@ def right(head: bytes) -> bytes:
 def server() -> Server:
     """That of the whole run."""
     shares.SMALLEST_SHARE_BYTES = 512
-    manifests._STALL_TIMEOUT_S = STALL_S
+    manifests._STALL_TIMEOUT_S = STALL_S  # noqa: SLF001 - users have no reason to set it
     return Server()
 
 

@@ -14,9 +14,10 @@ from unshard.errors import DestinationError
 from unshard.execute.fingerprint import VERSION, Fingerprint
 from unshard.execute.output_file import growing, partial_path, write_error, write_whole
 from unshard.execute.reclaim import unfinished
-from unshard.execute.source_states import changed_error, source_states
+from unshard.execute.source_states import are_states, changed_error, source_states
 from unshard.execute.task_log import ArrivalLog, States, TaskLog
 from unshard.formats.json_object import read_json_object
+from unshard.manifest import file_name_problem
 from unshard.plan.copy_plan import CopyPlan, PlannedFile
 from unshard.plan.plan_json import plan_digest
 
@@ -100,7 +101,7 @@ class Journal:
             if todo:
                 self._take_over(recorded)
             return todo
-        written = {name for name in recorded.get("files", ()) if Path(name).name == name}
+        written = set(recorded.get("files", ()))
         if not overwrite:
             self._refuse_other_reshard(recorded, same)
             self._refuse_taken(set(self._names) - (written if same else set()))
@@ -250,13 +251,13 @@ class Journal:
         }
 
     def _recorded(self) -> dict[str, Any]:
-        """What the file says, and of what arrived since; nothing when it is new or was cut
-        short."""
+        """What the file says, and of what arrived since; nothing when it is new, was cut short
+        or is somebody else's."""
         try:
             content = json.loads(os.pread(self._descriptor, MAX_BYTES, 0))
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
-        if not isinstance(content, dict) or not content:
+        if not _is_record(content):
             return {}
         return content | {"sources": {**content.get("sources", {}), **self._arrivals.read()}}
 
@@ -267,6 +268,14 @@ class Journal:
             take_lock(file)
             write_whole(file, self._path, raw)
             os.dup2(file, self._descriptor, inheritable=False)
+
+
+def _is_record(content: Any) -> bool:
+    match content:
+        case {"plan": str(), "files": [*names], "sources": sources}:
+            are_names = all(isinstance(name, str) and not file_name_problem(name) for name in names)
+            return are_names and are_states(sources)
+    return False
 
 
 def fingerprint_json(fingerprint: Fingerprint) -> dict[str, Any]:

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from unshard.disk import sync_directory
+from unshard.execute.checksums import Summed
 from unshard.execute.copy import TaskResult
 from unshard.execute.output_file import opened, write_all
+from unshard.execute.source_states import are_states
 from unshard.execute.tasks import CopyTask
 
 States = Mapping[str, list[int]]
@@ -22,7 +24,7 @@ class _Lines:
     """A file of JSON lines in the destination, to which lines are only added.
 
     So a kill costs one of them at most, and a line costs the same however many there are. One
-    that was cut short or never reached the disk is none.
+    that was cut short, never reached the disk or says what it cannot say is none.
     """
 
     name: ClassVar[str]
@@ -36,7 +38,7 @@ class _Lines:
         except FileNotFoundError:
             return
         for line in lines:
-            with suppress(ValueError):
+            with suppress(ValueError, RecursionError):
                 yield json.loads(line)
 
     def _add(self, values: Iterable[Any]) -> None:
@@ -65,7 +67,12 @@ class ArrivalLog(_Lines):
     name = ".unshard.arrived"
 
     def read(self) -> States:
-        return {path: [size, modified] for path, size, modified in self._values()}
+        found: dict[str, list[int]] = {}
+        for value in self._values():
+            with suppress(ValueError, TypeError):
+                path, *state = value
+                found |= {path: state} if are_states({path: state}) else {}
+        return found
 
     def append(self, states: States) -> None:
         self._add([path, *state] for path, state in states.items())
@@ -79,7 +86,12 @@ class TaskLog(_Lines):
 
     def read(self) -> dict[int, TaskResult]:
         """By number."""
-        return {result.task.number: result for result in map(_result, self._values())}
+        found: dict[int, TaskResult] = {}
+        for value in self._values():
+            with suppress(ValueError, TypeError, AttributeError):
+                result = _result(value)
+                found[result.task.number] = result
+        return found
 
     def append(self, results: Iterable[TaskResult]) -> None:
         self._add(map(_json, results))
@@ -111,9 +123,20 @@ def _result(value: Any) -> TaskResult:
     number, source, start, stop, files = rows
     return TaskResult(
         CopyTask(number, source, start, stop, frozenset(files)),
-        reads={path: [(a, b, c) for a, b, c in ranges] for path, ranges in reads.items()},
-        writes={
-            (file, record): [(a, b, c) for a, b, c in ranges] for file, record, ranges in writes
-        },
-        slices={int(number): digest for number, digest in slices.items()},
+        reads={path: _ranges(ranges) for path, ranges in reads.items()},
+        writes={(file, record): _ranges(ranges) for file, record, ranges in writes},
+        slices={int(number): _text(digest) for number, digest in slices.items()},
     )
+
+
+def _ranges(value: Any) -> list[Summed]:
+    ranges = [(a, b, c) for a, b, c in value]
+    if not all(type(number) is int for each in ranges for number in each):
+        raise TypeError
+    return ranges
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from unshard.errors import CheckpointError, FormatError
 from unshard.formats.json_object import read_json_object
+from unshard.manifest import file_name_problem
 
 INDEX_SUFFIX = ".index.json"
 NAMES = ("model.safetensors", "pytorch_model.bin")
@@ -126,6 +127,6 @@ def read_weight_index(path: Path) -> Mapping[str, str]:
     if not isinstance(weights, dict) or not weights:
         raise FormatError(path, "has no weight_map")
     for name, file in weights.items():
-        if not isinstance(file, str) or Path(file).name != file:
+        if not isinstance(file, str) or file_name_problem(file):
             raise FormatError(path, f"weight_map[{name!r:.80}] is no name of a file beside it")
     return weights
