@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 from unshard.disk import take_lock
 from unshard.errors import DestinationError
@@ -270,7 +270,7 @@ class Journal:
             os.dup2(file, self._descriptor, inheritable=False)
 
 
-def _is_record(content: Any) -> bool:
+def _is_record(content: Any) -> TypeGuard[dict[str, Any]]:
     match content:
         case {"plan": str(), "files": [*names], "sources": sources}:
             are_names = all(isinstance(name, str) and not file_name_problem(name) for name in names)
