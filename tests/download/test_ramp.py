@@ -41,25 +41,25 @@ def test_growth_ends_where_it_brings_little():
 
 def test_a_waiting_processor_is_given_more_connections_at_once():
     line = Line(32, lambda connections: 2e6 * connections)
-    assert [line.run(LEAST_S) for _ in range(4)] == [8, 16, 32, 32]
+    assert [line.run(LEAST_S) for _ in range(3)] == [8, 32, 32]
 
 
 def test_a_busy_processor_is_left_alone_until_it_waits():
     line = Line(32, lambda connections: 1e9, used=lambda connections: 0.9)
-    assert line.run(60) == 4
-    line.used = lambda connections: 0.45 if connections < 16 else 0.9
-    assert line.run(60) == 16
+    assert line.run(60) == 2
+    line.used = lambda connections: 0.45 if connections < 8 else 0.9
+    assert line.run(60) == 8
 
 
-@pytest.mark.parametrize("most", [1, 2, 4])
+@pytest.mark.parametrize("most", [1, 2, 3, 4])
 def test_the_maximum_holds(most):
     line = Line(most, lambda connections: 2e6 * connections)
-    assert line.ramp.connections == most
+    assert line.ramp.connections <= most
     assert line.run(60) == most
 
 
 def test_nothing_is_learned_where_there_is_too_little_to_fetch():
-    assert Line(64, lambda connections: 2e6 * connections).run(60, is_short=False) == 4
+    assert Line(64, lambda connections: 2e6 * connections).run(60, is_short=False) == 2
 
 
 def test_a_rate_is_taken_over_a_while():
