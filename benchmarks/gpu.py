@@ -43,7 +43,7 @@ from unshard.engine.step import StepLayout
 from unshard.engine.tokenizer import Tokenizer
 from unshard.execute.model_sink import TORCH_DTYPES, put_rows
 from unshard.kernels import int4
-from unshard.kernels.attention import paged_attention, suits
+from unshard.kernels.attention import PagedAttention, suits
 from unshard.kernels.library import kernels
 from unshard.library.precisions import INT4, PRECISIONS, Precision, int4_group
 from unshard.models.opt import OPTModel
@@ -189,7 +189,7 @@ def build(
 
 def runner_of(model: OPTModel, cache: PagedCache, record: Record | None = None) -> Runner:
     is_native = kernels() is not None and suits(model.config.head_dim, model.device)
-    return Runner(model, cache, paged_attention if is_native else None, record)
+    return Runner(model, cache, PagedAttention if is_native else None, record)
 
 
 class Recorder:

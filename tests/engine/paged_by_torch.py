@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor
 
 from unshard.engine.step import StepLayout
 from unshard.engine.torch_attention import TorchAttention
+from unshard.models.attention import Attention
 
 
 def paged_attention(
@@ -37,3 +39,16 @@ def paged_attention(
     num_new = tuple(end - start for start, end in pairwise(query_starts.tolist()))
     layout = StepLayout(tuple(block_tables.tolist()), num_new, tuple(context_lengths.tolist()))
     return TorchAttention([cache], layout)(0, kvq)
+
+
+def paged_kernel(
+    caches: Sequence[Tensor], block_tables: Tensor, query_starts: Tensor, context_lengths: Tensor
+) -> Attention:
+    """The same for a step."""
+
+    def attend(layer: int, kvq: Tensor) -> Tensor:
+        cache = caches[layer]
+        step = block_tables, query_starts, context_lengths
+        return paged_attention(kvq, cache, *step, cache.shape[2])
+
+    return attend

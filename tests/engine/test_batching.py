@@ -8,7 +8,7 @@ best logits are nearer to each other than `TIE`.
 import random
 
 import pytest
-from tests.engine.paged_by_torch import paged_attention
+from tests.engine.paged_by_torch import paged_kernel
 
 from unshard.engine import scheduler
 from unshard.engine.request import (
@@ -275,7 +275,7 @@ def test_alone_again_and_again(make_engine, run, alone):
 def test_a_kernel_gets_what_it_needs(make_engine, alone, small_steps):
     small_steps(24)
     requests = requests_of(random.Random(4), 7, 60, lambda _: GREEDY)
-    engine = make_engine(4, kernel=paged_attention)
+    engine = make_engine(4, kernel=paged_kernel)
     outputs = run_like_a_server(engine, requests, random.Random(4))
     small_steps(2048)
     for request in requests:

@@ -23,7 +23,7 @@ from unshard.engine.request import GenerationRequest, SamplingParams
 from unshard.engine.runner import Runner
 from unshard.engine.step import StepLayout
 from unshard.index.build import open_checkpoint
-from unshard.kernels import dense
+from unshard.kernels import dense, norm
 from unshard.models import linear
 from unshard.models.opt import OPTModel
 
@@ -33,9 +33,10 @@ NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is n
 
 @pytest.fixture
 def plain(monkeypatch):
-    """A CPU's linears as a GPU's are: `F.linear`, which is seen when it is recorded."""
+    """A CPU's linears and norms as a GPU's are: PyTorch's, which are seen when recorded."""
     monkeypatch.setattr(dense, "most_rows", lambda _: 0)
     monkeypatch.setattr(linear, "onednn_multiplies", lambda _: False)
+    monkeypatch.setattr(norm, "suits", lambda _: False)
 
 
 @pytest.fixture

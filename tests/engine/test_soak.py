@@ -20,7 +20,7 @@ from tests.engine.test_batching import (  # noqa: F401 - fixtures
 )
 
 from unshard.engine.request import GenerationRequest, SamplingParams
-from unshard.kernels.attention import paged_attention
+from unshard.kernels.attention import PagedAttention
 from unshard.kernels.library import kernels
 
 SECONDS = float(os.environ.get("UNSHARD_SOAK_SECONDS", "5"))
@@ -80,7 +80,7 @@ class Visitors:
 def test_soak(make_engine, alone, run, small_steps):  # noqa: F811 - fixtures
     rng = random.Random(11)
     small_steps(STEP_TOKENS)
-    kernel = None if kernels() is None else paged_attention
+    kernel = None if kernels() is None else PagedAttention
     wanted = []
     for number in range(40):
         params = SamplingParams(

@@ -1,4 +1,4 @@
-"""Attention of a step by one call per layer of a kernel that knows blocks."""
+"""Attention of a step by kernels that know blocks."""
 
 from __future__ import annotations
 
@@ -10,38 +10,34 @@ import torch
 from torch import Tensor
 
 from unshard.engine.step import StepLayout
+from unshard.models.attention import Attention
 
 
 class PagedKernel(Protocol):
-    """Computes what `kernels.attention.paged_attention` does, its arguments in this order."""
+    """Makes what `kernels.attention.PagedAttention` is, its arguments in this order."""
 
     def __call__(
         self,
-        kvq: Tensor,
-        cache: Tensor,
+        caches: Sequence[Tensor],
         block_tables: Tensor,
         query_starts: Tensor,
         context_lengths: Tensor,
-        num_heads: int,
-    ) -> Tensor: ...
+        /,
+    ) -> Attention: ...
 
 
-class KernelAttention:
-    """Attention of one step over `layers`, (num_blocks, 2, H, 16, head_dim) each; written to."""
-
-    def __init__(self, kernel: PagedKernel, layers: Sequence[Tensor], layout: StepLayout) -> None:
-        self._kernel = kernel
-        self._layers = layers
-        self._num_heads = layers[0].shape[2]
-        longest = max(map(len, layout.tables))
-        padded = [[*table, *[0] * (longest - len(table))] for table in layout.tables]
-        starts = [0, *accumulate(layout.num_new)]
-        self._tables, self._starts, self._lengths = (
-            torch.tensor(values, dtype=torch.int32, device=layers[0].device)
+def kernel_attention(
+    kernel: PagedKernel, caches: Sequence[Tensor], layout: StepLayout
+) -> Attention:
+    """Attention of one step over `caches`, (num_blocks, 2, H, 16, head_dim) each; written to."""
+    longest = max(map(len, layout.tables))
+    padded = [[*table, *[0] * (longest - len(table))] for table in layout.tables]
+    starts = [0, *accumulate(layout.num_new)]
+    device = caches[0].device
+    return kernel(
+        caches,
+        *(
+            torch.tensor(values, dtype=torch.int32, device=device)
             for values in (padded, starts, layout.context_lengths)
-        )
-
-    def __call__(self, layer: int, kvq: Tensor) -> Tensor:
-        return self._kernel(
-            kvq, self._layers[layer], self._tables, self._starts, self._lengths, self._num_heads
-        )
+        ),
+    )

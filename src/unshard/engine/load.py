@@ -18,7 +18,7 @@ from unshard.engine.tokenizer import Tokenizer
 from unshard.errors import UsageError
 from unshard.execute.model_sink import TORCH_DTYPES, fill_tensors
 from unshard.index.checkpoint import Checkpoint
-from unshard.kernels.attention import paged_attention, suits
+from unshard.kernels.attention import PagedAttention, suits
 from unshard.kernels.library import kernels
 from unshard.library.hugging_face_folder import check_tokenizer
 from unshard.library.precisions import FP16, FP32, INT8, Precision
@@ -168,7 +168,7 @@ def _runner(
     num_blocks = num_blocks_for_batch(counted, cache_sequences, cache_dtype, device)
     num_blocks = model.group.least(num_blocks)
     cache = PagedCache(config, num_blocks, cache_dtype, device)
-    return Runner(model, cache, paged_attention if is_native else None, record)
+    return Runner(model, cache, PagedAttention if is_native else None, record)
 
 
 def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:

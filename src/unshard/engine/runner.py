@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unshard.engine.graphs import DecodeGraphs, Record
-from unshard.engine.kernel_attention import KernelAttention, PagedKernel
+from unshard.engine.kernel_attention import PagedKernel, kernel_attention
 from unshard.engine.lone_attention import LoneCopy
 from unshard.engine.messages import StepMessage
 from unshard.engine.paged_cache import PagedCache
@@ -77,7 +77,7 @@ class Runner:
     def _attention(self, layout: StepLayout) -> Attention:
         if self._kernel is None:
             return TorchAttention(self._cache.layers, layout)
-        return KernelAttention(self._kernel, self._cache.layers, layout)
+        return kernel_attention(self._kernel, self._cache.layers, layout)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(R, E) -> (R, V) fp32."""

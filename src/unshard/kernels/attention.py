@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,7 +16,7 @@ _MAX_HEAD_DIM = 256
 _DTYPES = (torch.float32, torch.bfloat16)
 
 
-class _Job(ctypes.Structure):
+class Job(ctypes.Structure):
     """`AttentionJob` of native/job.h."""
 
     _fields_ = (
@@ -61,22 +63,50 @@ def paged_attention(
     library = compiled()
     kvq = kvq.contiguous()
     out = kvq.new_empty(kvq.shape[0], num_heads * head_dim)
-    job = _Job(
-        kvq.data_ptr(),
-        cache.data_ptr(),
-        out.data_ptr(),
-        block_tables.data_ptr(),
-        query_starts.data_ptr(),
-        context_lengths.data_ptr(),
-        block_tables.shape[0],
-        block_tables.shape[1],
-        num_heads,
-        head_dim,
-        kvq.dtype is torch.bfloat16,
-        cache.dtype is torch.bfloat16,
-    )
+    job = _job(kvq.dtype, cache, block_tables, query_starts, context_lengths)
+    job.heads = num_heads
+    job.kvq, job.cache, job.out = kvq.data_ptr(), cache.data_ptr(), out.data_ptr()
     library.attention(library.number, torch.get_num_threads(), ctypes.addressof(job))
     return out
+
+
+@dataclass(frozen=True, slots=True)
+class PagedAttention:
+    """`paged_attention` of one step, over the cache of whichever layer."""
+
+    caches: Sequence[Tensor]
+    """Of each layer (num_blocks, 2, H, 16, head_dim), all of one dtype; written to."""
+    block_tables: Tensor
+    query_starts: Tensor
+    context_lengths: Tensor
+
+    def __call__(self, layer: int, kvq: Tensor) -> Tensor:
+        """(T, 3D) -> (T, D)."""
+        cache = self.caches[layer]
+        step = self.block_tables, self.query_starts, self.context_lengths
+        return paged_attention(kvq, cache, *step, cache.shape[2])
+
+    def job(self, dtype: torch.dtype) -> Job:
+        """The same for the kernels, for rows of `dtype`: all but kvq, cache and out."""
+        step = self.block_tables, self.query_starts, self.context_lengths
+        return _job(dtype, self.caches[0], *step)
+
+
+def _job(
+    dtype: torch.dtype, cache: Tensor, block_tables: Tensor, starts: Tensor, lengths: Tensor
+) -> Job:
+    """For rows of `dtype` and caches like `cache`, without what differs from layer to layer."""
+    return Job(
+        block_tables=block_tables.data_ptr(),
+        query_starts=starts.data_ptr(),
+        context_lengths=lengths.data_ptr(),
+        sequences=block_tables.shape[0],
+        max_blocks=block_tables.shape[1],
+        heads=cache.shape[2],
+        head_dim=cache.shape[4],
+        kvq_is_bf16=dtype is torch.bfloat16,
+        cache_is_bf16=cache.dtype is torch.bfloat16,
+    )
 
 
 def suits(head_dim: int, device: torch.device) -> bool:

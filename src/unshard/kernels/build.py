@@ -28,7 +28,7 @@ if platform.machine() in {"x86_64", "AMD64"}:
         "avx512bf16": (*_AVX512, "-mavx512bf16"),
     }
 # Integer sums are rounded once, at the end: without contraction that is the same at every level.
-_CONTRACTION = {"attention": "fast", "dense": "fast", "linear": "off"}
+_CONTRACTION = {"attention": "fast", "dense": "fast", "linear": "off", "norm": "off"}
 
 
 def library_path() -> Path:
@@ -87,8 +87,8 @@ def _compile(compiler: list[str], folder: Path) -> Path:
 
 def _units() -> Iterator[tuple[str, tuple[str, ...]]]:
     """Each source with its flags: those that compute once for each level."""
-    yield "library.cpp", _FLAGS
-    yield "meeting.cpp", _FLAGS
+    for name in ("library", "meeting", "stack"):
+        yield f"{name}.cpp", _FLAGS
     for level, flags in _LEVELS.items():
         for name, contraction in _CONTRACTION.items():
             yield (

@@ -20,7 +20,7 @@ SWITCH = "UNSHARD_KERNELS"
 class Library:
     """The compiled kernels at one level."""
 
-    __slots__ = ("attention", "dense", "level", "linear", "meet", "number")
+    __slots__ = ("attention", "dense", "level", "linear", "meet", "norm", "number", "stack")
 
     def __init__(self, handle: ctypes.CDLL, number: int, level: str) -> None:
         self.number = number
@@ -29,6 +29,8 @@ class Library:
         self.dense = handle.unshard_dense
         self.linear = handle.unshard_linear
         self.meet = handle.unshard_meet
+        self.norm = handle.unshard_norm
+        self.stack = handle.unshard_stack
 
 
 @cache
@@ -95,6 +97,10 @@ def _open(path: Path) -> ctypes.CDLL:
     handle.unshard_linear.restype = i32
     handle.unshard_dense.argtypes = [i32, i64, *[pointer] * 4, *[i64] * 3, i32, i32]
     handle.unshard_dense.restype = None
+    handle.unshard_norm.argtypes = [i32, i64, pointer, i64]
+    handle.unshard_norm.restype = None
+    handle.unshard_stack.argtypes = [i32, i64, pointer]
+    handle.unshard_stack.restype = i32
     handle.unshard_meet.argtypes = [pointer, i64, i64, ctypes.c_uint32, i64]
     handle.unshard_meet.restype = i64
     handle.unshard_use_threads.argtypes = [pointer]

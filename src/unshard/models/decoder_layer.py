@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from unshard.architectures.opt import OPTConfig
+from unshard.kernels import norm
+from unshard.kernels.stack import DecoderStack, StackLayer
 from unshard.models.attention import Attention
 from unshard.models.linear import Form, Linear, Rounding, SideBySide
 from unshard.parallel.group import Group
@@ -26,6 +28,8 @@ class LayerNorm(NamedTuple):
     bias: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
+        if norm.suits(self.weight):
+            return norm.layer_norm(x, *self)
         return torch.layer_norm(x, self.weight.shape, self.weight, self.bias, LAYER_NORM_EPS)
 
 
@@ -73,6 +77,11 @@ class DecoderLayer:
     def _fed_forward(self, x: Tensor) -> Tensor:
         return self._group.sum(self.fc2(self.fc1.relu(x)))
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is no rank's part of a layer."""
+        return self._group.size == 1
+
     def linears(self) -> tuple[Linear, ...]:
         kvq = self.kvq_proj
         first = kvq.linears if isinstance(kvq, SideBySide) else (kvq,)
@@ -82,6 +91,19 @@ class DecoderLayer:
         """All memory of its weights."""
         matrices = [tensor for linear in self.linears() for tensor in linear.tensors()]
         return [*matrices, *self.self_attn_norm, *self.ffn_norm]
+
+    def native(self) -> tuple[StackLayer, int] | None:
+        """Once its linears are packed, where the kernels find its weights, and how many rows they
+        compute with them; None where they do not."""
+        found = [linear.native() for linear in self.linears()]
+        linears = [each for each in found if each is not None]
+        norms = self.self_attn_norm, self.ffn_norm
+        if len(linears) < len(found) or not norm.suits(norms[0].weight):
+            return None
+        *kvq, out, fc1, fc2 = (linear for linear, _ in linears)
+        first, second = (norm.native(*each) for each in norms)
+        most_rows = min(most for _, most in linears)
+        return StackLayer(first, second, kvq, out, fc1, fc2), most_rows
 
     def map_weights(self, mapped: Mapping[str, Tensor]) -> None:
         """As of `OPTModel`; by name within the layer."""
@@ -117,6 +139,21 @@ class DecoderLayer:
         ):
             yield f"{name}.weight", norm.weight
             yield f"{name}.bias", norm.bias
+
+
+def stack_of(layers: Sequence[DecoderLayer], config: OPTConfig) -> DecoderStack | None:
+    """All layers, packed, for the kernels; None where these do not compute each of them, or of
+    several ranks."""
+    found = [layer.native() for layer in layers if layer.is_whole]
+    native = [each for each in found if each is not None]
+    if len(native) < len(layers):
+        return None
+    return DecoderStack(
+        [layer for layer, _ in native],
+        layers[0].self_attn_norm.weight.dtype,
+        most_rows=min(most for _, most in native),
+        pre_norm=config.pre_norm,
+    )
 
 
 def empty_norm(size: int, form: Form) -> LayerNorm:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unshard.kernels import dense
 from unshard.kernels.pages import use_large_pages
+from unshard.kernels.stack import MOST_ROWS, StackLinear
 from unshard.models.rounded import (
     Int8Values,
     RoundedRows,
@@ -126,6 +127,21 @@ class Linear:
     def relu(self, x: Tensor) -> Tensor:
         """max(0, self(x)): (T, in) -> (T, out)."""
         return self._apply(x, relu=True)
+
+    def native(self) -> tuple[StackLinear, int] | None:
+        """Once packed, where the kernels find it, and how many rows they multiply by it; None
+        where they do not."""
+        out_features, in_features = self.weight.shape
+        if self._rounded is not None:
+            rounded = self._rounded.native()
+            if rounded is None:
+                return None
+            return StackLinear(rounded, None, None, in_features, out_features), MOST_ROWS
+        if not self._native_rows or not self.weight.is_contiguous():
+            return None
+        bias = None if self.bias is None else self.bias.data_ptr()
+        weight = self.weight.data_ptr()
+        return StackLinear(None, weight, bias, in_features, out_features), self._native_rows
 
     def _apply(self, x: Tensor, *, relu: bool) -> Tensor:
         if self._rounded is not None:

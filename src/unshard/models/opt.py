@@ -14,10 +14,12 @@ from torch import Tensor
 
 from unshard.architectures.opt import POSITION_OFFSET, OPTConfig
 from unshard.errors import UsageError
+from unshard.kernels.attention import PagedAttention
+from unshard.kernels.stack import DecoderStack
 from unshard.library.precisions import output_bits
 from unshard.models.attention import Attention
 from unshard.models.copies import copier_for
-from unshard.models.decoder_layer import DecoderLayer, Target, empty_norm
+from unshard.models.decoder_layer import DecoderLayer, Target, empty_norm, stack_of
 from unshard.models.linear import Form, Linear
 from unshard.models.prefetch import Prefetch, spread
 from unshard.parallel.group import ALONE, Group
@@ -80,6 +82,7 @@ class OPTModel:
             self._output.stays = True
         else:
             self._output = Linear.empty(embedding, vocab, output_form, bias=False)
+        self._stack: DecoderStack | None = None
         self._finalized = False
 
     def map_weights(self, mapped: Mapping[str, Tensor]) -> None:
@@ -143,6 +146,8 @@ class OPTModel:
         self._finalized = True
         for linear in self._linears():
             linear.pack()
+        if self._prefetch is None:
+            self._stack = stack_of(self._layers, self.config)
 
     def _linears(self) -> Iterator[Linear]:
         for layer in self._layers:
@@ -184,12 +189,20 @@ class OPTModel:
         if self._project_in is not None:
             x = self._project_in(x)
         x += torch.embedding(self._embed_positions, positions + POSITION_OFFSET)
-        last = len(self._layers) - 1
-        for number, layer in enumerate(self._prefetch or self._layers):
-            x = layer(x, number, attention, kept if number == last else None)
+        x = self._through_layers(x, attention, kept)
         if self._norm is not None:
             x = self._norm(x)
         return x if self._project_out is None else self._project_out(x)
+
+    def _through_layers(self, x: Tensor, attention: Attention, kept: Tensor | None) -> Tensor:
+        stack = self._stack
+        if stack and isinstance(attention, PagedAttention) and len(x) <= stack.most_rows:
+            x = stack(x, attention)
+            return x if kept is None else x[kept]
+        last = len(self._layers) - 1
+        for number, layer in enumerate(self._prefetch or self._layers):
+            x = layer(x, number, attention, kept if number == last else None)
+        return x
 
     @property
     def fetches_layers(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,6 +30,9 @@ class RoundedWeight(RoundedRows, Protocol):
     def linear(self, x: Tensor, *, relu: bool) -> Tensor:
         """(T, in) -> (T, out) in x's dtype."""
 
+    def native(self) -> int | None:
+        """Where the kernels find it; None where they do not multiply it."""
+
     def tensors(self) -> list[Tensor]:
         """All of its memory, the bias apart."""
 
@@ -48,6 +52,9 @@ class Int8Kernel:
 
     def linear(self, x: Tensor, *, relu: bool) -> Tensor:
         return int8.linear(self.weight, x, relu=relu)
+
+    def native(self) -> int:
+        return ctypes.addressof(self.weight.native)
 
     def tensors(self) -> list[Tensor]:
         return [self.weight.packed, self.weight.scales, self.weight.bias]
@@ -84,6 +91,9 @@ class Int4Kernel:
 
     def linear(self, x: Tensor, *, relu: bool) -> Tensor:
         return int4.linear(self.weight, self.bias, x, relu=relu)
+
+    def native(self) -> None:
+        """Its kernels are PyTorch's."""
 
     def tensors(self) -> list[Tensor]:
         return [self.weight.numbers, self.weight.scales]

@@ -76,7 +76,7 @@ void tile(const DenseJob& job, const T* x, const T* weight, Floats bias, int64_t
   T results[LANES];
   store(results, result);
   for (int64_t r = 0; r < ROWS; r++)
-    memcpy(y + r * job.out, results + r * OUTS, sizeof(T) * (OUTS <= last ? OUTS : last + 1));
+    memcpy(y + r * job.stride, results + r * OUTS, sizeof(T) * (OUTS <= last ? OUTS : last + 1));
 }
 
 // Tiles of ROWS rows, as many as there are from `row` on, for outputs [start, end).
@@ -90,7 +90,7 @@ int64_t multiply_rows(const DenseJob& job, int64_t row, int64_t start, int64_t e
       if (first + i % OUTS < job.out) bias[i] = single(((const T*)job.bias)[first + i % OUTS]);
     for (int64_t r = row; r < whole; r += ROWS)
       tile<T, ROWS>(job, (const T*)job.x + r * job.in, (const T*)job.weight + first * job.in, bias,
-                    first, (T*)job.y + r * job.out + first);
+                    first, (T*)job.y + r * job.stride + first);
   }
   return whole;
 }

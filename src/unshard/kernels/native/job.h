@@ -60,7 +60,23 @@ struct DenseJob {
   const void* x;     // (rows, in)
   void* y;           // (rows, out)
   int64_t rows, in, out;
+  int64_t stride;  // from a row of y to the next
   int32_t is_bf16, relu;
+};
+
+struct NormWeight {
+  const void* weight;  // (size,) in x's dtype, like bias
+  const void* bias;
+};
+
+// x += y, where there is a y; then z = x normalised, where there is a norm.
+struct NormJob {
+  void* x;  // (rows, size), fp32 or bf16, like y and z
+  const void* y;
+  void* z;
+  NormWeight norm;
+  int64_t size;
+  int32_t is_bf16;
 };
 
 struct Level {
@@ -70,4 +86,5 @@ struct Level {
   void (*quantize_row)(const LinearJob*, int64_t row);       // tasks: rows
   void (*multiply_outputs)(const LinearJob*, int64_t block);  // tasks: out / OUTPUTS
   void (*multiply_dense)(const DenseJob*, int64_t block);    // tasks: out / OUTPUTS
+  void (*add_and_norm)(const NormJob*, int64_t row);          // tasks: rows
 };

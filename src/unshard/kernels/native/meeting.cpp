@@ -10,6 +10,8 @@
 #endif
 #include <unistd.h>
 
+#include "threads.h"
+
 namespace {
 
 // How far a rank has come, alone in its cache line.
@@ -19,14 +21,6 @@ struct alignas(64) Counter {
 static_assert(sizeof(std::atomic<uint32_t>) == 4, "the kernel waits on 32 bits");
 
 constexpr int SPINS = 4000;  // some 100 us: what ranks that compute alike differ by
-
-void relax() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
 
 void sleep_while(Counter& counter, uint32_t turn, int64_t timeout_ns) {
 #if defined(__linux__)

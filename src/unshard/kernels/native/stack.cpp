@@ -1,0 +1,169 @@
+// All layers of a step that decodes, in one call and with one start of the threads.
+//
+// A call for each part costs a decode step a quarter of its time: threads that are started and
+// waited for some sixty times, and what lies between in Python. Here every thread goes through the
+// same phases. It takes tasks of a phase while there are some and goes on when all are done, so a
+// thread that comes late, or not at all, is not waited for: the others have done its share.
+#include "stack.h"
+
+#include <sched.h>
+
+#include <atomic>
+#include <new>
+
+#include "attention_tasks.h"
+#include "int8_rows.h"
+#include "threads.h"
+
+namespace {
+
+constexpr int SPINS = 2000;  // some 50 us, far more than a task of few rows takes
+
+struct alignas(64) Phase {
+  std::atomic<int64_t> next, done;
+};
+
+constexpr int64_t MOST_PHASES_OF_A_LAYER = 14;
+
+// What lies between the parts of a layer; rows of each side by side.
+struct Between {
+  char *normed, *kvq, *attended, *added, *inner, *rounded;
+  Phase* phases;
+};
+
+int64_t whole_lines(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+bool make_room(const StackJob& job, Scratch& scratch, Between& between) {
+  const int64_t row = (job.is_bf16 ? 2 : 4) * job.rows;
+  const int64_t widest = job.hidden > job.ffn ? job.hidden : job.ffn;
+  struct Part {
+    char** start;
+    int64_t size;
+  } parts[] = {
+      {(char**)&between.phases,
+       (job.num_layers * MOST_PHASES_OF_A_LAYER + 1) * (int64_t)sizeof(Phase)},
+      {&between.normed, row * job.hidden},
+      {&between.kvq, 3 * row * job.hidden},
+      {&between.attended, row * job.hidden},
+      {&between.added, row * job.hidden},
+      {&between.inner, row * job.ffn},
+      {&between.rounded, int8_rows_size(job.rows, widest)},
+  };
+  int64_t size = 63;
+  for (const Part& part : parts) size += whole_lines(part.size);
+  char* memory = (char*)scratch.of(size);
+  if (!memory) return false;
+  memory += -(uintptr_t)memory % 64;
+  for (const Part& part : parts) {
+    *part.start = memory;
+    memory += whole_lines(part.size);
+  }
+  for (int64_t i = 0; i <= job.num_layers * MOST_PHASES_OF_A_LAYER; i++)
+    new (&between.phases[i]) Phase{{0}, {0}};
+  return true;
+}
+
+// One thread's way through the layers.
+class Walk {
+ public:
+  Walk(const StackJob& job, const Level& level, const Attention& attention, const Between& between)
+      : job(job), level(level), attention(attention), between(between), phase(between.phases) {}
+
+  void all() {
+    const void* added = nullptr;
+    for (int64_t number = 0; number < job.num_layers; number++) {
+      const StackLayer& layer = job.layers[number];
+      if (job.pre_norm) add_and_norm(added, layer.attention_norm, between.normed);
+      const void* from = job.pre_norm ? between.normed : job.x;
+      int64_t first = 0;
+      for (int64_t i = 0; i < job.num_kvq; first += layer.kvq[i++].out)
+        multiply(layer.kvq[i], from, between.kvq, first, 3 * job.hidden, false);
+      attend(job.caches[number]);
+      multiply(layer.out, between.attended, between.added, 0, job.hidden, false);
+      void* normed = job.pre_norm ? between.normed : job.x;
+      add_and_norm(between.added, job.pre_norm ? layer.ffn_norm : layer.attention_norm, normed);
+      multiply(layer.fc1, normed, between.inner, 0, job.ffn, true);
+      multiply(layer.fc2, between.inner, between.added, 0, job.hidden, false);
+      if (!job.pre_norm) add_and_norm(between.added, layer.ffn_norm, job.x);
+      added = between.added;
+    }
+    if (job.pre_norm) add_and_norm(added, NormWeight{}, nullptr);
+  }
+
+ private:
+  template <class Work>
+  void each(int64_t count, Work work) {
+    Phase& here = *phase++;
+    int64_t mine = 0;
+    for (int64_t task; (task = here.next.fetch_add(1, std::memory_order_relaxed)) < count; mine++)
+      work(task);
+    if (mine) here.done.fetch_add(mine, std::memory_order_release);
+    for (int spin = 0; here.done.load(std::memory_order_acquire) < count; spin++)
+      if (spin < SPINS)
+        relax();
+      else
+        sched_yield();
+  }
+
+  void add_and_norm(const void* y, NormWeight norm, void* z) {
+    const NormJob rows{job.x, y, z, norm, job.hidden, job.is_bf16};
+    each(job.rows, [&](int64_t row) { level.add_and_norm(&rows, row); });
+  }
+
+  // Outputs go to columns [first, first + out) of y, whose rows have `stride` numbers.
+  void multiply(const StackLinear& linear, const void* x, char* y, int64_t first, int64_t stride,
+                bool relu) {
+    const int64_t blocks = (linear.out + OUTPUTS - 1) / OUTPUTS;
+    if (!linear.rounded) {
+      const DenseJob dense{linear.weight, linear.bias, x, y + first * (job.is_bf16 ? 2 : 4),
+                           job.rows, linear.in, linear.out, stride, job.is_bf16, relu};
+      each(blocks, [&](int64_t block) { level.multiply_dense(&dense, block); });
+      return;
+    }
+    LinearJob rounded;
+    rounded.weight = linear.rounded;
+    rounded.x = x;
+    rounded.y = y;
+    rounded.rows = job.rows;
+    rounded.is_bf16 = job.is_bf16;
+    rounded.relu = relu;
+    use_int8_rows(rounded, between.rounded, job.rows, linear.in);
+    each(job.rows, [&](int64_t row) { level.quantize_row(&rounded, row); });
+    each(blocks, [&](int64_t block) { level.multiply_outputs(&rounded, block); });
+  }
+
+  void attend(void* cache) {
+    Attention here = attention;
+    here.job.kvq = between.kvq;
+    here.job.cache = cache;
+    here.job.out = between.attended;
+    each(here.tasks(), [&](int64_t task) { ::attend(&here, task); });
+  }
+
+  const StackJob& job;
+  const Level& level;
+  const Attention& attention;
+  const Between& between;
+  Phase* phase;
+};
+
+struct Step {
+  const StackJob& job;
+  const Level& level;
+  Attention attention;
+  Between between;
+};
+
+void walk(void* data) {
+  const Step& step = *(const Step*)data;
+  Walk(step.job, step.level, step.attention, step.between).all();
+}
+
+}  // namespace
+
+bool run_stack(const StackJob& job, const Level& level, int64_t threads, Scratch& scratch) {
+  Step step{job, level, Attention(job.attention, &level, threads), {}};
+  if (!make_room(job, scratch, step.between)) return false;
+  on_threads(walk, &step, threads);
+  return true;
+}

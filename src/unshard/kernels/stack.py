@@ -1,0 +1,119 @@
+"""All layers of a decoder by one call, for steps of few rows."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unshard.kernels import norm
+from unshard.kernels.attention import Job, PagedAttention
+from unshard.kernels.library import compiled
+
+MOST_ROWS = 64
+"""Of one call. With more the parts take so long that what lies between them does not count."""
+
+
+class StackLinear(ctypes.Structure):
+    """`StackLinear` of native/stack.h: a rounded weight, or one as it is in files."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("rounded", "weight", "bias")),
+        ("in_features", ctypes.c_int64),
+        ("out_features", ctypes.c_int64),
+    )
+
+
+class _Layer(ctypes.Structure):
+    """`StackLayer` of native/stack.h."""
+
+    _fields_ = (
+        ("attention_norm", norm.Weight),
+        ("ffn_norm", norm.Weight),
+        ("kvq", StackLinear * 3),
+        *((name, StackLinear) for name in ("out", "fc1", "fc2")),
+    )
+
+
+class _Job(ctypes.Structure):
+    """`StackJob` of native/stack.h."""
+
+    _fields_ = (
+        ("layers", ctypes.c_void_p),
+        ("caches", ctypes.c_void_p),
+        ("num_layers", ctypes.c_int64),
+        ("attention", Job),
+        ("x", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("rows", "hidden", "ffn", "num_kvq")),
+        ("is_bf16", ctypes.c_int32),
+        ("pre_norm", ctypes.c_int32),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StackLayer:
+    """Where the kernels find the weights of one layer, all of which have to stay."""
+
+    attention_norm: norm.Weight
+    ffn_norm: norm.Weight
+    kvq: Sequence[StackLinear]
+    """K, V and Q, or one that is all of them."""
+    out: StackLinear
+    fc1: StackLinear
+    fc2: StackLinear
+
+
+class DecoderStack:
+    """The layers of a decoder."""
+
+    def __init__(
+        self, layers: Sequence[StackLayer], dtype: torch.dtype, *, most_rows: int, pre_norm: bool
+    ) -> None:
+        """`dtype` (fp32 or bf16) is that of hidden states and of weights that are not rounded;
+        the kernels multiply up to `most_rows` rows by them."""
+        self.most_rows = min(MOST_ROWS, most_rows)
+        self._dtype = dtype
+        self._pre_norm = pre_norm
+        self._num_kvq = len(layers[0].kvq)
+        self._ffn = layers[0].fc1.out_features
+        self._layers = (_Layer * len(layers))(*map(_native, layers))
+
+    def __call__(self, x: Tensor, attention: PagedAttention) -> Tensor:
+        """(T, D) -> (T, D) after all layers, in the memory of `x`; T is up to `most_rows`.
+
+        Bit for bit what the layers compute one by one.
+
+        Raises:
+            UsageError: the kernels are not compiled.
+            MemoryError: there is none for what lies between the parts of a layer.
+        """
+        library = compiled()
+        x = x.contiguous()
+        rows, hidden = x.shape
+        caches = (ctypes.c_void_p * len(attention.caches))(
+            *(cache.data_ptr() for cache in attention.caches)
+        )
+        job = _Job(
+            ctypes.addressof(self._layers),
+            ctypes.addressof(caches),
+            len(caches),
+            attention.job(x.dtype),
+            x.data_ptr(),
+            rows,
+            hidden,
+            self._ffn,
+            self._num_kvq,
+            self._dtype is torch.bfloat16,
+            self._pre_norm,
+        )
+        if library.stack(library.number, torch.get_num_threads(), ctypes.addressof(job)):
+            raise MemoryError(f"no memory to compute {rows} rows of {hidden} hidden states")
+        return x
+
+
+def _native(layer: StackLayer) -> _Layer:
+    kvq = (StackLinear * 3)(*layer.kvq)
+    return _Layer(layer.attention_norm, layer.ffn_norm, kvq, layer.out, layer.fc1, layer.fc2)
