@@ -71,6 +71,12 @@ def serve(
                 stderr.note("whoever reaches this port may use it: --api-key-file asks for a key")
             workers.on_loss(end)  # now the server hears of signals
 
-        run(served, bound, on_ready=say_ready, manners=manners)
+        def say_drain(num_open: int) -> None:
+            stderr.note(
+                f"ending: open requests ({num_open}) have {manners.drain_seconds:g} s to finish; "
+                "Ctrl-C again ends now"
+            )
+
+        run(served, bound, on_ready=say_ready, on_drain=say_drain, manners=manners)
         workers.check()
         thread.check()
