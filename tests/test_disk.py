@@ -11,6 +11,8 @@ import pytest
 from unshard.cli.main import main
 from unshard.disk import take_lock
 from unshard.download import PresignedTemplate, download
+from unshard.finished import JOURNAL_NAME, Finished, remember, remembered
+from unshard.manifest import Digest
 from unshard.progress import Silent
 from unshard.testing.object_store import FakeObjectStore
 
@@ -47,6 +49,26 @@ def test_a_download_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         link = PresignedTemplate.parse(store.presigned_url())
         download(link, ["a.pt"], tmp_path / "here", progress=Notes())
     assert notes == [f"{tmp_path / 'here'}: has no file locks; run one download here at a time"]
+
+
+@pytest.mark.parametrize("code", NO_LOCKS)
+def test_what_was_found_right_is_remembered_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    refusing(code, monkeypatch)
+    path = tmp_path / "a.pt"
+    path.write_bytes(b"PK")
+    facts = {"a.pt": Finished.of(path.stat(), Digest("md5", "0" * 32))}
+    remember(tmp_path, facts)
+    assert remembered(tmp_path) == facts
+
+
+def test_nothing_is_remembered_while_another_has_the_lock(tmp_path: Path) -> None:
+    path = tmp_path / JOURNAL_NAME
+    with path.open("w") as file:
+        assert take_lock(file.fileno())
+        remember(tmp_path, {"a": Finished.of(path.stat(), Digest("md5", "0" * 32))})
+    assert remembered(tmp_path) == {}
 
 
 def test_another_trouble_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ had then. Names are those of one folder; the journal lies in it.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import stat
@@ -17,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+from unshard.disk import take_lock
 from unshard.manifest import Digest
 
 JOURNAL_NAME = ".unshard-download.jsonl"
@@ -109,7 +109,7 @@ def remember(directory: Path, facts: Mapping[str, Finished]) -> None:
     ):
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             return
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        take_lock(file.fileno())  # without locks: others append whole lines, too
         end = os.fstat(file.fileno()).st_size
         last = os.pread(file.fileno(), 1, max(0, end - 1))
         lines = "".join(json.dumps(fact.line(name)) + "\n" for name, fact in facts.items())

@@ -29,8 +29,8 @@ def test_enforce_eager_reaches_the_model(module, command, eager, tmp_path, monke
     monkeypatch.setattr(
         importlib.import_module(f"unshard.cli.{module}"),
         "followed",
-        lambda checkpoint, options, tp: seen.append(options) or True,
+        lambda checkpoint, options: seen.append(options) or True,
     )
     flags = ["--enforce-eager"] if eager else []
     assert main([places.get(word, word) for word in command] + flags) == 0
-    assert [options.enforce_eager for options in seen] == [eager]
+    assert [options.compute.enforce_eager for options in seen] == [eager]

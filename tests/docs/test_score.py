@@ -110,7 +110,7 @@ def test_lines_that_fail_are_said_in_the_end(
     [
         ("score opt-125m documents.txt --stride 512", "--stride 512 is more than the 511 tokens"),
         ("score opt-125m documents.txt --jsonl --whole-file", "exclude each other"),
-        ("score opt-125m nothing.txt", "nothing.txt: is not a file"),
+        ("score opt-125m nothing.txt", "nothing.txt: no such file"),
         ("score opt-125m documents.txt --output other", "its line 2 is that of 5"),
         ("score opt-125m documents.txt --output prompts.jsonl", "holds other answers"),
         ("generate opt-125m", "either PROMPT or --input"),

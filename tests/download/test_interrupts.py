@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from unshard.download.crew import Crew
-from unshard.download.interrupts import interrupts_told
+from unshard.interrupts import interrupts_told
 
 
 def interrupted_under_its_lock(crew: Crew) -> None:

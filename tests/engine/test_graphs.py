@@ -14,6 +14,7 @@ from tests.engine.operation_recorder import OperationRecorder
 from torch.utils._pytree import tree_leaves
 
 from unshard.architectures.opt import OPTConfig
+from unshard.cli.compute_options import ComputeOptions
 from unshard.cli.ranks import ModelOptions
 from unshard.engine import graphs, load
 from unshard.engine.engine import Engine
@@ -272,7 +273,8 @@ def test_where_steps_are_recorded(device, size, fetches, records, monkeypatch):
 def test_an_engine_records_unless_it_is_told_not_to(enforce_eager, demo_model, monkeypatch):
     recorder = OperationRecorder()
     monkeypatch.setattr(load, "record_for", lambda model: recorder)
-    options = ModelOptions(str(demo_model), "fp32", "cpu", 2, enforce_eager=enforce_eager)
+    compute = ComputeOptions("fp32", "cpu", 0, tp=None, enforce_eager=enforce_eager)
+    options = ModelOptions(str(demo_model), compute, 2)
     told = options.of(open_checkpoint(demo_model))
     engine = load.load_engine(told.checkpoint, enforce_eager=told.enforce_eager)
     assert (engine._runner._graphs is None) is enforce_eager

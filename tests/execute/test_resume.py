@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,10 @@ import pytest
 from stopping import StoppedError, contents, plan_of, stop_after, stop_plan
 
 from unshard.errors import IntegrityError, UsageError
-from unshard.execute.copy import TaskResult
+from unshard.execute.blocks import Buffers
+from unshard.execute.copy import Copier, TaskResult
 from unshard.execute.fingerprint import fingerprint
+from unshard.execute.finishing import Finishing
 from unshard.execute.reclaim import unfinished
 from unshard.execute.run import run_plan
 from unshard.execute.task_log import TaskLog
@@ -43,6 +46,43 @@ def test_a_stopped_run_goes_on(
         run_plan(plan, tmp_path / "again", workers=1)
         assert len(before) == count
         assert not before & set(ran)
+    assert contents(tmp_path / "again") == contents(tmp_path / "once")
+
+
+@pytest.mark.timeout(30)
+def test_an_interrupt_under_a_lock_ends_the_run(
+    raw: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which the workers want, too: raised at once, nobody would give it back."""
+    lock, is_held = threading.Lock(), threading.Event()
+    began: list[int] = []
+    copy, add = Copier.run, Finishing.add
+
+    def locked(copier: Copier, task: CopyTask, buffers: Buffers) -> TaskResult:
+        if began:
+            is_held.wait()
+        began.append(task.number)
+        with lock:
+            return copy(copier, task, buffers)
+
+    def interrupted(finishing: Finishing, result: TaskResult) -> None:
+        if not is_held.is_set():
+            lock.acquire()
+            is_held.set()
+            signal.raise_signal(signal.SIGINT)
+            lock.release()
+        add(finishing, result)
+
+    plan = plan_of(raw[0], "hf")
+    run_plan(plan, tmp_path / "once")
+    with monkeypatch.context() as patch:
+        patch.setattr(Copier, "run", locked)
+        patch.setattr(Finishing, "add", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_plan(plan, tmp_path / "again", workers=1)
+    assert len(began) < 10
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    run_plan(plan, tmp_path / "again")
     assert contents(tmp_path / "again") == contents(tmp_path / "once")
 
 

@@ -355,32 +355,25 @@ def play(row: Row, server: Any) -> None:
         assert ran.code == code, ran.stderr
 
 
+SHARES = pytest.mark.parametrize("smallest_share_bytes", [2**20, 10_000])
+"""Connections bring whole files, or share files as small as these."""
+
+
 @pytest.mark.slow
+@SHARES
 @pytest.mark.parametrize("row", STORE, ids=lambda row: row.fault)
-def test_object_store(row, store):
+def test_object_store(row, store, smallest_share_bytes):
+    store.box.smallest_share_bytes = smallest_share_bytes
     play(row, store)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", STORE, ids=lambda row: row.fault)
-def test_object_store_in_ranges(row, store):
-    """The same, where connections share files as small as these."""
-    store.box.smallest_share_bytes = 10_000
-    play(row, store)
-
-
-@pytest.mark.slow
+@SHARES
 @pytest.mark.parametrize("row", NGINX, ids=lambda row: row.fault)
-def test_nginx(row, nginx):
+def test_nginx(row, nginx, smallest_share_bytes):
+    nginx.box.smallest_share_bytes = smallest_share_bytes
     play(row, nginx)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("row", NGINX, ids=lambda row: row.fault)
-def test_nginx_in_ranges(row, nginx):
-    nginx.box.smallest_share_bytes = 10_000
-    play(row, nginx)
-    if row.fault == "a rate limit per connection":
+    if (row.fault, smallest_share_bytes) == ("a rate limit per connection", 10_000):
         assert 206 in {status for _, status, _ in nginx.nginx.sent()}, "files are shared"
 
 
@@ -396,7 +389,7 @@ MID_WAY = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("smallest_share_bytes", [2**20, 10_000])
+@SHARES
 @pytest.mark.parametrize("row", MID_WAY, ids=lambda row: row.fault)
 def test_nginx_mid_way(row, nginx, smallest_share_bytes):
     """The fault comes upon files that are half there: a prefix of each, or ranges."""

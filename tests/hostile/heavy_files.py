@@ -122,10 +122,6 @@ ARCHIVES: dict[str, Callable[[Path], Path]] = {
 }
 
 
-def large_header(piece: bytes, count: int, before: bytes = b"", after: bytes = b"") -> bytes:
-    return before + piece * count + after
-
-
 def tensors(count: int) -> bytes:
     entry = b'"%d":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}'
     return b"{" + b",".join(entry % number for number in range(count)) + b"}"

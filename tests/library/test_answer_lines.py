@@ -127,5 +127,7 @@ def test_json_lines_have_ids_and_errors_of_their_own(tmp_path):
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(UsageError, match="missing: is not a file"):
+    with pytest.raises(UsageError, match="missing: no such file"):
         Input.open("missing")
+    with pytest.raises(UsageError, match="is not a file"):
+        Input.open(str(tmp_path))

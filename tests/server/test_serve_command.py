@@ -101,3 +101,19 @@ def test_a_port_that_others_reach_is_said_to_be_open(model_folder, tmp_path):
             rest = process.stderr.read()
         assert ("--api-key-file" in rest) == is_said
         assert refused == (200 if is_said else 401)
+
+
+def test_ctrl_c_says_what_it_waits_for_and_again_ends_it(model_folder):
+    body = {"prompt": "ROMEO.\n", "max_tokens": 500, "stream": True, "min_tokens": 500}
+    with start(model_folder, "--port", "0", "--drain-seconds", "3600") as process:
+        url = process.stderr.readline().split()[3]
+        with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=60) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            process.send_signal(signal.SIGINT)
+            said = process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            assert any("shutting down" in line for line in lines)
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+    assert said == "ending: open requests (1) have 3600 s to finish; Ctrl-C again ends now\n"

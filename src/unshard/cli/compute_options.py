@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from unshard.library.precisions import PRECISIONS
+
+
+class ComputeOptions(NamedTuple):
+    """What the five options say, the same for all ranks."""
+
+    dtype: str
+    device: str
+    cpu_offload_gb: float
+    tp: int | None
+    enforce_eager: bool
+
 
 _dtype_option: Callable[..., Any] = click.option(
     "--dtype",
@@ -39,8 +51,14 @@ _eager_option: Callable[..., Any] = click.option(
 )
 
 
-def machine_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds all five, `dtype`, `device`, `cpu_offload_gb`, `tp` and `enforce_eager`."""
+def compute_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds all five, which `command` gets as `compute: ComputeOptions`."""
+
+    @functools.wraps(command)
+    def gathered(*arguments: Any, **options: Any) -> Any:
+        compute = ComputeOptions(**{name: options.pop(name) for name in ComputeOptions._fields})
+        return command(*arguments, compute=compute, **options)
+
     for option in (_eager_option, _tp_option, _offload_option, _device_option, _dtype_option):
-        command = option(command)
-    return command
+        gathered = option(gathered)
+    return gathered

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import click
 
-from unshard.cli.compute_options import machine_options
+from unshard.cli.compute_options import ComputeOptions, compute_options
 from unshard.cli.stderr import events_option
 from unshard.engine.request import SamplingParams
 from unshard.errors import UsageError
@@ -97,7 +96,7 @@ DEFAULT_MAX_BATCH = 32
     show_default=True,
     help="So many continuations.",
 )
-@machine_options
+@compute_options
 @events_option
 def command(
     source: str,
@@ -115,7 +114,7 @@ def command(
     seed: int | None,
     stop: tuple[str, ...],
     choices: int,
-    **machine: Any,
+    compute: ComputeOptions,
 ) -> None:
     if any(not each for each in stop):
         raise UsageError("--stop is empty", hint="leave it away, or give the text to stop at")
@@ -133,7 +132,7 @@ def command(
     if prompt is not None and lines is None:
         if output is not None:
             raise UsageError("--output goes with --input", hint="redirect stdout: > PATH")
-        generate(source, _text(prompt), params, choices=choices, **machine)
+        generate(source, _text(prompt), params, choices=choices, compute=compute)
         return
     if prompt is not None or lines is None:
         raise UsageError(
@@ -145,7 +144,7 @@ def command(
             "-n does not go with --input",
             hint="give a line for each continuation, with a `seed` of its own",
         )
-    generate_lines(source, lines, output, params, max_batch=max_batch, **machine)
+    generate_lines(source, lines, output, params, max_batch=max_batch, compute=compute)
 
 
 def _text(prompt: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import click
 
+from unshard.cli.compute_options import ComputeOptions
 from unshard.cli.ranks import ModelOptions, engine_of, followed
 from unshard.cli.stderr import current
 from unshard.engine.engine import Engine
@@ -23,11 +24,7 @@ def generate(
     params: SamplingParams,
     *,
     choices: int,
-    dtype: str,
-    device: str,
-    cpu_offload_gb: float,
-    enforce_eager: bool,
-    tp: int | None,
+    compute: ComputeOptions,
 ) -> None:
     """Prints `choices` continuations of `prompt`; a single one as it is written. Without a seed
     `params` get one, which is told.
@@ -38,19 +35,12 @@ def generate(
         UsageError, FormatError, CheckpointError: as from opening and loading `source`.
     """
     checkpoint = open_checkpoint(source)
-    options = ModelOptions(
-        source,
-        dtype,
-        device,
-        choices,
-        cpu_offload_gb=cpu_offload_gb,
-        enforce_eager=enforce_eager,
-    )
-    if followed(checkpoint, options, tp):
+    options = ModelOptions(source, compute, choices)
+    if followed(checkpoint, options):
         return
     if params.seed is None:
         params = replace(params, seed=secrets.randbits(32))
-    with engine_of(checkpoint, options, tp) as (engine, _):
+    with engine_of(checkpoint, options) as (engine, _):
         prompt_ids = engine.tokenizer.prompt_ids(prompt)
         for choice in range(choices):
             engine.add(GenerationRequest(str(choice), prompt_ids, params, choice))

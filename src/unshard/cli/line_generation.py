@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 
+from unshard.cli.compute_options import ComputeOptions
 from unshard.cli.display import progress
 from unshard.cli.line_work import answer_lines, answers_to, complain_of, past_answers
 from unshard.cli.ranks import ModelOptions, engine_of, followed
@@ -25,11 +26,7 @@ def generate_lines(
     defaults: SamplingParams,
     *,
     max_batch: int,
-    dtype: str,
-    device: str,
-    cpu_offload_gb: float,
-    enforce_eager: bool,
-    tp: int | None,
+    compute: ComputeOptions,
 ) -> None:
     """Writes a line about each prompt of `file`, in its order, continued as `defaults` say where
     its line does not.
@@ -41,15 +38,8 @@ def generate_lines(
         UsageError, FormatError, CheckpointError: as from opening and loading `source`.
     """
     checkpoint = open_checkpoint(source)
-    options = ModelOptions(
-        source,
-        dtype,
-        device,
-        max_batch,
-        cpu_offload_gb=cpu_offload_gb,
-        enforce_eager=enforce_eager,
-    )
-    if followed(checkpoint, options, tp):
+    options = ModelOptions(source, compute, max_batch)
+    if followed(checkpoint, options):
         return
     given = Input.open(file)
     lines = given.json_lines()
@@ -60,7 +50,7 @@ def generate_lines(
             num_lines += 1
             num_failed += "error" in past
             past_bytes += line.num_bytes
-        engine, _ = stack.enter_context(engine_of(checkpoint, options, tp))
+        engine, _ = stack.enter_context(engine_of(checkpoint, options))
         reporter = stack.enter_context(progress())
         reporter.start("generate", given.num_bytes)
         reporter.advance(past_bytes)

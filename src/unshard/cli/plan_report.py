@@ -132,7 +132,8 @@ def _machine_lines(found: Forecast) -> Iterator[str]:
     ]
     yield from _table(["weights + tokens", *formats], rows)
     yield f"(per device, of {USABLE:.0%} of its memory: the weights, and how many tokens of keys"
-    yield " and values, of all sequences, fit beside; no: the weights do not fit)"
+    yield " and values, of all sequences, fit beside; no: the weights do not fit;"
+    yield " –: the lines of `serve` above tell)"
     yield "(unshard itself: tensor parallel over devices and hosts, in 32, 16 or 4 bits)"
     yield from _offload_lines(by_machine)
 

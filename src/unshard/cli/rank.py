@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from unshard.cli.compute_options import ComputeOptions
 from unshard.cli.ranks import ModelOptions
 from unshard.engine.team import be_led, join
 from unshard.errors import UnshardError
@@ -23,7 +24,8 @@ def main(told: str) -> int:
     """Runs one rank to its end; its exit code."""
     known = json.loads(told)
     end_with_parent(known["parent"])
-    place, options = Place(*known["place"]), ModelOptions(*known["options"])
+    place, (source, compute, *rest) = Place(*known["place"]), known["options"]
+    options = ModelOptions(source, ComputeOptions(*compute), *rest)
     try:
         model = options.of(open_checkpoint(options.source))
         store = file_store(Path(known["meeting"]), place.size)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from unshard.cli.compute_options import ComputeOptions
 from unshard.cli.display import progress
 from unshard.cli.stderr import Stderr, current
 from unshard.engine.engine import Engine
@@ -35,33 +36,29 @@ class ModelOptions(NamedTuple):
     """What the command line says of the model, the same for all ranks."""
 
     source: str
-    dtype: str
-    device: str
+    compute: ComputeOptions
     max_batch: int
     cache_sequences: int | None = None
-    cpu_offload_gb: float = 0
-    enforce_eager: bool = False
 
     def of(self, checkpoint: Checkpoint) -> TeamModel:
-        precision = PRECISIONS[self.dtype]
         return TeamModel(
             checkpoint,
-            precision,
-            self.device,
+            PRECISIONS[self.compute.dtype],
+            self.compute.device,
             self.max_batch,
             self.cache_sequences,
-            self.cpu_offload_gb,
-            self.enforce_eager,
+            self.compute.cpu_offload_gb,
+            self.compute.enforce_eager,
         )
 
 
-def followed(checkpoint: Checkpoint, options: ModelOptions, tp: int | None) -> bool:
+def followed(checkpoint: Checkpoint, options: ModelOptions) -> bool:
     """Whether torchrun started this process as a rank other than 0, whose work is then done.
 
     Raises:
         UsageError, FormatError: as from `load_engine`.
     """
-    place = _place(tp)
+    place = _place(options.compute.tp)
     if place.rank == 0:
         return False
     end_with_parent(os.getppid())
@@ -83,9 +80,7 @@ def followed(checkpoint: Checkpoint, options: ModelOptions, tp: int | None) -> b
 
 
 @contextmanager
-def engine_of(
-    checkpoint: Checkpoint, options: ModelOptions, tp: int | None
-) -> Iterator[tuple[Engine, Watch]]:
+def engine_of(checkpoint: Checkpoint, options: ModelOptions) -> Iterator[tuple[Engine, Watch]]:
     """The engine, and the other ranks, none where it is alone.
 
     Raises:
@@ -93,7 +88,7 @@ def engine_of(
         WorkerLostError: a rank ended before its time.
         UsageError, FormatError, CheckpointError: as from `load_engine`.
     """
-    place, model, stderr = _place(tp), options.of(checkpoint), current()
+    place, model, stderr = _place(options.compute.tp), options.of(checkpoint), current()
     others = _others(place, lambda lost: _abandon(stderr, lost))
     if place.size == 1:
         yield _lone_engine(model), others

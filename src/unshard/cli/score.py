@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
-from unshard.cli.compute_options import machine_options
+from unshard.cli.compute_options import ComputeOptions, compute_options
 from unshard.cli.stderr import events_option
 from unshard.errors import UsageError
 from unshard.library.deferred import deferred
@@ -36,7 +34,7 @@ score = deferred("unshard.cli.scoring", "score")
     metavar="PATH",
     help="Write to this file; if an earlier run did, go on where it ended.  [default: stdout]",
 )
-@machine_options
+@compute_options
 @events_option
 def command(
     source: str,
@@ -45,7 +43,7 @@ def command(
     whole_file: bool,
     stride: int | None,
     output: str | None,
-    **machine: Any,
+    compute: ComputeOptions,
 ) -> None:
     if jsonl and whole_file:
         raise UsageError("--jsonl and --whole-file exclude each other", hint="leave one away")
@@ -55,5 +53,5 @@ def command(
         form="jsonl" if jsonl else "whole" if whole_file else None,
         stride=stride,
         output=output,
-        **machine,
+        compute=compute,
     )

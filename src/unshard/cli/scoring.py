@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from unshard.cli.compute_options import ComputeOptions
 from unshard.cli.display import progress
 from unshard.cli.line_work import answer_lines, answers_to, complain_of, past_answers
 from unshard.cli.ranks import ModelOptions, engine_of, followed
@@ -49,11 +50,7 @@ def score(
     form: str | None,
     stride: int | None,
     output: str | None,
-    dtype: str,
-    device: str,
-    cpu_offload_gb: float,
-    enforce_eager: bool,
-    tp: int | None,
+    compute: ComputeOptions,
 ) -> None:
     """Writes a line about each document of `file`, and one about all.
 
@@ -64,16 +61,8 @@ def score(
         UsageError, FormatError, CheckpointError: as from opening and loading `source`.
     """
     checkpoint = open_checkpoint(source)
-    options = ModelOptions(
-        source,
-        dtype,
-        device,
-        MAX_BATCH,
-        cache_sequences(checkpoint.config),
-        cpu_offload_gb,
-        enforce_eager,
-    )
-    if followed(checkpoint, options, tp):
+    options = ModelOptions(source, compute, MAX_BATCH, cache_sequences(checkpoint.config))
+    if followed(checkpoint, options):
         return
     given = Input.open(file)
     lines = _documents(given, form)
@@ -85,7 +74,7 @@ def score(
         for line, answer in past_answers(answers, lines, "log_likelihood"):
             tally.add(answer)
             past_bytes += line.num_bytes
-        engine, _ = stack.enter_context(engine_of(checkpoint, options, tp))
+        engine, _ = stack.enter_context(engine_of(checkpoint, options))
         reporter = stack.enter_context(progress())
         reporter.start("score", given.num_bytes)
         reporter.advance(past_bytes)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from unshard.cli.compute_options import machine_options
+from unshard.cli.compute_options import ComputeOptions, compute_options
 from unshard.cli.manners_options import chosen_manners, manners_options
 from unshard.errors import UsageError
 from unshard.library.deferred import deferred
@@ -48,7 +48,7 @@ DEFAULT_MAX_BATCH = 8
     show_default=True,
     help="0 takes a free one.",
 )
-@machine_options
+@compute_options
 @click.option(
     "--max-batch",
     type=click.IntRange(1, 1024),
@@ -72,34 +72,28 @@ def command(
     engine: str,
     host: str,
     port: int,
-    dtype: str,
-    device: str,
-    cpu_offload_gb: float,
-    enforce_eager: bool,
+    compute: ComputeOptions,
     max_batch: int,
     model_name: str | None,
     chat_template: str | None,
-    tp: int | None,
     **manners: Any,
 ) -> None:
     if not host:
         raise UsageError("--host is empty", hint="127.0.0.1 is this machine alone")
     if engine == "vllm" and not source.startswith("-"):
-        serve_with_vllm(source, _given(ctx) | {"host": host, "port": port, "dtype": dtype}, flags)
+        serve_with_vllm(
+            source, _given(ctx) | {"host": host, "port": port, "dtype": compute.dtype}, flags
+        )
         return
     _refuse_unknown(ctx, source, *flags)
     serve(
         source,
         host=host,
         port=port,
-        dtype=dtype,
-        device=device,
-        cpu_offload_gb=cpu_offload_gb,
-        enforce_eager=enforce_eager,
+        compute=compute,
         max_batch=max_batch,
         model_name=model_name,
         chat_template=chat_template,
-        tp=tp,
         manners=chosen_manners(**manners),
     )
 

@@ -10,6 +10,7 @@ from ipaddress import ip_address
 import click
 
 from unshard.cli.chat_template_option import template_text
+from unshard.cli.compute_options import ComputeOptions
 from unshard.cli.ranks import ModelOptions, engine_of, followed
 from unshard.cli.stderr import current
 from unshard.engine.engine_thread import EngineThread
@@ -25,14 +26,10 @@ def serve(
     *,
     host: str,
     port: int,
-    dtype: str,
-    device: str,
-    cpu_offload_gb: float,
-    enforce_eager: bool,
+    compute: ComputeOptions,
     max_batch: int,
     model_name: str | None,
     chat_template: str | None,
-    tp: int | None,
     manners: Manners,
 ) -> None:
     """Serves `source` until a signal ends it; says on stderr when it is ready.
@@ -45,19 +42,12 @@ def serve(
     """
     template = None if chat_template is None else ChatTemplate(template_text(chat_template))
     checkpoint = open_checkpoint(source)
-    options = ModelOptions(
-        source,
-        dtype,
-        device,
-        max_batch,
-        cpu_offload_gb=cpu_offload_gb,
-        enforce_eager=enforce_eager,
-    )
-    if followed(checkpoint, options, tp):
+    options = ModelOptions(source, compute, max_batch)
+    if followed(checkpoint, options):
         return
     name = model_name or checkpoint.folder.resolve().name
     # Bound before the weights are read: a taken port is said now and not in ten minutes.
-    with bind(host, port) as bound, engine_of(checkpoint, options, tp) as (engine, workers):
+    with bind(host, port) as bound, engine_of(checkpoint, options) as (engine, workers):
         url = url_of(bound)
         thread, stderr = EngineThread(engine, on_stuck=workers.kill), current()
         served = ServedModel(name, thread, engine.tokenizer, int(time.time()), template)
@@ -71,6 +61,12 @@ def serve(
                 stderr.note("whoever reaches this port may use it: --api-key-file asks for a key")
             workers.on_loss(end)  # now the server hears of signals
 
-        run(served, bound, on_ready=say_ready, manners=manners)
+        def say_drain(num_open: int) -> None:
+            stderr.note(
+                f"ending: open requests ({num_open}) have {manners.drain_seconds:g} s to finish; "
+                "Ctrl-C again ends now"
+            )
+
+        run(served, bound, on_ready=say_ready, on_drain=say_drain, manners=manners)
         workers.check()
         thread.check()

@@ -12,7 +12,6 @@ from unshard.download.checker import Checker
 from unshard.download.crew import Crew
 from unshard.download.disk import Space, disk_errors
 from unshard.download.file import FileDownload, check_same_weights, is_remembered
-from unshard.download.interrupts import interrupts_told
 from unshard.download.journal import Journal
 from unshard.download.link import Link
 from unshard.download.meter import Meter
@@ -24,6 +23,7 @@ from unshard.download.tally import Tally
 from unshard.download.transport import Transport
 from unshard.download.url import PresignedTemplate
 from unshard.errors import UsageError
+from unshard.interrupts import interrupts_told
 from unshard.manifest import Digest, Manifest, file_name_problem
 from unshard.progress import Progress, Silent
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from queue import SimpleQueue
 
 from unshard.execute.blocks import Buffers
 from unshard.execute.copy import Copier, Executor, TaskResult
 from unshard.execute.tasks import CopyTask
+from unshard.interrupts import interrupts_told
 
 
 def threads(workers: int) -> Executor:
@@ -27,18 +28,22 @@ def threads(workers: int) -> Executor:
             finally:
                 idle.put(buffers)
 
-        todo = iter(tasks)
+        outcomes: SimpleQueue[Future[TaskResult] | KeyboardInterrupt] = SimpleQueue()
+        todo, num_running = iter(tasks), 0
         pool = ThreadPoolExecutor(workers)
         try:
-            running: set[Future[TaskResult]] = set()
-            while True:
-                free = 2 * workers - len(running)
-                running |= {pool.submit(copy, task) for task in islice(todo, free)}
-                if not running:
-                    return
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in sorted(done, key=lambda each: each.exception() is not None):
-                    yield future.result()
+            with interrupts_told(outcomes.put):
+                while True:
+                    for task in islice(todo, 2 * workers - num_running):
+                        pool.submit(copy, task).add_done_callback(outcomes.put)
+                        num_running += 1
+                    if not num_running:
+                        return
+                    outcome = outcomes.get()
+                    if isinstance(outcome, KeyboardInterrupt):
+                        raise outcome
+                    num_running -= 1
+                    yield outcome.result()
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -58,14 +58,16 @@ class Input:
         """The file `argument`; `-` is stdin, which is read to its end.
 
         Raises:
-            UsageError: there is no such file.
+            UsageError: there is no such file, or it is a folder or a pipe.
         """
         if argument == "-":
             content = sys.stdin.buffer.read()
             return cls("stdin", None, content, len(content))
         path = Path(argument)
+        if not path.exists():
+            raise UsageError(f"{argument}: no such file", hint="give a file, or `-` for stdin")
         if not path.is_file():
-            raise UsageError(f"{argument}: is not a file")
+            raise UsageError(f"{argument}: is not a file", hint="`-` reads a pipe from stdin")
         return cls(argument, path, b"", path.stat().st_size)
 
     def json_lines(self) -> Iterator[InputLine]:

@@ -24,18 +24,19 @@ class Metrics:
 
     def __init__(self) -> None:
         self._answers: Counter[tuple[str, str, str]] = Counter()
-        self._open = 0
+        self.num_open = 0
+        """Requests without their whole answer."""
         self._prompt_tokens = self._generated_tokens = 0
         self._first_token = Histogram(FIRST_TOKEN_BOUNDS)
         self._between_tokens = Histogram(BETWEEN_TOKENS_BOUNDS)
 
     def arrived(self) -> None:
         """A request is there."""
-        self._open += 1
+        self.num_open += 1
 
     def answered(self, method: str, route: str, status: int) -> None:
         """A request that `arrived` has its whole answer, or its client is gone."""
-        self._open -= 1
+        self.num_open -= 1
         self._answers[method, route, str(status)] += 1
 
     def generation(self, request: GenerationRequest) -> GenerationMeter:
@@ -51,7 +52,7 @@ class Metrics:
             for (method, path, code), count in sorted(self._answers.items())
         ]
         yield from family("unshard_requests_total", "counter", "Requests answered.", answers)
-        yield from _gauge("requests_open", "Requests without their whole answer.", self._open)
+        yield from _gauge("requests_open", "Requests without their whole answer.", self.num_open)
         yield from _counter("prompt_tokens", "Tokens of prompts taken in.", self._prompt_tokens)
         yield from _counter("generated_tokens", "Tokens generated.", self._generated_tokens)
         yield from self._first_token.lines(

@@ -56,12 +56,14 @@ def run(
     bound: socket.socket,
     *,
     on_ready: Callable[[], None],
+    on_drain: Callable[[int], None] | None = None,
     manners: Manners | None = None,
 ) -> None:
     """Serve on `bound` until SIGTERM or SIGINT, or until the engine dies; a second signal cuts
     the grace short.
 
-    `on_ready` is called when connections are accepted. On return the engine is closed.
+    `on_ready` is called when connections are accepted, `on_drain` with the number of requests that
+    a signal finds unanswered, if any: they are waited for. On return the engine is closed.
 
     Raises:
         UnshardError: somebody else listens on the port since `bind`.
@@ -86,7 +88,7 @@ def run(
             bound.listen()
         except OSError as error:
             raise _cannot_listen(host, port, error) from error
-        server = _Server(config, generations, manners.drain_seconds, on_ready)
+        server = _Server(config, generations, manners.drain_seconds, on_ready, on_drain)
         served.engine.on_loss(server.end_now)
         server.run(sockets=[bound])
     finally:
@@ -116,11 +118,13 @@ class _Server(uvicorn.Server):
         generations: Generations,
         grace_seconds: float,
         on_ready: Callable[[], None],
+        on_drain: Callable[[int], None] | None,
     ) -> None:
         super().__init__(config)
         self._generations = generations
         self._grace_seconds = grace_seconds
         self._on_ready = on_ready
+        self._on_drain = on_drain
         self._loop: asyncio.AbstractEventLoop | None = None
         self._has_lost_engine = False
 
@@ -140,6 +144,9 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._generations.ending = True
+        num_open = self._generations.metrics.num_open
+        if self._on_drain and num_open and not self._has_lost_engine:
+            self._on_drain(num_open)
         asyncio.get_running_loop().call_later(self._grace_seconds, self._abort)
         await super().shutdown(sockets)
 
