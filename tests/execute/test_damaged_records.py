@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from stopping import contents, plan_of, stop_plan
 
-from unshard.errors import DestinationError
+from unshard.errors import DestinationError, FormatError
+from unshard.execute.reclaim import unfinished
 from unshard.execute.run import run_plan
 from unshard.execute.task_log import ArrivalLog, TaskLog
+from unshard.plan.plan_json import plan_to_json
 from unshard.testing.tiny_checkpoint import Array
 
 Raw = tuple[Path, dict[str, Array]]
@@ -69,3 +71,37 @@ def test_a_record_that_is_none_is_as_no_record(
         run_plan(plan, out)
     run_plan(plan, out, overwrite=True)
     assert contents(out) == contents(tmp_path / "once")
+
+
+def test_a_kept_plan_that_is_none_is_told(raw: Raw, tmp_path: Path) -> None:
+    plan = plan_to_json(plan_of(raw[0], "hf"))
+    kept = {"plan": plan, "files": ["a"], "folder": "/"}
+    for broken in (
+        [], 5, {}, kept | {"plan": []}, kept | {"plan": {}}, kept | {"files": 3},
+        kept | {"files": [3]}, kept | {"folder": None}, kept | {"plan": plan | {"source": 1}},
+        kept | {"plan": plan | {"paths": []}}, kept | {"plan": plan | {"files": [[]]}},
+        kept | {"plan": plan | {"tensors": [["w"]]}},
+    ):  # fmt: skip
+        (tmp_path / ".unshard.plan.json").write_text(json.dumps(broken))
+        with pytest.raises(FormatError, match="is no plan of a reshard with --reclaim"):
+            unfinished(tmp_path)
+
+
+@pytest.mark.parametrize("pattern", ["", "*", "reshard-model_part-0-shard0.pt"])
+def test_a_kept_plan_deletes_files_of_its_source_alone(
+    raw: Raw, tmp_path: Path, pattern: str
+) -> None:
+    """Whoever is handed a folder is handed its hidden files, too."""
+    (tmp_path / "mine").write_text("precious")
+    plan = plan_to_json(plan_of(raw[0], "hf")) | {"source": str(raw[0] / pattern)}
+    path = tmp_path / ".unshard.plan.json"
+    for foreign in (tmp_path / "mine", raw[0] / ".." / "mine", Path("/etc/hostname")):
+        content = {"plan": plan, "files": [str(foreign)], "folder": str(tmp_path)}
+        path.write_text(json.dumps(content))
+        with pytest.raises(FormatError, match=r"is to delete .*, which is not of"):
+            unfinished(tmp_path)
+    own = str(raw[0] / "reshard-model_part-0-shard0.pt")
+    path.write_text(json.dumps({"plan": plan, "files": [own], "folder": str(tmp_path)}))
+    found = unfinished(tmp_path)
+    assert found is not None
+    assert found.files == (own,)

@@ -42,7 +42,9 @@ def test_a_row_does_not_notice_the_others(level, dtype, size):
     x, weight, bias = numbers(40, size, dtype)
     together = norm.layer_norm(x, weight, bias)
     for number in (0, 7, 39):
-        assert torch.equal(norm.layer_norm(x[number : number + 1], weight, bias)[0], together[number])
+        assert torch.equal(
+            norm.layer_norm(x[number : number + 1], weight, bias)[0], together[number]
+        )
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])

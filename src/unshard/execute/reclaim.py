@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unshard.errors import UsageError
+from unshard.errors import FormatError, UsageError
 from unshard.execute.output_file import growing, write_whole
 from unshard.execute.source_check import SourceCheck
 from unshard.execute.tasks import CopyTask
@@ -44,14 +44,47 @@ class Reclaiming:
 
 
 def unfinished(directory: Path) -> Reclaiming | None:
-    """The reshard with reclaim that was stopped in `directory`, if there is one."""
+    """The reshard with reclaim that was stopped in `directory`, if there is one.
+
+    Raises:
+        FormatError: what is kept of it is no such plan, or names files that are not its source's.
+    """
+    path = directory / NAME
     try:
-        content = json.loads((directory / NAME).read_bytes())
+        content = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError:  # cut short: then nothing was deleted yet
+    except (ValueError, RecursionError):  # cut short: then nothing was deleted yet
         return None
-    return Reclaiming(plan_from_json(content["plan"]), tuple(content["files"]), content["folder"])
+    try:
+        plan, folder = plan_from_json(content["plan"]), str(Path(content["folder"]))
+        files = tuple(str(Path(file)) for file in content["files"])
+        home = _folder_of(Path(folder, plan.source))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise FormatError(
+            path,
+            "is no plan of a reshard with --reclaim",
+            hint="without it what was deleted cannot be read: put back a copy of it, or take it "
+            "away if nothing was begun here",
+        ) from error
+    for file in files:
+        if not Path(folder, file).parent.resolve().is_relative_to(home):
+            raise FormatError(
+                path,
+                f"is to delete {file}, which is not of {plan.source}",
+                hint="take it away: no reshard writes such",
+            )
+    return Reclaiming(plan, files, folder)
+
+
+def _folder_of(source: Path) -> Path:
+    """The folder that a checkpoint's files are in, which are given by it, by a pattern or by one
+    of them."""
+    if source.is_dir():
+        return source.resolve()
+    while any(sign in str(source.parent) for sign in "*?["):
+        source = source.parent
+    return source.parent.resolve()
 
 
 def refuse_losses(reclaiming: Reclaiming) -> None:

@@ -133,12 +133,12 @@ class DecoderLayer:
             if linear.bias is not None:
                 for name, bias in zip(names, linear.bias.chunk(len(names)), strict=True):
                     yield f"{name}.bias", bias
-        for name, norm in (
+        for name, each in (
             ("self_attn_layer_norm", self.self_attn_norm),
             ("final_layer_norm", self.ffn_norm),
         ):
-            yield f"{name}.weight", norm.weight
-            yield f"{name}.bias", norm.bias
+            yield f"{name}.weight", each.weight
+            yield f"{name}.bias", each.bias
 
 
 def stack_of(layers: Sequence[DecoderLayer], config: OPTConfig) -> DecoderStack | None:
