@@ -32,8 +32,12 @@ def test_it_says_what_torch_says(level, rows, size, dtype):
     expected = torch.nn.functional.layer_norm(*wide)
     assert y.dtype == dtype
     assert torch.equal(x, given)
-    allowed = 2**-8 * expected.abs() if dtype == torch.bfloat16 else torch.tensor(0.0)
-    assert ((y - expected).abs() <= allowed + 2e-5).all()
+    # What fp32 loses of x beside the mean is stretched like the rest of the row.
+    stretch = (x.double().var(1, correction=0) + 1e-5).rsqrt() * x.double().abs().amax(1)
+    allowed = 2**-21 * (stretch[:, None] * weight.abs() + expected.abs() + bias.abs())
+    if dtype == torch.bfloat16:
+        allowed += 2**-8 * expected.abs()
+    assert ((y - expected).abs() <= allowed).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
