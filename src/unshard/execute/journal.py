@@ -52,8 +52,8 @@ class Journal:
         self._directory = directory
         self._path = directory / NAME
         self._names = [file.name for file in plan.files]
-        self._sync, self._verify, self._reclaim = sync, verify, reclaim
-        self._arriving = arriving
+        self._sync, self._verify = sync, verify
+        self._reclaim, self._arriving = reclaim, arriving
         self.log, self._arrivals = TaskLog(directory), ArrivalLog(directory)
         self._punched = {record.path for record in plan.stored} if reclaim else set()
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -71,9 +71,8 @@ class Journal:
                 f"{self._directory}: another reshard is writing to this folder",
                 hint="wait for it, or choose another folder",
             ) from None
-        if not self._path.exists() or not os.path.samestat(
-            self._path.stat(), os.fstat(self._descriptor)
-        ):
+        mine = os.fstat(self._descriptor)
+        if not self._path.exists() or not os.path.samestat(self._path.stat(), mine):
             os.close(self._descriptor)  # a run that was refused removed it meanwhile
             raise DestinationError(
                 f"{self._path}: was removed while it was opened", hint="run the command again"
