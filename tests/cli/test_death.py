@@ -106,7 +106,9 @@ def test_a_signal_while_a_text_is_written_lets_it_end(tp: str) -> None:
             assert answer.read().endswith(b"data: [DONE]\n\n")
         assert process.wait(GONE_SECONDS) == 0
         wait_until_gone(everybody)
-        assert process.stderr.read() == ""
+        # The text may be whole before the server looks for open requests.
+        waits = "ending: open requests (1) have 90 s to finish; Ctrl-C again ends now\n"
+        assert process.stderr.read() in {"", waits}
 
 
 @pytest.mark.parametrize("busy", [False, True])
