@@ -74,16 +74,11 @@ class Step:
         return model.hidden_states(ids, torch.tensor(places), attention, kept), caches
 
 
-def layer_by_layer(model, monkeypatch_context, step, cache_dtype, kept=None):
-    with monkeypatch_context() as patch:
-        patch.setattr(model, "_stack", None)
-        return step.hidden_states(model, cache_dtype, kept)
-
-
 def assert_same(model, step, cache_dtype, kept=None):
     assert model._stack is not None
-    context = pytest.MonkeyPatch.context
-    expected, expected_caches = layer_by_layer(model, context, step, cache_dtype, kept)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "_stack", None)
+        expected, expected_caches = step.hidden_states(model, cache_dtype, kept)
     found, caches = step.hidden_states(model, cache_dtype, kept)
     assert found.isfinite().all()
     assert torch.equal(found, expected)

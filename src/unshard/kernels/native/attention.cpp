@@ -181,9 +181,6 @@ void attend(const AttentionJob& job, int64_t sequence, int64_t first_head, int64
 
 }  // namespace
 
-#define JOINED(name, level) name##_##level
-#define NAMED(name, level) JOINED(name, level)
-
 extern "C" void NAMED(attend, LEVEL)(const AttentionJob* job, int64_t sequence, int64_t first_head,
                                      int64_t num_heads) {
   if (job->cache_is_bf16)

@@ -107,9 +107,6 @@ void multiply(const DenseJob& job, int64_t block) {
 
 }  // namespace
 
-#define JOINED(name, level) name##_##level
-#define NAMED(name, level) JOINED(name, level)
-
 extern "C" void NAMED(multiply_dense, LEVEL)(const DenseJob* job, int64_t block) {
   if (job->is_bf16)
     multiply<bf16>(*job, block);

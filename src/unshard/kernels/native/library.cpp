@@ -59,14 +59,9 @@ EXPORTED int unshard_linear(int level, int64_t threads, const Int8Weight* weight
   char* memory = (char*)scratch.of(int8_rows_size(most, weight->in));
   if (!memory) return 1;
   for (int64_t start = 0; start < rows; start += most) {
-    LinearJob job;
-    job.weight = weight;
-    job.x = (const char*)x + start * weight->in * width;
-    job.y = (char*)y + start * weight->out * width;
-    job.rows = rows - start < most ? rows - start : most;
-    job.is_bf16 = is_bf16;
-    job.relu = relu;
-    use_int8_rows(job, memory, most, weight->in);
+    const LinearJob job = int8_job(weight, (const char*)x + start * weight->in * width,
+                                   (char*)y + start * weight->out * width,
+                                   rows - start < most ? rows - start : most, is_bf16, relu, memory);
     // A few rows are done before another thread would have woken up.
     run(LEVELS[level].quantize_row, job, job.rows, job.rows * weight->in < 16384 ? 1 : threads);
     run(LEVELS[level].multiply_outputs, job, (weight->out + OUTPUTS - 1) / OUTPUTS, threads);

@@ -234,20 +234,11 @@ void finish(const LinearJob& job, int64_t row, int64_t first, const int32_t* low
     }
     Floats value = total * (scale * load(weight.scales + first + o)) + load(weight.bias + first + o);
     if (job.relu) value = value < 0 ? Floats{} : value;
-    if (o + LANES <= count) {
-      store(y + o, value);
-    } else {
-      T some[LANES];
-      store(some, value);
-      memcpy(y + o, some, sizeof(T) * (count - o));
-    }
+    store_some(y + o, value, count - o);
   }
 }
 
 }  // namespace
-
-#define JOINED(name, level) name##_##level
-#define NAMED(name, level) JOINED(name, level)
 
 extern "C" void NAMED(quantize_row, LEVEL)(const LinearJob* job, int64_t row) {
   if (job->is_bf16)

@@ -11,23 +11,6 @@ namespace {
 
 constexpr float EPSILON = 1e-5f;
 
-// `count` numbers, and zeros up to a vector.
-template <class T>
-Floats load_some(const T* from, int64_t count) {
-  if (count >= LANES) return load(from);
-  T padded[LANES] = {};
-  memcpy(padded, from, sizeof(T) * count);
-  return load(padded);
-}
-
-template <class T>
-void store_some(T* to, Floats v, int64_t count) {
-  if (count >= LANES) return store(to, v);
-  T padded[LANES];
-  store(padded, v);
-  memcpy(to, padded, sizeof(T) * count);
-}
-
 inline Floats first_of(Floats v, int64_t count) {
   for (int64_t lane = count; lane < LANES; lane++) v[lane] = 0;
   return v;
@@ -67,9 +50,6 @@ void add_and_norm(const NormJob& job, int64_t row) {
 }
 
 }  // namespace
-
-#define JOINED(name, level) name##_##level
-#define NAMED(name, level) JOINED(name, level)
 
 extern "C" void NAMED(add_and_norm, LEVEL)(const NormJob* job, int64_t row) {
   if (job->is_bf16)

@@ -1,9 +1,9 @@
 // All layers of a step that decodes, in one call and with one start of the threads.
 //
-// A call for each part costs a decode step a quarter of its time: threads that are started and
-// waited for some sixty times, and what lies between in Python. Here every thread goes through the
-// same phases. It takes tasks of a phase while there are some and goes on when all are done, so a
-// thread that comes late, or not at all, is not waited for: the others have done its share.
+// A call for each part starts threads and waits for them some sixty times, with Python in between.
+// Here every thread goes through the same phases. It takes tasks of a phase while there are some and
+// goes on when all are done, so a thread that comes late is not waited for: the others have done its
+// share.
 #include "stack.h"
 
 #include <sched.h>
@@ -120,14 +120,8 @@ class Walk {
       each(blocks, [&](int64_t block) { level.multiply_dense(&dense, block); });
       return;
     }
-    LinearJob rounded;
-    rounded.weight = linear.rounded;
-    rounded.x = x;
-    rounded.y = y;
-    rounded.rows = job.rows;
-    rounded.is_bf16 = job.is_bf16;
-    rounded.relu = relu;
-    use_int8_rows(rounded, between.rounded, job.rows, linear.in);
+    const LinearJob rounded =
+        int8_job(linear.rounded, x, y, job.rows, job.is_bf16, relu, between.rounded);
     each(job.rows, [&](int64_t row) { level.quantize_row(&rounded, row); });
     each(blocks, [&](int64_t block) { level.multiply_outputs(&rounded, block); });
   }

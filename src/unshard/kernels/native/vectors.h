@@ -13,6 +13,10 @@
 #define LANES 4
 #endif
 
+// What this file's level calls a function that each level has.
+#define JOINED(name, level) name##_##level
+#define NAMED(name, level) JOINED(name, level)
+
 // Everything below has internal linkage: the levels are linked into one library, and a function
 // that the linker merged could run with instructions that the processor lacks.
 namespace {
@@ -54,6 +58,24 @@ inline void store(bf16* to, Floats v) {
   rounded = v == v ? rounded : Words{} + 0x7fc0;
   const Halves halves = __builtin_convertvector(rounded, Halves);
   memcpy(to, &halves, sizeof halves);
+}
+
+// `count` numbers, and zeros up to a vector.
+template <class T>
+inline Floats load_some(const T* from, int64_t count) {
+  if (count >= LANES) return load(from);
+  T padded[LANES] = {};
+  memcpy(padded, from, sizeof(T) * count);
+  return load(padded);
+}
+
+// The first `count` lanes.
+template <class T>
+inline void store_some(T* to, Floats v, int64_t count) {
+  if (count >= LANES) return store(to, v);
+  T padded[LANES];
+  store(padded, v);
+  memcpy(to, padded, sizeof(T) * count);
 }
 
 // Each lane's neighbour at distance D.
