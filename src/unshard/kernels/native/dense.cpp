@@ -44,7 +44,26 @@ typename Dot<T>::Vector read_some(const T* from, int64_t count) {
 inline float single(float value) { return value; }
 inline float single(bf16 value) { return bits_of<float>((uint32_t)value << 16); }
 
-// ROWS rows of x times LANES / ROWS rows of the weight, all sums in registers.
+// ROWS rows of x times STREAMS rows of the weight, all sums in registers.
+template <class T, int ROWS, int STREAMS>
+void read_together(const T* x, const T* const* weight, int64_t in, int64_t whole, int64_t stride,
+                   Floats* totals) {
+  typedef Dot<T> D;
+  Floats total[ROWS * STREAMS];
+  for (Floats& each : total) each = Floats{};
+  for (int64_t k = 0; k < whole; k += D::WIDTH) {
+    typename D::Vector rows[ROWS];
+    for (int64_t r = 0; r < ROWS; r++) rows[r] = D::read(x + r * in + k);
+    for (int64_t o = 0; o < STREAMS; o++) {
+      const typename D::Vector each = D::read(weight[o] + k);
+      for (int64_t r = 0; r < ROWS; r++) D::add(total[r * STREAMS + o], each, rows[r]);
+    }
+  }
+  for (int64_t r = 0; r < ROWS; r++)
+    for (int64_t o = 0; o < STREAMS; o++) totals[r * stride + o] = total[r * STREAMS + o];
+}
+
+// ROWS rows of x times LANES / ROWS rows of the weight.
 template <class T, int ROWS>
 void tile(const DenseJob& job, const T* x, const T* weight, Floats bias, int64_t first, T* y) {
   typedef Dot<T> D;
@@ -54,18 +73,9 @@ void tile(const DenseJob& job, const T* x, const T* weight, Floats bias, int64_t
   const int64_t last = job.out - first - 1;
   const T* w[OUTS];
   for (int64_t o = 0; o < OUTS; o++) w[o] = weight + (o < last ? o : last) * in;
-  const int64_t ahead = last >= 2 * OUTS ? OUTS * in : 0;
+  constexpr int64_t STREAMS = OUTS < 4 ? OUTS : 4;
   Floats total[LANES];
-  for (int64_t i = 0; i < LANES; i++) total[i] = Floats{};
-  for (int64_t k = 0; k < whole; k += D::WIDTH) {
-    typename D::Vector rows[ROWS];
-    for (int64_t r = 0; r < ROWS; r++) rows[r] = D::read(x + r * in + k);
-    for (int64_t o = 0; o < OUTS; o++) {
-      __builtin_prefetch(w[o] + ahead + k, 0, 2);
-      const typename D::Vector each = D::read(w[o] + k);
-      for (int64_t r = 0; r < ROWS; r++) D::add(total[r * OUTS + o], each, rows[r]);
-    }
-  }
+  for (int64_t o = 0; o < OUTS; o += STREAMS) read_together<T, ROWS, STREAMS>(x, w + o, in, whole, OUTS, total + o);
   if (whole < in)
     for (int64_t o = 0; o < OUTS; o++)
       for (int64_t r = 0; r < ROWS; r++)

@@ -10,26 +10,36 @@ Parallel parallel = nullptr;
 
 namespace {
 
-// Tasks 0 … count - 1 of one job, each taken by the thread that comes first.
+constexpr int64_t MOST_RUNS = 64;
+
 template <class Job>
 struct Tasks {
   void (*work)(const Job*, int64_t);
   const Job* job;
-  int64_t count;
-  std::atomic<int64_t> next;
+  int64_t count, runs;
+  std::atomic<int64_t> threads;
+  Count taken[MOST_RUNS];
 };
 
 template <class Job>
 void take(void* data) {
   Tasks<Job>& tasks = *(Tasks<Job>*)data;
-  for (int64_t task; (task = tasks.next.fetch_add(1, std::memory_order_relaxed)) < tasks.count;)
-    tasks.work(tasks.job, task);
+  const int64_t own = tasks.threads.fetch_add(1, std::memory_order_relaxed);
+  take_tasks(tasks.taken, tasks.runs, own, tasks.count,
+             [&](int64_t task) { tasks.work(tasks.job, task); });
 }
 
 template <class Job>
 void run(void (*work)(const Job*, int64_t), const Job& job, int64_t count, int64_t threads) {
-  Tasks<Job> tasks{work, &job, count, {0}};
-  on_threads(take<Job>, &tasks, threads < count ? threads : count);
+  if (threads > count) threads = count;
+  Tasks<Job> tasks;
+  tasks.work = work;
+  tasks.job = &job;
+  tasks.count = count;
+  tasks.runs = threads < MOST_RUNS ? threads : MOST_RUNS;
+  tasks.threads = 0;
+  for (int64_t i = 0; i < tasks.runs; i++) tasks.taken[i].value = 0;
+  on_threads(take<Job>, &tasks, threads);
 }
 
 thread_local Scratch scratch;

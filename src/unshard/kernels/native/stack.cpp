@@ -19,29 +19,25 @@ namespace {
 
 constexpr int SPINS = 2000;  // some 50 us, far more than a task of few rows takes
 
-struct alignas(64) Phase {
-  std::atomic<int64_t> next, done;
-};
-
 constexpr int64_t MOST_PHASES_OF_A_LAYER = 14;
 
 // What lies between the parts of a layer; rows of each side by side.
 struct Between {
   char *normed, *kvq, *attended, *added, *inner, *rounded;
-  Phase* phases;
+  Count* phases;  // of each: how many of its tasks are done, and what is taken of each run
 };
 
 int64_t whole_lines(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
-bool make_room(const StackJob& job, Scratch& scratch, Between& between) {
+bool make_room(const StackJob& job, int64_t runs, Scratch& scratch, Between& between) {
   const int64_t row = (job.is_bf16 ? 2 : 4) * job.rows;
   const int64_t widest = job.hidden > job.ffn ? job.hidden : job.ffn;
+  const int64_t counters = (job.num_layers * MOST_PHASES_OF_A_LAYER + 1) * (runs + 1);
   struct Part {
     char** start;
     int64_t size;
   } parts[] = {
-      {(char**)&between.phases,
-       (job.num_layers * MOST_PHASES_OF_A_LAYER + 1) * (int64_t)sizeof(Phase)},
+      {(char**)&between.phases, counters * (int64_t)sizeof(Count)},
       {&between.normed, row * job.hidden},
       {&between.kvq, 3 * row * job.hidden},
       {&between.attended, row * job.hidden},
@@ -58,16 +54,30 @@ bool make_room(const StackJob& job, Scratch& scratch, Between& between) {
     *part.start = memory;
     memory += whole_lines(part.size);
   }
-  for (int64_t i = 0; i <= job.num_layers * MOST_PHASES_OF_A_LAYER; i++)
-    new (&between.phases[i]) Phase{{0}, {0}};
+  for (int64_t i = 0; i < counters; i++) new (&between.phases[i]) Count{{0}};
   return true;
 }
+
+struct Step {
+  const StackJob& job;
+  const Level& level;
+  Attention attention;
+  int64_t runs;  // as many as threads
+  Between between;
+  std::atomic<int64_t> threads;  // that have begun
+};
 
 // One thread's way through the layers.
 class Walk {
  public:
-  Walk(const StackJob& job, const Level& level, const Attention& attention, const Between& between)
-      : job(job), level(level), attention(attention), between(between), phase(between.phases) {}
+  Walk(const Step& step, int64_t number)
+      : job(step.job),
+        level(step.level),
+        attention(step.attention),
+        between(step.between),
+        runs(step.runs),
+        number(number),
+        phase(between.phases) {}
 
   void all() {
     const void* added = nullptr;
@@ -93,12 +103,11 @@ class Walk {
  private:
   template <class Work>
   void each(int64_t count, Work work) {
-    Phase& here = *phase++;
-    int64_t mine = 0;
-    for (int64_t task; (task = here.next.fetch_add(1, std::memory_order_relaxed)) < count; mine++)
-      work(task);
-    if (mine) here.done.fetch_add(mine, std::memory_order_release);
-    for (int spin = 0; here.done.load(std::memory_order_acquire) < count; spin++)
+    std::atomic<int64_t>& done = phase->value;
+    const int64_t mine = take_tasks(phase + 1, runs, number, count, work);
+    if (mine) done.fetch_add(mine, std::memory_order_release);
+    phase += runs + 1;
+    for (int spin = 0; done.load(std::memory_order_acquire) < count; spin++)
       if (spin < SPINS)
         relax();
       else
@@ -138,26 +147,20 @@ class Walk {
   const Level& level;
   const Attention& attention;
   const Between& between;
-  Phase* phase;
-};
-
-struct Step {
-  const StackJob& job;
-  const Level& level;
-  Attention attention;
-  Between between;
+  const int64_t runs, number;
+  Count* phase;
 };
 
 void walk(void* data) {
-  const Step& step = *(const Step*)data;
-  Walk(step.job, step.level, step.attention, step.between).all();
+  Step& step = *(Step*)data;
+  Walk(step, step.threads.fetch_add(1, std::memory_order_relaxed)).all();
 }
 
 }  // namespace
 
 bool run_stack(const StackJob& job, const Level& level, int64_t threads, Scratch& scratch) {
-  Step step{job, level, Attention(job.attention, &level, threads), {}};
-  if (!make_room(job, scratch, step.between)) return false;
+  Step step{job, level, Attention(job.attention, &level, threads), threads, {}, {0}};
+  if (!make_room(job, threads, scratch, step.between)) return false;
   on_threads(walk, &step, threads);
   return true;
 }

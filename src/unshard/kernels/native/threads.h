@@ -20,6 +20,27 @@ inline void on_threads(void (*work)(void*), void* data, int64_t threads) {
     work(data);
 }
 
+// Alone in its cache line.
+struct alignas(64) Count {
+  std::atomic<int64_t> value;
+};
+
+// Does those of tasks 0 … count - 1 that no other thread takes, and says how many. They are cut into
+// `runs`, of each of which `taken` says how far it has come. A thread begins with its own: what it
+// reads then lies on end, which a processor fetches ahead best. After that it takes of others'.
+template <class Work>
+int64_t take_tasks(Count* taken, int64_t runs, int64_t own, int64_t count, Work work) {
+  int64_t done = 0;
+  for (int64_t i = 0; i < runs; i++) {
+    const int64_t run = (own + i) % runs, start = count * run / runs;
+    const int64_t size = count * (run + 1) / runs - start;
+    std::atomic<int64_t>& next = taken[run].value;
+    for (int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < size; done++)
+      work(start + task);
+  }
+  return done;
+}
+
 inline void relax() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
