@@ -13,9 +13,9 @@ class Blocks(RuleBasedStateMachine):
     """Sequences over few tokens, so that many begin alike. `contents` stands for the cache: for
     each place the whole prefix that a model would have computed it from."""
 
-    @initialize(num_blocks=st.integers(1, 12))
-    def start(self, num_blocks):
-        self.pool = BlockPool(num_blocks)
+    @initialize(num_blocks=st.integers(1, 12), most_unused=st.one_of(st.none(), st.integers(1, 4)))
+    def start(self, num_blocks, most_unused):
+        self.pool = BlockPool(num_blocks, most_unused)
         self.contents = [[None] * BLOCK_TOKENS for _ in range(num_blocks)]
         self.running = []
 
@@ -155,3 +155,42 @@ def test_the_same_block_after_another_prefix_is_another(table_of):
     table_of(pool, [1] * 16 + [3] * 16 + [0])
     assert len(BlockTable(pool).cached_prefix([2] * 16 + [3] * 16 + [0])) == 0
     assert len(BlockTable(pool).cached_prefix([1] * 16 + [4] * 16 + [0])) == 1
+
+
+def told_apart(number, num_blocks=2):
+    """A prompt of `num_blocks` full blocks and a token, like no other number's."""
+    return [number] * (num_blocks * BLOCK_TOKENS + 1)
+
+
+def test_what_nobody_asks_for_again_costs_no_more_memory(table_of):
+    pool, used = BlockPool(1000, most_unused=8), set()
+    for number in range(100):
+        table = table_of(pool, told_apart(number))
+        used.update(table.blocks)
+        table.clear()
+    assert len(used) <= 8 + 3
+    assert pool.num_free == 1000
+
+
+def test_what_is_asked_for_again_is_kept_from_then_on(table_of):
+    pool = BlockPool(1000, most_unused=8)
+
+    def hits_of_a_round():
+        hits = 0
+        for number in range(40):
+            hits += len(BlockTable(pool).cached_prefix(told_apart(number)))
+            table_of(pool, told_apart(number)).clear()
+        return hits
+
+    rounds = [hits_of_a_round() for _ in range(3)]
+    assert rounds[0] == 0
+    assert rounds[-1] == 80
+    assert 80 <= pool.most_unused <= 82
+
+
+def test_nothing_more_is_kept_for_what_all_blocks_would_not_have_kept(table_of):
+    pool = BlockPool(100, most_unused=8)
+    for number in range(100):
+        table_of(pool, told_apart(number)).clear()
+    BlockTable(pool).cached_prefix(told_apart(0))
+    assert pool.most_unused == 8

@@ -59,6 +59,7 @@ class BrokenRanks:
 class OneRunner:
     config = None
     num_blocks = 1
+    most_unused = None
     shares_logits = False
 
     def wipe(self, blocks):

@@ -49,16 +49,26 @@ class BlockPool:
     first on is equal: there is no hash that a client could make collide.
 
     Blocks that nobody holds keep their contents until they are needed; the longest unused goes
-    first.
+    first. A block that was never used costs memory, and the time in which the system finds it: such
+    are taken only while fewer than `most_unused` keep what nobody may ever ask for again. Whenever
+    somebody asks for what more blocks would have kept, that number becomes theirs.
     """
 
-    def __init__(self, num_blocks: int) -> None:
+    def __init__(self, num_blocks: int, most_unused: int | None = None) -> None:
+        """`most_unused` at first; None where all blocks have their memory anyway."""
         self.num_blocks = num_blocks
+        self.most_unused = num_blocks if most_unused is None else most_unused
         self._references = [0] * num_blocks
-        # A stack whose top was used last: memory is touched only as far as it is needed.
-        self._empty = list(reversed(range(num_blocks)))
+        self._empty: list[int] = []
+        """Without contents, but used before: a stack whose top was used last."""
+        self._num_touched = 0
+        """Blocks from this one on were never used."""
         self._unused: OrderedDict[int, None] = OrderedDict()
         """Indexed blocks that nobody holds, the longest unused first."""
+        self._gone: OrderedDict[PrefixKey, int] = OrderedDict()
+        """What the blocks that were never used could still keep, the longest gone first, each with
+        how many had gone before."""
+        self._num_gone = 0
         self._block_of: dict[PrefixKey, int] = {}
         self._key_of: dict[int, PrefixKey] = {}
         self._prefix_of: dict[int, int] = {}
@@ -67,7 +77,11 @@ class BlockPool:
     @property
     def num_free(self) -> int:
         """Blocks that nobody holds, with or without contents."""
-        return len(self._empty) + len(self._unused)
+        return len(self._empty) + self._num_untouched + len(self._unused)
+
+    @property
+    def _num_untouched(self) -> int:
+        return self.num_blocks - self._num_touched
 
     def is_held(self, block: int) -> bool:
         return self._references[block] > 0
@@ -76,10 +90,21 @@ class BlockPool:
         """A block without contents, held once. There has to be a free one."""
         if self._empty:
             block = self._empty.pop()
+        elif self._num_untouched and len(self._unused) < self.most_unused:
+            block = self._num_touched
+            self._num_touched += 1
         else:
-            block, _ = self._unused.popitem(last=False)
-            self._unindex(block)
+            block = self._take_longest_unused()
         self._references[block] = 1
+        return block
+
+    def _take_longest_unused(self) -> int:
+        block, _ = self._unused.popitem(last=False)
+        self._gone[self._key_of[block]] = self._num_gone
+        self._num_gone += 1
+        if len(self._gone) > self._num_untouched:
+            self._gone.popitem(last=False)
+        self._unindex(block)
         return block
 
     def hold(self, block: int) -> None:
@@ -98,8 +123,14 @@ class BlockPool:
             self._empty.append(block)
 
     def find(self, key: PrefixKey) -> int | None:
-        """The block that holds `key`'s tokens after `key`'s prefix."""
-        return self._block_of.get(key)
+        """The block that holds `key`'s tokens after `key`'s prefix. Where it would still be there
+        if more were kept, more will be."""
+        block = self._block_of.get(key)
+        if block is None and key in self._gone:
+            gone_since = self._num_gone - self._gone.pop(key)
+            wanted = min(len(self._unused) + gone_since, self.num_blocks)
+            self.most_unused = max(self.most_unused, wanted)
+        return block
 
     def prefix_of(self, block: int) -> int:
         """The prefix that ends with an indexed block."""

@@ -41,7 +41,7 @@ class Engine:
         The cache has room for the longest sequence."""
         self.tokenizer = tokenizer
         self._runner = runner
-        self._pool = BlockPool(runner.num_blocks)
+        self._pool = BlockPool(runner.num_blocks, runner.most_unused)
         self._scheduler = Scheduler(self._pool, max_batch)
         self._arrivals = count()
         self._sequences: dict[str, Sequence] = {}

@@ -34,6 +34,7 @@ class LeadingRunner:
     def __init__(self, runner: Runner, ranks: Ranks, verdict: Verdict) -> None:
         self.config = runner.config
         self.num_blocks = runner.num_blocks
+        self.most_unused = runner.most_unused
         self._runner = runner
         self._ranks = ranks
         self._verdict = verdict

@@ -13,6 +13,9 @@ from unshard.engine.block_pool import BLOCK_TOKENS
 from unshard.engine.block_table import num_blocks_for
 from unshard.library.machines import free_memory_bytes
 
+UNUSED_TOKENS = 1024
+"""Tokens that nobody holds whose blocks may cost memory before it is known that they are of use."""
+
 
 class PagedCache:
     """One tensor per layer, (num_blocks + 1, 2, num_heads, `BLOCK_TOKENS`, head_dim): K, then V.
@@ -30,6 +33,9 @@ class PagedCache:
         self.device = device
         shape = (num_blocks + 1, 2, config.num_heads, BLOCK_TOKENS, config.head_dim)
         self.layers = [zeros(shape, dtype, device) for _ in range(config.num_layers)]
+        is_taken_when_used = device.type == "cpu"
+        self.most_unused = UNUSED_TOKENS // BLOCK_TOKENS if is_taken_when_used else None
+        """See `BlockPool`."""
 
     @property
     def spare_block(self) -> int:

@@ -33,6 +33,7 @@ class Runner:
         `record` records."""
         self.config = model.config
         self.num_blocks = cache.num_blocks
+        self.most_unused = cache.most_unused
         self._model = model
         self._cache = cache
         self._kernel = kernel
