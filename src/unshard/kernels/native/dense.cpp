@@ -44,38 +44,42 @@ typename Dot<T>::Vector read_some(const T* from, int64_t count) {
 inline float single(float value) { return value; }
 inline float single(bf16 value) { return bits_of<float>((uint32_t)value << 16); }
 
-// ROWS rows of x times STREAMS rows of the weight, all sums in registers.
+// ROWS rows of x times STREAMS rows of the weight, all sums in registers. What lies `ahead` of the
+// weight is fetched meanwhile, unless that is 0.
 template <class T, int ROWS, int STREAMS>
-void read_together(const T* x, const T* const* weight, int64_t in, int64_t whole, int64_t stride,
-                   Floats* totals) {
+void read_together(const T* x, const T* const* weight, int64_t in, int64_t ahead, Floats* totals) {
   typedef Dot<T> D;
   Floats total[ROWS * STREAMS];
   for (Floats& each : total) each = Floats{};
-  for (int64_t k = 0; k < whole; k += D::WIDTH) {
+  for (int64_t k = 0; k + D::WIDTH <= in; k += D::WIDTH) {
     typename D::Vector rows[ROWS];
     for (int64_t r = 0; r < ROWS; r++) rows[r] = D::read(x + r * in + k);
     for (int64_t o = 0; o < STREAMS; o++) {
+      if (ahead) __builtin_prefetch(weight[o] + ahead + k);
       const typename D::Vector each = D::read(weight[o] + k);
       for (int64_t r = 0; r < ROWS; r++) D::add(total[r * STREAMS + o], each, rows[r]);
     }
   }
   for (int64_t r = 0; r < ROWS; r++)
-    for (int64_t o = 0; o < STREAMS; o++) totals[r * stride + o] = total[r * STREAMS + o];
+    for (int64_t o = 0; o < STREAMS; o++) totals[r * (LANES / ROWS) + o] = total[r * STREAMS + o];
 }
 
-// ROWS rows of x times LANES / ROWS rows of the weight.
+// ROWS rows of x times LANES / ROWS rows of the weight, four at a time: a processor follows few
+// streams best.
 template <class T, int ROWS>
-void tile(const DenseJob& job, const T* x, const T* weight, Floats bias, int64_t first, T* y) {
+void tile(const DenseJob& job, const T* x, const T* weight, Floats bias, int64_t first,
+          bool fetches_next, T* y) {
   typedef Dot<T> D;
-  constexpr int64_t OUTS = LANES / ROWS;
+  constexpr int64_t OUTS = LANES / ROWS, STREAMS = OUTS < 4 ? OUTS : 4;
   const int64_t in = job.in, whole = in / D::WIDTH * D::WIDTH;
   // Beyond the last output there is nothing to read: the last one is computed again.
   const int64_t last = job.out - first - 1;
+  const int64_t ahead = fetches_next && last >= 2 * OUTS ? OUTS * in : 0;
   const T* w[OUTS];
   for (int64_t o = 0; o < OUTS; o++) w[o] = weight + (o < last ? o : last) * in;
-  constexpr int64_t STREAMS = OUTS < 4 ? OUTS : 4;
   Floats total[LANES];
-  for (int64_t o = 0; o < OUTS; o += STREAMS) read_together<T, ROWS, STREAMS>(x, w + o, in, whole, OUTS, total + o);
+  for (int64_t o = 0; o < OUTS; o += STREAMS)
+    read_together<T, ROWS, STREAMS>(x, w + o, in, ahead, total + o);
   if (whole < in)
     for (int64_t o = 0; o < OUTS; o++)
       for (int64_t r = 0; r < ROWS; r++)
@@ -98,9 +102,10 @@ int64_t multiply_rows(const DenseJob& job, int64_t row, int64_t start, int64_t e
     Floats bias{};
     for (int64_t i = 0; job.bias && i < LANES; i++)
       if (first + i % OUTS < job.out) bias[i] = single(((const T*)job.bias)[first + i % OUTS]);
+    // The first rows wait for the weight; the next find it near, and fetch what comes after it.
     for (int64_t r = row; r < whole; r += ROWS)
       tile<T, ROWS>(job, (const T*)job.x + r * job.in, (const T*)job.weight + first * job.in, bias,
-                    first, (T*)job.y + r * job.stride + first);
+                    first, r == row + ROWS, (T*)job.y + r * job.stride + first);
   }
   return whole;
 }
