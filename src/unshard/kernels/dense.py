@@ -9,7 +9,7 @@ from unshard.kernels.library import compiled, kernels
 
 _DTYPES = (torch.float32, torch.bfloat16)
 _MOST_ROWS = {
-    "avx512bf16": (32, 32),
+    "avx512bf16": (16, 32),
     "avx512": (32, 4),
     "avx2": (16, 2),
     "portable": (1, 0),
