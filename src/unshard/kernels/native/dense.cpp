@@ -112,8 +112,8 @@ int64_t multiply_rows(const DenseJob& job, int64_t row, int64_t start, int64_t e
 
 template <class T>
 void multiply(const DenseJob& job, int64_t block) {
-  const int64_t start = block * OUTPUTS, left = job.out - start;
-  const int64_t end = start + (left < OUTPUTS ? left : OUTPUTS);
+  const int64_t start = block * DENSE_OUTPUTS, left = job.out - start;
+  const int64_t end = start + (left < DENSE_OUTPUTS ? left : DENSE_OUTPUTS);
   // Four rows use each vector of the weight four times, and leave registers for four outputs.
   int64_t row = multiply_rows<T, 4>(job, 0, start, end);
   row = multiply_rows<T, 2>(job, row, start, end);

@@ -23,7 +23,8 @@ struct AttentionJob {
 
 constexpr int64_t FEW_QUERIES = 4;
 
-constexpr int64_t OUTPUTS = 64;
+constexpr int64_t OUTPUTS = 64;        // of an int8 task
+constexpr int64_t DENSE_OUTPUTS = 16;  // fewer: the last task is what other threads wait for
 
 // An int8 weight, OUTPUTS rows side by side; see int8.py.
 struct Int8Weight {
@@ -64,6 +65,11 @@ struct DenseJob {
   int32_t is_bf16, relu;
 };
 
+inline int64_t tasks_of(const LinearJob& job) { return (job.weight->out + OUTPUTS - 1) / OUTPUTS; }
+inline int64_t tasks_of(const DenseJob& job) {
+  return (job.out + DENSE_OUTPUTS - 1) / DENSE_OUTPUTS;
+}
+
 struct NormWeight {
   const void* weight;  // (size,) in x's dtype, like bias
   const void* bias;
@@ -85,6 +91,6 @@ struct Level {
                  int64_t num_heads);
   void (*quantize_row)(const LinearJob*, int64_t row);       // tasks: rows
   void (*multiply_outputs)(const LinearJob*, int64_t block);  // tasks: out / OUTPUTS
-  void (*multiply_dense)(const DenseJob*, int64_t block);    // tasks: out / OUTPUTS
+  void (*multiply_dense)(const DenseJob*, int64_t block);    // tasks: out / DENSE_OUTPUTS
   void (*add_and_norm)(const NormJob*, int64_t row);          // tasks: rows
 };

@@ -74,7 +74,7 @@ EXPORTED int unshard_linear(int level, int64_t threads, const Int8Weight* weight
                                    rows - start < most ? rows - start : most, is_bf16, relu, memory);
     // A few rows are done before another thread would have woken up.
     run(LEVELS[level].quantize_row, job, job.rows, job.rows * weight->in < 16384 ? 1 : threads);
-    run(LEVELS[level].multiply_outputs, job, (weight->out + OUTPUTS - 1) / OUTPUTS, threads);
+    run(LEVELS[level].multiply_outputs, job, tasks_of(job), threads);
   }
   return 0;
 }
@@ -83,7 +83,7 @@ EXPORTED void unshard_dense(int level, int64_t threads, const void* weight, cons
                             const void* x, void* y, int64_t rows, int64_t in, int64_t out,
                             int is_bf16, int relu) {
   const DenseJob job{weight, bias, x, y, rows, in, out, out, is_bf16, relu};
-  run(LEVELS[level].multiply_dense, job, (out + OUTPUTS - 1) / OUTPUTS, threads);
+  run(LEVELS[level].multiply_dense, job, tasks_of(job), threads);
 }
 
 EXPORTED void unshard_norm(int level, int64_t threads, const NormJob* job, int64_t rows) {

@@ -122,17 +122,16 @@ class Walk {
   // Outputs go to columns [first, first + out) of y, whose rows have `stride` numbers.
   void multiply(const StackLinear& linear, const void* x, char* y, int64_t first, int64_t stride,
                 bool relu) {
-    const int64_t blocks = (linear.out + OUTPUTS - 1) / OUTPUTS;
     if (!linear.rounded) {
       const DenseJob dense{linear.weight, linear.bias, x, y + first * (job.is_bf16 ? 2 : 4),
                            job.rows, linear.in, linear.out, stride, job.is_bf16, relu};
-      each(blocks, [&](int64_t block) { level.multiply_dense(&dense, block); });
+      each(tasks_of(dense), [&](int64_t task) { level.multiply_dense(&dense, task); });
       return;
     }
     const LinearJob rounded =
         int8_job(linear.rounded, x, y, job.rows, job.is_bf16, relu, between.rounded);
     each(job.rows, [&](int64_t row) { level.quantize_row(&rounded, row); });
-    each(blocks, [&](int64_t block) { level.multiply_outputs(&rounded, block); });
+    each(tasks_of(rounded), [&](int64_t task) { level.multiply_outputs(&rounded, task); });
   }
 
   void attend(void* cache) {
