@@ -47,13 +47,14 @@ inline float single(bf16 value) { return bits_of<float>((uint32_t)value << 16); 
 // ROWS rows of x times STREAMS rows of the weight, all sums in registers. What lies `ahead` of the
 // weight is fetched meanwhile, unless that is 0.
 template <class T, int ROWS, int STREAMS>
-void read_together(const T* x, const T* const* weight, int64_t in, int64_t ahead, Floats* totals) {
+void read_together(const T* const* x, const T* const* weight, int64_t in, int64_t ahead,
+                   Floats* totals) {
   typedef Dot<T> D;
   Floats total[ROWS * STREAMS];
   for (Floats& each : total) each = Floats{};
   for (int64_t k = 0; k + D::WIDTH <= in; k += D::WIDTH) {
     typename D::Vector rows[ROWS];
-    for (int64_t r = 0; r < ROWS; r++) rows[r] = D::read(x + r * in + k);
+    for (int64_t r = 0; r < ROWS; r++) rows[r] = D::read(x[r] + k);
     for (int64_t o = 0; o < STREAMS; o++) {
       if (ahead) __builtin_prefetch(weight[o] + ahead + k);
       const typename D::Vector each = D::read(weight[o] + k);
@@ -64,67 +65,73 @@ void read_together(const T* x, const T* const* weight, int64_t in, int64_t ahead
     for (int64_t o = 0; o < STREAMS; o++) totals[r * (LANES / ROWS) + o] = total[r * STREAMS + o];
 }
 
-// ROWS rows of x times LANES / ROWS rows of the weight, four at a time: a processor follows few
-// streams best.
+// Up to ROWS rows of x from `row` on, times LANES / ROWS rows of the weight from `first` on, four at
+// a time: a processor follows few streams best.
 template <class T, int ROWS>
-void tile(const DenseJob& job, const T* x, const T* weight, Floats bias, int64_t first,
-          bool fetches_next, T* y) {
+void tile(const DenseJob& job, int64_t row, int64_t first, Floats bias, int64_t ahead) {
   typedef Dot<T> D;
   constexpr int64_t OUTS = LANES / ROWS, STREAMS = OUTS < 4 ? OUTS : 4;
   const int64_t in = job.in, whole = in / D::WIDTH * D::WIDTH;
-  // Beyond the last output there is nothing to read: the last one is computed again.
-  const int64_t last = job.out - first - 1;
-  const int64_t ahead = fetches_next && last >= 2 * OUTS ? OUTS * in : 0;
-  const T* w[OUTS];
-  for (int64_t o = 0; o < OUTS; o++) w[o] = weight + (o < last ? o : last) * in;
+  // Beyond the last row and output there is nothing to read: the last one is computed again.
+  const int64_t last_row = job.rows - row - 1, last = job.out - first - 1;
+  const T *x[ROWS], *w[OUTS];
+  for (int64_t r = 0; r < ROWS; r++)
+    x[r] = (const T*)job.x + (row + (r < last_row ? r : last_row)) * in;
+  for (int64_t o = 0; o < OUTS; o++)
+    w[o] = (const T*)job.weight + (first + (o < last ? o : last)) * in;
+  if (last < ahead + OUTS) ahead = 0;
   Floats total[LANES];
   for (int64_t o = 0; o < OUTS; o += STREAMS)
-    read_together<T, ROWS, STREAMS>(x, w + o, in, ahead, total + o);
+    read_together<T, ROWS, STREAMS>(x, w + o, in, ahead * in, total + o);
   if (whole < in)
     for (int64_t o = 0; o < OUTS; o++)
       for (int64_t r = 0; r < ROWS; r++)
         D::add(total[r * OUTS + o], read_some(w[o] + whole, in - whole),
-               read_some(x + r * in + whole, in - whole));
+               read_some(x[r] + whole, in - whole));
   Floats result = sums_of(total) + bias;
   if (job.relu) result = result < 0 ? Floats{} : result;
   T results[LANES];
   store(results, result);
-  for (int64_t r = 0; r < ROWS; r++)
+  T* y = (T*)job.y + row * job.stride + first;
+  for (int64_t r = 0; r < ROWS && r <= last_row; r++)
     memcpy(y + r * job.stride, results + r * OUTS, sizeof(T) * (OUTS <= last ? OUTS : last + 1));
 }
 
-// Tiles of ROWS rows, as many as there are from `row` on, for outputs [start, end).
+// `tiles` tiles of ROWS rows from `row` on, for outputs [start, end). The first rows wait for the
+// weight. The next ones find it near, and fetch what comes after it; a few alone fetch it from
+// further ahead; one row does nothing but read, as a processor foresees.
 template <class T, int ROWS>
-int64_t multiply_rows(const DenseJob& job, int64_t row, int64_t start, int64_t end) {
+void multiply_rows(const DenseJob& job, int64_t row, int64_t tiles, int64_t start, int64_t end) {
   constexpr int64_t OUTS = LANES / ROWS;
-  const int64_t whole = row + (job.rows - row) / ROWS * ROWS;
-  for (int64_t first = start; row < whole && first < end; first += OUTS) {
+  const bool fetches = ROWS > 1 && row == 0;
+  for (int64_t first = start; tiles && first < end; first += OUTS) {
     Floats bias{};
     for (int64_t i = 0; job.bias && i < LANES; i++)
       if (first + i % OUTS < job.out) bias[i] = single(((const T*)job.bias)[first + i % OUTS]);
-    // The first rows wait for the weight; the next find it near, and fetch what comes after it.
-    for (int64_t r = row; r < whole; r += ROWS)
-      tile<T, ROWS>(job, (const T*)job.x + r * job.in, (const T*)job.weight + first * job.in, bias,
-                    first, r == row + ROWS, (T*)job.y + r * job.stride + first);
+    for (int64_t t = 0; t < tiles; t++) {
+      const int64_t ahead = tiles == 1 ? DENSE_OUTPUTS : t == 1 ? OUTS : 0;
+      tile<T, ROWS>(job, row + t * ROWS, first, bias, fetches ? ahead : 0);
+    }
   }
-  return whole;
 }
 
 template <class T>
-void multiply(const DenseJob& job, int64_t block) {
-  const int64_t start = block * DENSE_OUTPUTS, left = job.out - start;
+void multiply(const DenseJob& job, int64_t task) {
+  const int64_t start = task * DENSE_OUTPUTS, left = job.out - start, rows = job.rows;
   const int64_t end = start + (left < DENSE_OUTPUTS ? left : DENSE_OUTPUTS);
-  // Four rows use each vector of the weight four times, and leave registers for four outputs.
-  int64_t row = multiply_rows<T, 4>(job, 0, start, end);
-  row = multiply_rows<T, 2>(job, row, start, end);
-  multiply_rows<T, 1>(job, row, start, end);
+  // Four rows use each vector of the weight four times, and leave registers for four outputs. Two
+  // or three that are left over take longer alone than as if they were four.
+  const int64_t fours = (rows + (rows > 2 ? 2 : 0)) / 4, row = 4 * fours;
+  multiply_rows<T, 4>(job, 0, fours, start, end);
+  if (rows == row + 2) multiply_rows<T, 2>(job, row, 1, start, end);
+  if (rows == row + 1) multiply_rows<T, 1>(job, row, 1, start, end);
 }
 
 }  // namespace
 
-extern "C" void NAMED(multiply_dense, LEVEL)(const DenseJob* job, int64_t block) {
+extern "C" void NAMED(multiply_dense, LEVEL)(const DenseJob* job, int64_t task) {
   if (job->is_bf16)
-    multiply<bf16>(*job, block);
+    multiply<bf16>(*job, task);
   else
-    multiply<float>(*job, block);
+    multiply<float>(*job, task);
 }
