@@ -2,7 +2,7 @@
 OPT shapes, the same prompts, fixed token counts, the same dtype and threads; medians.
 
     python benchmarks/serve.py [--install PEER...] [--shapes 125m 1.3b] [--dtypes fp32 bf16 int8]
-                               [--runs 3] [--svg FILE] [--quick]
+                               [--runs 3] [--without-fallback] [--svg FILE] [--quick]
 
 single    one request, 32 tokens -> 128: generated tokens per second
 first     one request of 512 tokens: seconds to its first token
@@ -61,6 +61,7 @@ DTYPES = {
     "vllm": ("fp32", "bf16"),
 }
 OURS = "unshard"
+FALLBACK = f"{OURS} torch-only"
 LESS_IS_BETTER = ("first", "cold", "rss")
 SCRIPT = ["-P"]
 """Options of Python: modules beside the script shall not stand in for a peer's of that name."""
@@ -170,7 +171,11 @@ def main() -> None:
     os.environ |= {name: str(arguments.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     for peer in arguments.install:
         install(peer, arguments.home)
-    contestants = list(present(arguments.peers, arguments.home))
+    contestants = [
+        each
+        for each in present(arguments.peers, arguments.home)
+        if each.name != FALLBACK or not arguments.without_fallback
+    ]
     results: dict[str, Report] = {}
     for shape in arguments.shapes:
         for dtype in arguments.dtypes:
@@ -189,6 +194,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES[OURS], default=list(DTYPES[OURS]))
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--without-fallback", action="store_true", help="no unshard torch-only")
     parser.add_argument("--svg", type=Path, help="where to draw the ratios")
     parser.add_argument("--quick", action="store_true", help="a tiny model, to see that it runs")
     arguments = parser.parse_args()
@@ -212,7 +218,7 @@ def install(peer: str, home: Path) -> None:
 def present(peers: list[str], home: Path) -> Iterator[Contestant]:
     here = Path(sys.executable)
     yield Contestant(OURS, here, dict(os.environ))
-    yield Contestant(f"{OURS} torch-only", here, os.environ | {"UNSHARD_KERNELS": "off"})
+    yield Contestant(FALLBACK, here, os.environ | {"UNSHARD_KERNELS": "off"})
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     for peer in peers:
         own = home / "environments" / peer / "bin/python"
@@ -343,7 +349,7 @@ def report(shape: str, dtype: str, runs: dict[str, list[Figures]], limits: list[
     for name, figures in medians.items():
         print(f"| {name} | {' | '.join(f'{figures[column]:.4g}' for column in columns)} |")
     found: Report = {"figures": medians, "ceilings": {"all": limit}}
-    for name in (OURS, f"{OURS} torch-only"):
+    for name in (name for name in (OURS, FALLBACK) if name in runs):
         best = {column: ratio_to_best(name, column, runs) for column in columns}
         share = {c: of_ceiling(shape, dtype, c, medians[name][c], limit) for c in columns}
         shares = {column: value for column, value in share.items() if value is not None}
