@@ -2,7 +2,7 @@
 OPT shapes, the same prompts, fixed token counts, the same dtype and threads; medians.
 
     python benchmarks/serve.py [--install PEER...] [--shapes 125m 1.3b] [--dtypes fp32 bf16 int8]
-                               [--runs 3] [--without-fallback] [--svg FILE] [--quick]
+                               [--runs 3] [--without-fallback] [--apart] [--svg FILE] [--quick]
 
 single    one request, 32 tokens -> 128: generated tokens per second
 first     one request of 512 tokens: seconds to its first token
@@ -10,15 +10,17 @@ c16, c32  16 and 32 requests at once, 16-256 tokens -> 16-128: generated tokens 
 cold      seconds from the start of the process to the first token after 32
 rss       MB of memory at its peak, pages of mapped files included
 
-In each run each contestant is a process of its own (serve_peers.py), one after another, each run
-beginning with another one. `unshard torch-only` is the engine without its native kernels. Peers
-are installed into virtual environments under --home when asked for, by pip as it is configured
-(set PIP_EXTRA_INDEX_URL to torch's index of CPU builds to save gigabytes); those that are not
-there are left out, and named. Models are written, and converted for CTranslate2 and OpenVINO,
-once (`--runs 0` does no more than that); `cold` does not count it. Ratios are medians of ours /
-peer within a run. The ceilings are measured before each run: `of ceiling` is the share of the bytes
-per second that torch reads for single, of its matrix products for the others (fp32's for int8:
-there is none of its own).
+In each run each contestant is a process of its own (serve_peers.py). All of them load their models;
+then they take turns at each case, each run beginning with another one: a machine that is shared
+changes its speed within seconds, and for all alike. With `--apart` one ends before the next begins,
+for models that do not fit the memory side by side. `unshard torch-only` is the engine without its
+native kernels. Peers are installed into virtual environments under --home when asked for, by pip as
+it is configured (set PIP_EXTRA_INDEX_URL to torch's index of CPU builds to save gigabytes); those
+that are not there are left out, and named. Models are written, and converted for CTranslate2 and
+OpenVINO, once (`--runs 0` does no more than that); `cold` does not count it. Ratios are medians of
+ours / peer within a run. The ceilings are measured before each run: `of ceiling` is the share of
+the bytes per second that torch reads for single, of its matrix products for the others (fp32's for
+int8: there is none of its own).
 Prints a table in markdown for each shape and dtype; the last line is JSON.
 """
 
@@ -33,8 +35,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import IO, Any
@@ -195,6 +198,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--without-fallback", action="store_true", help="no unshard torch-only")
+    parser.add_argument("--apart", action="store_true", help="one in memory at a time")
     parser.add_argument("--svg", type=Path, help="where to draw the ratios")
     parser.add_argument("--quick", action="store_true", help="a tiny model, to see that it runs")
     arguments = parser.parse_args()
@@ -245,18 +249,14 @@ def measure(
     for number in range(arguments.runs):
         limits.append(ceilings(arguments.threads))
         turn = number % len(taking_part)  # nobody is always the first
-        for contestant in taking_part[turn:] + taking_part[:turn]:
-            name = contestant.name
-            if name in failed or name not in models:
-                continue
-            try:
-                figures = run(contestant, models[name], dtype, cases, arguments.threads, number)
+        order = [c for c in taking_part[turn:] + taking_part[:turn] if c.name in models]
+        for group in [[c] for c in order] if arguments.apart else [order]:
+            present_now = [c for c in group if c.name not in failed]
+            turns = Turns(present_now, models, dtype, arguments.threads, number)
+            turns.take(cases)
+            for name, figures in turns.figures.items():
                 runs[name].append(figures)
-            except RuntimeError as error:
-                if name.startswith(OURS):
-                    raise
-                failed.add(name)
-                print(f"left out: {name}, {shape} {dtype}: {error}")
+            failed |= turns.failed
     runs = {name: each for name, each in runs.items() if name not in failed and each}
     return report(shape, dtype, runs, limits)
 
@@ -294,35 +294,67 @@ def made(folder: Path, command: list[str]) -> None:
         target.rename(folder)
 
 
-def run(
-    contestant: Contestant,
-    model: Path,
-    dtype: str,
-    cases: tuple[Case, ...],
-    threads: int,
-    seed: int,
-) -> Figures:
-    """One process: loaded, warmed up, measured.
+class Turns:
+    """One run of some contestants, all of which have their models in memory at once."""
 
-    Raises:
-        RuntimeError: it failed.
-    """
-    process = Process(contestant, model, dtype, threads)
-    try:
-        process.ask(Case("cold", ((32, 1),)), seed)
-        figures = {"cold": time.perf_counter() - process.started}
-        process.ask(Case("warm-up", mixed(8, 32)), seed)
-        for case in cases:
-            if case.name == "first":
-                process.ask(case, -1)  # some compile for each size of a prompt
-            answer = process.ask(case, seed)
-            tokens = sum(answer["counts"])
-            seconds = answer["seconds"]
-            figures[case.name] = seconds if case.name == "first" else tokens / seconds
+    def __init__(
+        self,
+        contestants: list[Contestant],
+        models: dict[str, Path],
+        dtype: str,
+        threads: int,
+        seed: int,
+    ) -> None:
+        self.figures: dict[str, Figures] = {c.name: {} for c in contestants}
+        self.failed: set[str] = set()
+        self._contestants = contestants
+        self._models, self._dtype, self._threads, self._seed = models, dtype, threads, seed
+        self._processes: dict[str, Process] = {}
+
+    def take(self, cases: tuple[Case, ...]) -> None:
+        """Everybody loads, warms up, and is measured case by case. Peers that fail are left out.
+
+        Raises:
+            RuntimeError: one of ours failed.
+        """
+        try:
+            self._each(self._load)
+            for case in cases:
+                self._each(partial(self._measure, case=case))
+        finally:
+            for process in self._processes.values():
+                process.end()
+        self.figures = {n: each for n, each in self.figures.items() if n not in self.failed}
+
+    def _each(self, work: Callable[[Contestant], None]) -> None:
+        for contestant in self._contestants:
+            if contestant.name in self.failed:
+                continue
+            try:
+                work(contestant)
+            except RuntimeError as error:
+                if contestant.name.startswith(OURS):
+                    raise
+                self.failed.add(contestant.name)
+                self._processes.pop(contestant.name).end()
+                print(f"left out: {contestant.name}, {self._dtype}: {error}")
+
+    def _load(self, contestant: Contestant) -> None:
+        name = contestant.name
+        process = Process(contestant, self._models[name], self._dtype, self._threads)
+        self._processes[name] = process
+        process.ask(Case("cold", ((32, 1),)), self._seed)
+        self.figures[name]["cold"] = time.perf_counter() - process.started
+        process.ask(Case("warm-up", mixed(8, 32)), self._seed)
+
+    def _measure(self, contestant: Contestant, case: Case) -> None:
+        process, figures = self._processes[contestant.name], self.figures[contestant.name]
+        if case.name == "first":
+            process.ask(case, -1)  # some compile for each size of a prompt
+        answer = process.ask(case, self._seed)
+        tokens, seconds = sum(answer["counts"]), answer["seconds"]
+        figures[case.name] = seconds if case.name == "first" else tokens / seconds
         figures["rss"] = answer["peak_bytes"] / 1e6
-    finally:
-        process.end()
-    return figures
 
 
 def ceilings(threads: int) -> Figures:

@@ -43,9 +43,9 @@ def _groups(
     results: dict[str, dict[str, dict[str, float]]], ours: str
 ) -> Iterator[tuple[str, list[float]]]:
     for model, found in results.items():
-        native, torch_only = (found[f"{name} / best peer"] for name in (ours, f"{ours} torch-only"))
-        for case in native:
-            values = [native[case], torch_only[case]]
+        bars = [found.get(f"{name} / best peer") for name in (ours, f"{ours} torch-only")]
+        for case in bars[0] or ():
+            values = [bar[case] for bar in bars if bar is not None]
             if case in LESS_IS_BETTER:
                 values = [1 / value for value in values]
             yield f"{model} {case}", values
