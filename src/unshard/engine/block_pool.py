@@ -100,9 +100,11 @@ class BlockPool:
 
     def _take_longest_unused(self) -> int:
         block, _ = self._unused.popitem(last=False)
-        self._gone[self._key_of[block]] = self._num_gone
+        key = self._key_of[block]
+        self._gone[key] = self._num_gone
+        self._gone.move_to_end(key)
         self._num_gone += 1
-        if len(self._gone) > self._num_untouched:
+        while len(self._gone) > self._num_untouched:
             self._gone.popitem(last=False)
         self._unindex(block)
         return block
