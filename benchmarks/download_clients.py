@@ -38,6 +38,7 @@ def by_requests(url: str) -> Iterator[bytes]:
     if not hasattr(MINE, "session"):
         MINE.session = requests.Session()
         MINE.session.verify = CERTIFICATE or True
+        MINE.session.trust_env = False  # a bundle that the environment names would go first
     with MINE.session.get(url, stream=True) as response:
         response.raise_for_status()
         yield from response.iter_content(BLOCK_BYTES)
