@@ -36,6 +36,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -138,11 +139,9 @@ class Process:
         counts = [count for _, count in case.lengths]
         with_newline = json.dumps({"prompts": prompts, "counts": counts}) + "\n"
         stdin, stdout = self._pipes()
-        try:
+        with suppress(BrokenPipeError):  # what it said is read below
             stdin.write(with_newline)
             stdin.flush()
-        except BrokenPipeError:
-            pass  # what it said is read below
         line = stdout.readline()
         if not line:
             self._stderr.seek(0)
@@ -154,7 +153,8 @@ class Process:
 
     def end(self) -> None:
         stdin, stdout = self._pipes()
-        stdin.close()
+        with suppress(BrokenPipeError):  # what it did not read, if it died
+            stdin.close()
         try:
             self._process.wait(20)
         except subprocess.TimeoutExpired:
@@ -251,12 +251,12 @@ def measure(
         turn = number % len(taking_part)  # nobody is always the first
         order = [c for c in taking_part[turn:] + taking_part[:turn] if c.name in models]
         for group in [[c] for c in order] if arguments.apart else [order]:
-            present_now = [c for c in group if c.name not in failed]
-            turns = Turns(present_now, models, dtype, arguments.threads, number)
+            well = [c for c in group if c.name not in failed]
+            turns = Turns(well, models, dtype, arguments.threads, number)
             turns.take(cases)
             for name, figures in turns.figures.items():
                 runs[name].append(figures)
-            failed |= turns.failed
+            failed |= {c.name for c in well} - turns.figures.keys()
     runs = {name: each for name, each in runs.items() if name not in failed and each}
     return report(shape, dtype, runs, limits)
 
@@ -306,7 +306,7 @@ class Turns:
         seed: int,
     ) -> None:
         self.figures: dict[str, Figures] = {c.name: {} for c in contestants}
-        self.failed: set[str] = set()
+        """Of each that has not failed."""
         self._contestants = contestants
         self._models, self._dtype, self._threads, self._seed = models, dtype, threads, seed
         self._processes: dict[str, Process] = {}
@@ -324,20 +324,20 @@ class Turns:
         finally:
             for process in self._processes.values():
                 process.end()
-        self.figures = {n: each for n, each in self.figures.items() if n not in self.failed}
 
     def _each(self, work: Callable[[Contestant], None]) -> None:
         for contestant in self._contestants:
-            if contestant.name in self.failed:
+            name = contestant.name
+            if name not in self.figures:
                 continue
             try:
                 work(contestant)
             except RuntimeError as error:
-                if contestant.name.startswith(OURS):
+                if name.startswith(OURS):
                     raise
-                self.failed.add(contestant.name)
-                self._processes.pop(contestant.name).end()
-                print(f"left out: {contestant.name}, {self._dtype}: {error}")
+                del self.figures[name]
+                self._processes.pop(name).end()
+                print(f"left out: {name}, {self._models[name].name} {self._dtype}: {error}")
 
     def _load(self, contestant: Contestant) -> None:
         name = contestant.name

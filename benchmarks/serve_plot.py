@@ -43,9 +43,10 @@ def _groups(
     results: dict[str, dict[str, dict[str, float]]], ours: str
 ) -> Iterator[tuple[str, list[float]]]:
     for model, found in results.items():
-        bars = [found.get(f"{name} / best peer") for name in (ours, f"{ours} torch-only")]
-        for case in bars[0] or ():
-            values = [bar[case] for bar in bars if bar is not None]
+        titles = [f"{name} / best peer" for name in (ours, f"{ours} torch-only")]
+        bars = [found[title] for title in titles if title in found]
+        for case in bars[0]:
+            values = [bar[case] for bar in bars]
             if case in LESS_IS_BETTER:
                 values = [1 / value for value in values]
             yield f"{model} {case}", values
