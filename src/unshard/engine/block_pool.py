@@ -55,7 +55,7 @@ class BlockPool:
     """
 
     def __init__(self, num_blocks: int, most_unused: int | None = None) -> None:
-        """`most_unused` at first; None where all blocks have their memory anyway."""
+        """`most_unused` at first, 1 or more; None where all blocks have their memory anyway."""
         self.num_blocks = num_blocks
         self.most_unused = num_blocks if most_unused is None else most_unused
         self._references = [0] * num_blocks

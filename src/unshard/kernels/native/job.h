@@ -90,7 +90,7 @@ struct Level {
   void (*attend)(const AttentionJob*, int64_t sequence, int64_t first_head,
                  int64_t num_heads);
   void (*quantize_row)(const LinearJob*, int64_t row);       // tasks: rows
-  void (*multiply_outputs)(const LinearJob*, int64_t block);  // tasks: out / OUTPUTS
-  void (*multiply_dense)(const DenseJob*, int64_t block);    // tasks: out / DENSE_OUTPUTS
+  void (*multiply_outputs)(const LinearJob*, int64_t task);  // tasks: out / OUTPUTS
+  void (*multiply_dense)(const DenseJob*, int64_t task);     // tasks: out / DENSE_OUTPUTS
   void (*add_and_norm)(const NormJob*, int64_t row);          // tasks: rows
 };

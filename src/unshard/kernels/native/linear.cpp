@@ -247,10 +247,10 @@ extern "C" void NAMED(quantize_row, LEVEL)(const LinearJob* job, int64_t row) {
     quantize_row<float>(*job, row);
 }
 
-extern "C" void NAMED(multiply_outputs, LEVEL)(const LinearJob* job, int64_t block) {
+extern "C" void NAMED(multiply_outputs, LEVEL)(const LinearJob* job, int64_t task) {
   const Int8Weight& weight = *job->weight;
   const int64_t steps = (weight.in + 3) / 4;
-  const uint8_t* packed = weight.packed + block * steps * STEP;
+  const uint8_t* packed = weight.packed + task * steps * STEP;
   int32_t low[MOST_ROWS][OUTPUTS], high[1][OUTPUTS];
   for (int64_t first = 0; first < job->rows; first += MOST_ROWS) {
     const int64_t rows = job->rows - first < MOST_ROWS ? job->rows - first : MOST_ROWS;
@@ -261,9 +261,9 @@ extern "C" void NAMED(multiply_outputs, LEVEL)(const LinearJob* job, int64_t blo
         dot<1>(job->high + row * job->padded_in, 0, packed,
                job->large + row * (job->padded_in / 4), num_large, high);
       if (job->is_bf16)
-        finish<bf16>(*job, row, block * OUTPUTS, low[i], *high);
+        finish<bf16>(*job, row, task * OUTPUTS, low[i], *high);
       else
-        finish<float>(*job, row, block * OUTPUTS, low[i], *high);
+        finish<float>(*job, row, task * OUTPUTS, low[i], *high);
     }
   }
 }

@@ -81,14 +81,14 @@ class Walk {
 
   void all() {
     const void* added = nullptr;
-    for (int64_t number = 0; number < job.num_layers; number++) {
-      const StackLayer& layer = job.layers[number];
+    for (int64_t place = 0; place < job.num_layers; place++) {
+      const StackLayer& layer = job.layers[place];
       if (job.pre_norm) add_and_norm(added, layer.attention_norm, between.normed);
       const void* from = job.pre_norm ? between.normed : job.x;
       int64_t first = 0;
       for (int64_t i = 0; i < job.num_kvq; first += layer.kvq[i++].out)
         multiply(layer.kvq[i], from, between.kvq, first, 3 * job.hidden, false);
-      attend(job.caches[number]);
+      attend(job.caches[place]);
       multiply(layer.out, between.attended, between.added, 0, job.hidden, false);
       void* normed = job.pre_norm ? between.normed : job.x;
       add_and_norm(between.added, job.pre_norm ? layer.ffn_norm : layer.attention_norm, normed);
@@ -146,7 +146,7 @@ class Walk {
   const Level& level;
   const Attention& attention;
   const Between& between;
-  const int64_t runs, number;
+  const int64_t runs, number;  // of all threads; this one's
   Count* phase;
 };
 
