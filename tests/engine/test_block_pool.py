@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from unshard.engine.block_pool import BLOCK_TOKENS, BlockPool
+from unshard.engine.block_pool import BLOCK_TOKENS, ROOT, BlockPool
 from unshard.engine.block_table import BlockTable, num_blocks_for
 
 
@@ -194,3 +194,41 @@ def test_nothing_more_is_kept_for_what_all_blocks_would_not_have_kept(table_of):
         table_of(pool, told_apart(number)).clear()
     BlockTable(pool).cached_prefix(told_apart(0))
     assert pool.most_unused == 8
+
+
+def key_of(letter):
+    """The key of a prompt's first block."""
+    return ROOT, (letter,) * BLOCK_TOKENS
+
+
+def leave(pool, letter):
+    """A block is computed and given back; nobody asked for it before, as of generated text."""
+    block = pool.take()
+    pool.index(key_of(letter), block)
+    pool.release(block)
+
+
+def test_what_went_a_second_time_is_missed_from_then_on():
+    """It went after b and c, and is forgotten after them, however early it went at first."""
+    pool = BlockPool(4, most_unused=1)
+    for letter in "abcadef":
+        leave(pool, letter)
+    for forgotten in "bc":
+        assert pool.find(key_of(forgotten)) is None
+        assert pool.most_unused == 1
+    assert pool.find(key_of("a")) is None
+    assert pool.most_unused == 4  # a, and d, e and f, which came after it
+
+
+def test_blocks_that_are_held_would_not_have_kept_what_went():
+    """Three are at once, so of all that went the fourth would have kept the last alone."""
+    pool = BlockPool(4, most_unused=1)
+    for letter in "abcd":
+        leave(pool, letter)
+    last = [pool.take() for _ in range(3)][-1]
+    pool.index(key_of("e"), last)
+    pool.release(last)
+    pool.take()
+    for letter in "bcd":
+        assert pool.find(key_of(letter)) is None
+        assert pool.most_unused == 1

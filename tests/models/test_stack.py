@@ -113,6 +113,21 @@ def test_it_computes_what_the_layers_compute(models, kind, shapes, threads):
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("kind", KINDS)
+def test_more_threads_than_any_part_has_tasks(models, kind):
+    """And than cores: who waits lets the others run, and who comes late finds all done."""
+    step, model = Step([(20, 1), (7, 2)]), models[kind]
+    alone, alone_caches = step.hidden_states(model, kind[0])
+    torch.set_num_threads(100)
+    try:
+        found, caches = step.hidden_states(model, kind[0])
+    finally:
+        torch.set_num_threads(1)
+    assert torch.equal(found, alone)
+    assert all(map(torch.equal, caches, alone_caches))
+
+
+@torch.inference_mode()
 @pytest.mark.parametrize(("dtype", "bits"), KINDS)
 def test_norms_behind_the_sums(dtype, bits):
     """As OPT-350M's, whose embeddings are narrower too."""
