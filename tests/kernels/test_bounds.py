@@ -17,9 +17,9 @@ DTYPES = [torch.float32, torch.bfloat16]
 ROWS = [*range(1, 10), 16, 17, 33]
 FEW_ROWS = [1, 2, 3, 6, 7, 17]
 """Around the 2 or 6 that share each byte of an 8-bit weight."""
-WIDTHS = [1, 3, 7, 8, 9, 15, 16, 17, 31, 33]
+WIDTHS = [1, 7, 8, 15, 16, 17, 31, 33]
 """Around a vector of 4, 8 or 16 numbers, and of 32 that are multiplied in pairs."""
-LENGTHS = [1, 16, 17, 64, 130]
+LENGTHS = [1, 16, 17, 130]
 """Around blocks of a cache, and pieces of 64 positions."""
 
 
@@ -57,7 +57,7 @@ def test_of_a_linear_with_a_weight_as_in_files(level, dtype, fenced):
             level.dense(level.number, 1, *arrays, rows, width, out, dtype is torch.bfloat16, False)
             assert torch.equal(y, expected[:rows]), (rows, width, out)
 
-    outs = [1, 3, 4, 5, 15, 16, 17]
+    outs = [1, 3, 5, 15, 16, 17]
     check_in_child(check, itertools.product([True, False], WIDTHS, outs))
 
 
@@ -80,7 +80,7 @@ def test_of_a_linear_with_an_8_bit_weight(level, dtype, fenced):
             level.linear(level.number, 1, *arrays, rows, dtype is torch.bfloat16, False)
             assert torch.equal(y, expected[:rows]), (rows, width, out)
 
-    check_in_child(check, itertools.product([True, False], WIDTHS, [1, 15, 17, 64, 65]))
+    check_in_child(check, itertools.product([True, False], WIDTHS, [1, 17, 64, 65]))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -121,4 +121,4 @@ def test_of_attention(level, dtype, cache_dtype, fenced):
         assert torch.equal(out, expected), (head_dim, length, new)
         assert torch.equal(cache, written), (head_dim, length, new)
 
-    check_in_child(check, itertools.product([True, False], [16, 48, 80], LENGTHS, [1, 5, 67]))
+    check_in_child(check, itertools.product([True, False], [16, 80], LENGTHS, [1, 5, 67]))
