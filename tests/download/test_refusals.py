@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 
 import pytest
 
@@ -11,6 +12,7 @@ from unshard.download import RetryPolicy
 from unshard.download.journal import Journal
 from unshard.errors import (
     DestinationError,
+    DigestError,
     LinkRefusedError,
     NoSpaceError,
     TransferError,
@@ -133,6 +135,45 @@ def test_many_failures_in_a_row_stop_everything(site):
     with pytest.raises(TransferError, match="8 of 30 files failed"):
         site.run(max_connections=1)
     assert len(site.store.requests) < 12
+
+
+@pytest.mark.parametrize("max_connections", [1, 4])
+def test_many_failures_in_a_row_stop_everything_while_the_main_thread_is_busy(
+    site, max_connections
+):
+    """No thread begins a file after the last of them, however late the main thread hears."""
+    site.add("there.pt", *(f"{i}.pt" for i in range(30)))
+    site.target.mkdir()
+    (site.target / "there.pt").write_bytes(site.contents["there.pt"])
+    site.store.inject(Fault(status=404), times=None)
+    with pytest.raises(TransferError, match=r"\d+ of 31 files failed"):
+        site.run(max_connections=max_connections, on_file=lambda _: await_fetching())
+    num_requests = len(site.requests())
+    assert 8 <= num_requests <= 8 + max_connections - 1  # the others had begun
+
+
+def test_failures_with_a_file_brought_in_between_stop_nothing(site):
+    site.add(*(f"{i}.pt" for i in range(16)))
+    for name in site.contents.keys() - {"7.pt", "15.pt"}:
+        site.store.inject(Fault(status=404), file=name, times=None)
+    with pytest.raises(TransferError, match="14 of 16 files failed"):
+        site.run(max_connections=1)
+    assert site.fetched().keys() == {"7.pt", "15.pt"}
+
+
+def test_many_wrong_files_in_a_row_stop_everything(site, monkeypatch):
+    monkeypatch.setattr("unshard.download.checker.GATHER_S", 3600)  # judged in one batch
+    site.add(*(f"{i}.pt" for i in range(12)))
+    site.store.inject(Fault(wrong_bytes=True), times=None)
+    with pytest.raises(DigestError, match="8 of 12 files failed"):
+        site.run()
+
+
+def await_fetching() -> None:
+    """Until no thread fetches, or all could be fetched."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("download-") and thread.name != "download-sync":
+            thread.join(timeout=5)
 
 
 def test_a_server_that_ignores_ranges_and_always_cuts_ends_the_attempts(site):

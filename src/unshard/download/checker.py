@@ -18,7 +18,7 @@ from unshard.download.disk import disk_errors
 from unshard.download.file import FileDownload
 from unshard.download.session import Session
 from unshard.download.tally import Tally
-from unshard.errors import DigestError, PersonNeededError, TransferError, UnshardError
+from unshard.errors import DigestError, PersonNeededError, UnshardError
 from unshard.finished import Finished
 from unshard.manifest import Digest
 
@@ -102,21 +102,16 @@ class Checker:
         return max(self._since + GATHER_S - self._clock(), 0)
 
     def _hear(self, wait_s: float, *, is_over: bool = False) -> None:
-        """What became of files meanwhile, or within `wait_s` seconds."""
+        """What has arrived meanwhile, or within `wait_s` seconds."""
         try:
             while True:
-                file, error = self._crew.outcomes.get(timeout=wait_s)
+                outcome = self._crew.outcomes.get(timeout=wait_s)
                 wait_s = 0
-                if file and error is None:
+                if isinstance(outcome, FileDownload):
                     self._since = self._since if self._arrived else self._clock()
-                    self._arrived.append(file)
-                    self._tally.arrived()
-                elif is_over:
-                    continue  # it ended the download as well, or was ended by it
-                elif file and isinstance(error, TransferError):
-                    self._tally.fail(error)
-                elif error:
-                    raise error
+                    self._arrived.append(outcome)
+                elif not is_over:  # else it ended the download as well, or was ended by it
+                    raise outcome
         except Empty:
             pass
 
@@ -181,6 +176,7 @@ class Checker:
             file.reject(digest, size_bytes)
         except DigestError as error:
             self._tally.fail(error)
+            self._tally.check()
         else:
             self._crew.add([file])
 

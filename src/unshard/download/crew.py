@@ -14,6 +14,7 @@ from unshard.download.ramp import Ramp
 from unshard.download.response import UnreachableError
 from unshard.download.retry import BudgetSpentError
 from unshard.download.session import Session
+from unshard.download.tally import Tally
 from unshard.errors import TransferError, UnshardError
 
 _LOOK_AGAIN_S = 0.1
@@ -23,20 +24,19 @@ MOST_UNSYNCED = 8
 """So many files wait for the thread that syncs; whoever brings one more syncs it itself, so
 that connections are not faster than the disk for long."""
 
-Outcome = tuple[FileDownload | None, BaseException | None]
-
 
 class Crew:
     """Threads for the files that are added, in their order: as many as `ramp` says, and one
     that waits for the disk, so that a connection goes on with the next file at once.
 
-    `outcomes` tells of every file that has arrived, or with which error it failed; an error
-    without a file is one that ends the download.
+    `outcomes` tells of every file that has arrived, and of errors that end the download; files
+    that fail by themselves are counted in `tally` at once, for no thread to begin one too many.
     """
 
-    def __init__(self, session: Session, ramp: Ramp) -> None:
-        self.outcomes: SimpleQueue[Outcome] = SimpleQueue()
+    def __init__(self, session: Session, tally: Tally, ramp: Ramp) -> None:
+        self.outcomes: SimpleQueue[FileDownload | BaseException] = SimpleQueue()
         self._session = session
+        self._tally = tally
         self._changed = threading.Condition()
         self._waiting: deque[FileDownload] = deque()
         self._under_way: list[FileDownload] = []
@@ -120,15 +120,21 @@ class Crew:
                 self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
-        self.outcomes.put((None, error))
+        self.outcomes.put(error)
         self._session.stop()
 
     def _take(self, left: set[FileDownload]) -> tuple[FileDownload, bool] | None:
         """The next file, and whether another thread has it and wants help; None at the end.
-        Those in `left` are not helped."""
+        Those in `left` are not helped.
+
+        Raises:
+            CancelledError: the session was stopped.
+            TransferError, DigestError: so many files failed that the others will.
+        """
         with self._changed:
             while True:
                 self._session.check()
+                self._tally.check()
                 if self._waiting:
                     file = self._waiting.popleft()
                     self._under_way.append(file)
@@ -147,12 +153,13 @@ class Crew:
         except (UnreachableError, BudgetSpentError):
             raise
         except TransferError as problem:
-            self.outcomes.put((file, problem))  # other files may do better
+            self._tally.fail(problem)  # other files may do better
             return
         finally:
             with self._changed:
                 self._under_way.remove(file)
                 self._changed.notify_all()
+        self._tally.brought()
         try:
             self._unsynced.put_nowait(file)
         except Full:
@@ -160,4 +167,4 @@ class Crew:
 
     def _secure(self, file: FileDownload) -> None:
         file.secure()
-        self.outcomes.put((file, None))
+        self.outcomes.put(file)

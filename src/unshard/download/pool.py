@@ -153,8 +153,8 @@ def _fetch(
     most = min(max_connections, session.rate.connections if session.rate else max_connections)
     try:
         with (
-            Crew(session, Ramp(most)) as crew,
-            interrupts_told(lambda interrupt: crew.outcomes.put((None, interrupt))),
+            Crew(session, tally, Ramp(most)) as crew,
+            interrupts_told(crew.outcomes.put),
         ):
             Checker(session, crew, tally, on_file).run(files)
     except KeyboardInterrupt:
