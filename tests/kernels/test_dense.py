@@ -40,17 +40,46 @@ def test_it_says_what_torch_says(level, shape, dtype, relu, has_bias):
     assert ((y - expected).abs() <= allowed).all()
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.sampled_from([10, 25, 33, 40, 41, 42, 43, 336, 337, 400, 700]),
+    out_features=st.sampled_from([1, 7, 8, 15, 16, 63, 64, 65, 130]),
+    in_features=st.sampled_from([1, 7, 16, 255, 256, 257, 263, 600]),
+    dtype=st.sampled_from(DTYPES),
+    relu=st.booleans(),
+)
+def test_many_rows_are_what_torch_says(level, rows, out_features, in_features, dtype, relu):
+    weight, bias, x = layer(rows, out_features, in_features, dtype)
+    expected = x.double() @ weight.double().T + bias.double()
+    if relu:
+        expected = expected.relu()
+    y = dense.linear(weight, bias, x, relu=relu)
+    allowed = 2**-8 * expected.abs() + 1e-5 if dtype == torch.bfloat16 else torch.tensor(4e-6)
+    assert ((y - expected).abs() <= allowed).all()
+
+
+@pytest.mark.parametrize("few", [range(1, 5), range(33, 41)])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_row_does_not_notice_the_others(level, dtype):
-    weight, bias, x = layer(23, 130, 70, dtype)
+def test_a_row_does_not_notice_the_others(level, dtype, few):
+    weight, bias, x = layer(few[-1], 130, 70, dtype)
     together = dense.linear(weight, bias, x)
-    for number in (0, 3, 4, 19, 20, 21, 22):
+    for count in few:
+        assert torch.equal(dense.linear(weight, bias, x[:count]), together[:count])
+        last = dense.linear(weight, bias, x[-count:])
+        assert torch.equal(last, together[-count:])
+
+
+def test_fp32_rows_are_the_same_alone_and_among_sixteen(level):
+    weight, bias, x = layer(16, 130, 70, torch.float32)
+    together = dense.linear(weight, bias, x)
+    for number in range(16):
         assert torch.equal(dense.linear(weight, bias, x[number : number + 1])[0], together[number])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_threads_change_nothing(level, dtype):
-    weight, bias, x = layer(7, 400, 70, dtype)
+@pytest.mark.parametrize("rows", [4, 350])
+def test_threads_change_nothing(level, dtype, rows):
+    weight, bias, x = layer(rows, 400, 70, dtype)
     alone = dense.linear(weight, bias, x)
     torch.set_num_threads(3)
     try:
@@ -61,12 +90,13 @@ def test_threads_change_nothing(level, dtype):
 
 @pytest.mark.parametrize("relu", [True, False])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_what_is_no_number_is_not_hidden(level, dtype, relu):
-    weight, bias, x = layer(5, 70, 66, dtype)
+@pytest.mark.parametrize("rows", [4, 40])
+def test_what_is_no_number_is_not_hidden(level, dtype, relu, rows):
+    weight, bias, x = layer(rows, 70, 66, dtype)
     x[2, 65] = float("nan")
     y = dense.linear(weight, bias, x, relu=relu)
     assert y[2].isnan().all()
-    assert y[[0, 1, 3, 4]].isfinite().all()
+    assert y[[0, 1, *range(3, rows)]].isfinite().all()
 
 
 def test_it_is_for_cpus_and_what_it_computes(level, switch):

@@ -152,7 +152,7 @@ def test_only_the_rows_that_are_asked_for(models):
 def test_many_rows_go_layer_by_layer(models, monkeypatch):
     model = models[torch.float32, None]
     monkeypatch.setattr(type(model._stack), "__call__", lambda *_: pytest.fail("too many rows"))
-    many = Step([(MOST_BLOCKS * BLOCK_ROWS, 12)] * 3)
+    many = Step([(MOST_BLOCKS * BLOCK_ROWS, 12)] * 6)
     assert many.hidden_states(model, torch.float32)[0].isfinite().all()
 
 

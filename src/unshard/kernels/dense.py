@@ -1,6 +1,8 @@
-"""Linear layers for few rows, from the weight as it is in files."""
+"""Linear layers from the weight as it is in files."""
 
 from __future__ import annotations
+
+import sys
 
 import torch
 from torch import Tensor
@@ -8,10 +10,11 @@ from torch import Tensor
 from unshard.kernels.library import compiled, kernels
 
 _DTYPES = (torch.float32, torch.bfloat16)
+ANY_ROWS = sys.maxsize
 _MOST_ROWS = {
     "avx512bf16": (16, 32),
     "avx512": (32, 4),
-    "avx2": (16, 2),
+    "avx2": (ANY_ROWS, ANY_ROWS),
     "portable": (1, 0),
 }
 """Rows up to which each level beats oneDNN on the same row-major weight: in fp32, in bf16."""
@@ -28,7 +31,8 @@ def most_rows(weight: Tensor) -> int:
 def linear(weight: Tensor, bias: Tensor | None, x: Tensor, *, relu: bool = False) -> Tensor:
     """x Wᵀ + b, then max(0, ·) if `relu`; (T, in) -> (T, out), sums in fp32.
 
-    A row's result does not depend on the other rows.
+    A row's result does not depend on the other rows, but for whether they are few or many: sums
+    are in another order then.
 
     Args:
         weight: (out, in) fp32 or bf16, contiguous.

@@ -22,6 +22,12 @@ from unshard.models.rounded import (
 
 UNPADDED_ROWS = 32
 
+WIDENED_ROWS = 16
+"""From as many rows on torch multiplies bf16 slower than all of the weight is copied to fp32, where
+oneDNN has no products of bf16 (no AVX-512)."""
+WIDENED_NUMBERS = 1 << 21
+"""Of a weight that are copied at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Form:
@@ -51,7 +57,8 @@ class Linear:
     """y = x Wᵀ + b, W of shape (out, in) in `weight` until `pack`.
 
     With native kernels a weight stays as it was filled, row-major: few rows go to the kernel,
-    many to oneDNN, which then loses some percent by laying the weight out at each call. Without
+    many to oneDNN where it is faster, though it then loses some percent by laying the weight out
+    at each call. Without
     them oneDNN multiplies from weights that it laid out itself, about twice as fast as from
     row-major ones for few rows; `pack` replaces the weight, so it is never held twice for longer
     than its own packing. A `rounded` weight is rounded as its rows come, so that it is never in
@@ -150,8 +157,20 @@ class Linear:
             return dense.linear(self.weight, self.bias, x, relu=relu)
         if self._on_onednn:
             return self._on_rows_of_few_counts(x, relu=relu)
-        y = F.linear(x, self.weight, self.bias)
+        if x.device.type == "cpu" and x.dtype is torch.bfloat16 and len(x) >= WIDENED_ROWS:
+            y = self._widened(x)
+        else:
+            y = F.linear(x, self.weight, self.bias)
         return y.relu_() if relu else y
+
+    def _widened(self, x: Tensor) -> Tensor:
+        """By products of fp32, a part of the weight at a time; rounded once."""
+        wide = x.float()
+        parts = self.weight.split(max(1, WIDENED_NUMBERS // x.shape[1]))
+        y = torch.cat([F.linear(wide, part.float()) for part in parts], 1)
+        if self.bias is not None:
+            y += self.bias
+        return y.to(x.dtype)
 
     def _on_rows_of_few_counts(self, x: Tensor, *, relu: bool) -> Tensor:
         num_rows = len(x)

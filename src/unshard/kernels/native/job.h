@@ -25,6 +25,7 @@ constexpr int64_t FEW_QUERIES = 4;
 
 constexpr int64_t OUTPUTS = 64;        // of an int8 task
 constexpr int64_t DENSE_OUTPUTS = 16;  // fewer: the last task is what other threads wait for
+constexpr int64_t MANY_OUTPUTS = 64;   // of a dense task with many rows
 
 // An int8 weight, OUTPUTS rows side by side; see int8.py.
 struct Int8Weight {
@@ -65,10 +66,8 @@ struct DenseJob {
   int32_t is_bf16, relu;
 };
 
-inline int64_t tasks_of(const LinearJob& job) { return (job.weight->out + OUTPUTS - 1) / OUTPUTS; }
-inline int64_t tasks_of(const DenseJob& job) {
-  return (job.out + DENSE_OUTPUTS - 1) / DENSE_OUTPUTS;
-}
+inline int64_t parts_of(int64_t count, int64_t most) { return (count + most - 1) / most; }
+inline int64_t tasks_of(const LinearJob& job) { return parts_of(job.weight->out, OUTPUTS); }
 
 struct NormWeight {
   const void* weight;  // (size,) in x's dtype, like bias
@@ -91,6 +90,7 @@ struct Level {
                  int64_t num_heads);
   void (*quantize_row)(const LinearJob*, int64_t row);       // tasks: rows
   void (*multiply_outputs)(const LinearJob*, int64_t task);  // tasks: out / OUTPUTS
-  void (*multiply_dense)(const DenseJob*, int64_t task);     // tasks: out / DENSE_OUTPUTS
+  int64_t (*dense_tasks)(const DenseJob*);
+  void (*multiply_dense)(const DenseJob*, int64_t task);
   void (*add_and_norm)(const NormJob*, int64_t row);          // tasks: rows
 };

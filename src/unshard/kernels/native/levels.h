@@ -9,11 +9,17 @@ extern "C" {
   void attend_##level(const AttentionJob*, int64_t, int64_t, int64_t);        \
   void quantize_row_##level(const LinearJob*, int64_t);                       \
   void multiply_outputs_##level(const LinearJob*, int64_t);                   \
+  int64_t dense_tasks_##level(const DenseJob*);                               \
   void multiply_dense_##level(const DenseJob*, int64_t);                      \
   void add_and_norm_##level(const NormJob*, int64_t);
-#define LEVEL_NAMED(level)                                                           \
-  {#level,                   attend_##level,         quantize_row_##level, \
-   multiply_outputs_##level, multiply_dense_##level, add_and_norm_##level}
+#define LEVEL_NAMED(level)                                                    \
+  {#level,                                                                    \
+   attend_##level,                                                            \
+   quantize_row_##level,                                                      \
+   multiply_outputs_##level,                                                  \
+   dense_tasks_##level,                                                       \
+   multiply_dense_##level,                                                    \
+   add_and_norm_##level}
 
 DECLARE(portable)
 #if defined(__x86_64__)

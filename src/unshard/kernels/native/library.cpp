@@ -83,7 +83,7 @@ EXPORTED void unshard_dense(int level, int64_t threads, const void* weight, cons
                             const void* x, void* y, int64_t rows, int64_t in, int64_t out,
                             int is_bf16, int relu) {
   const DenseJob job{weight, bias, x, y, rows, in, out, out, is_bf16, relu};
-  run(LEVELS[level].multiply_dense, job, tasks_of(job), threads);
+  run(LEVELS[level].multiply_dense, job, LEVELS[level].dense_tasks(&job), threads);
 }
 
 EXPORTED void unshard_norm(int level, int64_t threads, const NormJob* job, int64_t rows) {

@@ -125,7 +125,7 @@ class Walk {
     if (!linear.rounded) {
       const DenseJob dense{linear.weight, linear.bias, x, y + first * (job.is_bf16 ? 2 : 4),
                            job.rows, linear.in, linear.out, stride, job.is_bf16, relu};
-      each(tasks_of(dense), [&](int64_t task) { level.multiply_dense(&dense, task); });
+      each(level.dense_tasks(&dense), [&](int64_t task) { level.multiply_dense(&dense, task); });
       return;
     }
     const LinearJob rounded =

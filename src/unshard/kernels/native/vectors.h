@@ -148,4 +148,43 @@ inline Floats sums_of(Floats (&rows)[LANES]) {
   return rows[0];
 }
 
+// Lanes whose number has bit D go from `a` to `b`'s other ones, and back.
+template <int D>
+inline void exchange(Floats& a, Floats& b) {
+#if defined(__clang__)
+  const Floats x = a, y = b;
+  for (int lane = 0; lane < LANES; lane++) {
+    a[lane] = lane & D ? y[lane ^ D] : x[lane];
+    b[lane] = lane & D ? y[lane] : x[lane ^ D];
+  }
+#else
+  Ints first, second;
+  for (int lane = 0; lane < LANES; lane++) {
+    first[lane] = lane & D ? LANES + (lane ^ D) : lane;
+    second[lane] = lane & D ? LANES + lane : lane ^ D;
+  }
+  const Floats x = a;
+  a = __builtin_shuffle(x, b, first);
+  b = __builtin_shuffle(x, b, second);
+#endif
+}
+
+template <int D>
+inline void turn_by(Floats (&rows)[LANES]) {
+  for (int i = 0; i < LANES; i++)
+    if (!(i & D)) exchange<D>(rows[i], rows[i ^ D]);
+}
+
+// Rows become columns.
+inline void turn(Floats (&rows)[LANES]) {
+  turn_by<1>(rows);
+  turn_by<2>(rows);
+#if LANES >= 8
+  turn_by<4>(rows);
+#endif
+#if LANES >= 16
+  turn_by<8>(rows);
+#endif
+}
+
 }  // namespace
