@@ -8,119 +8,10 @@
 // Sums are exact integers, and what follows is rounded the same at every level (compiled without
 // contraction to fused multiply-adds), so every level gives the same bits, for a row alone as for
 // a row among many. None can overflow 32 bits before 65536 inputs.
-#include "job.h"
+#include "byte_products.h"
 #include "vectors.h"
 
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
-
 namespace {
-
-// Bytes of one group of four inputs for OUTPUTS outputs.
-constexpr int64_t STEP = 4 * OUTPUTS;
-
-// Group k of a row's inputs meets the weights of group `listed[k]`, or k where there is no list.
-inline const uint8_t* weights_of(const uint8_t* weight, const int32_t* listed, int64_t k) {
-  return weight + (listed ? listed[k] : k) * STEP;
-}
-
-inline int32_t four_bytes(const int8_t* from) {
-  int32_t word;
-  memcpy(&word, from, sizeof word);
-  return word;
-}
-
-#if defined(__AVX512VNNI__)
-
-constexpr int64_t MOST_ROWS = 6;
-
-template <int ROWS>
-inline void dot(const int8_t* bytes, int64_t stride, const uint8_t* weight, const int32_t* listed,
-                int64_t steps, int32_t (*sums)[OUTPUTS]) {
-  __m512i total[ROWS][4];
-  for (int p = 0; p < ROWS; p++)
-    for (int v = 0; v < 4; v++) total[p][v] = _mm512_setzero_si512();
-  for (int64_t k = 0; k < steps; k++) {
-    __m512i w[4];
-    const uint8_t* from = weights_of(weight, listed, k);
-    for (int v = 0; v < 4; v++) w[v] = _mm512_loadu_si512(from + 64 * v);
-    for (int p = 0; p < ROWS; p++) {
-      const __m512i x = _mm512_set1_epi32(four_bytes(bytes + p * stride + 4 * k));
-      for (int v = 0; v < 4; v++) total[p][v] = _mm512_dpbusd_epi32(total[p][v], w[v], x);
-    }
-  }
-  for (int p = 0; p < ROWS; p++)
-    for (int v = 0; v < 4; v++) _mm512_storeu_si512(sums[p] + 16 * v, total[p][v]);
-}
-
-#elif defined(__AVX2__)
-
-constexpr int64_t MOST_ROWS = 2;
-
-// 8-bit products are summed in pairs as 16-bit ones: `maddubs` would saturate.
-template <int ROWS>
-inline void dot(const int8_t* bytes, int64_t stride, const uint8_t* weight, const int32_t* listed,
-                int64_t steps, int32_t (*sums)[OUTPUTS]) {
-  constexpr int64_t NEAR = 32;  // steps whose weights stay in the first cache for four passes
-  memset(sums, 0, sizeof(int32_t) * ROWS * OUTPUTS);
-  for (int64_t start = 0; start < steps; start += NEAR) {
-    const int64_t end = start + NEAR < steps ? start + NEAR : steps;
-    for (int part = 0; part < 4; part++) {
-      __m256i total[ROWS][4];
-      for (int p = 0; p < ROWS; p++)
-        for (int v = 0; v < 4; v++) total[p][v] = _mm256_setzero_si256();
-      for (int64_t k = start; k < end; k++) {
-        __m256i x[ROWS];
-        for (int p = 0; p < ROWS; p++)
-          x[p] = _mm256_cvtepi8_epi16(_mm_set1_epi32(four_bytes(bytes + p * stride + 4 * k)));
-        const uint8_t* from = weights_of(weight, listed, k) + 64 * part;
-        for (int v = 0; v < 4; v++) {
-          const __m256i w = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)(from + 16 * v)));
-          for (int p = 0; p < ROWS; p++)
-            total[p][v] = _mm256_add_epi32(total[p][v], _mm256_madd_epi16(w, x[p]));
-        }
-      }
-      for (int p = 0; p < ROWS; p++)
-        for (int v = 0; v < 4; v += 2) {
-          // Pairs of outputs (0 1 4 5 2 3 6 7) after the addition in 128-bit halves.
-          const __m256i both = _mm256_permute4x64_epi64(
-              _mm256_hadd_epi32(total[p][v], total[p][v + 1]), _MM_SHUFFLE(3, 1, 2, 0));
-          __m256i* to = (__m256i*)(sums[p] + 16 * part + 4 * v);
-          _mm256_storeu_si256(to, _mm256_add_epi32(_mm256_loadu_si256(to), both));
-        }
-    }
-  }
-}
-
-#else
-
-constexpr int64_t MOST_ROWS = 2;
-
-template <int ROWS>
-inline void dot(const int8_t* bytes, int64_t stride, const uint8_t* weight, const int32_t* listed,
-                int64_t steps, int32_t (*sums)[OUTPUTS]) {
-  memset(sums, 0, sizeof(int32_t) * ROWS * OUTPUTS);
-  for (int64_t k = 0; k < steps; k++)
-    for (int p = 0; p < ROWS; p++) {
-      const int8_t* x = bytes + p * stride + 4 * k;
-      const uint8_t* w = weights_of(weight, listed, k);
-      for (int64_t o = 0; o < OUTPUTS; o++) {
-        int32_t sum = 0;
-        for (int i = 0; i < 4; i++) sum += x[i] * w[4 * o + i];
-        sums[p][o] += sum;
-      }
-    }
-}
-
-#endif
-
-template <int ROWS>
-void dot_some(int64_t count, const int8_t* bytes, int64_t stride, const uint8_t* weight,
-              int64_t steps, int32_t (*sums)[OUTPUTS]) {
-  if (count == ROWS) return dot<ROWS>(bytes, stride, weight, nullptr, steps, sums);
-  if constexpr (ROWS > 1) dot_some<ROWS - 1>(count, bytes, stride, weight, steps, sums);
-}
 
 constexpr float MOST_STEPS = 32639;  // 127 * 256 + 127
 constexpr float BYTE_STEPS = 127;
@@ -251,10 +142,10 @@ extern "C" void NAMED(multiply_outputs, LEVEL)(const LinearJob* job, int64_t tas
   const Int8Weight& weight = *job->weight;
   const int64_t steps = (weight.in + 3) / 4;
   const uint8_t* packed = weight.packed + task * steps * STEP;
-  int32_t low[MOST_ROWS][OUTPUTS], high[1][OUTPUTS];
-  for (int64_t first = 0; first < job->rows; first += MOST_ROWS) {
-    const int64_t rows = job->rows - first < MOST_ROWS ? job->rows - first : MOST_ROWS;
-    dot_some<MOST_ROWS>(rows, job->low + first * job->padded_in, job->padded_in, packed, steps, low);
+  int32_t low[ROWS_AT_ONCE][OUTPUTS], high[1][OUTPUTS];
+  for (int64_t first = 0; first < job->rows; first += ROWS_AT_ONCE) {
+    const int64_t left = job->rows - first, rows = left < ROWS_AT_ONCE ? left : ROWS_AT_ONCE;
+    dot_all(rows, job->low + first * job->padded_in, job->padded_in, packed, steps, low);
     for (int64_t i = 0; i < rows; i++) {
       const int64_t row = first + i, num_large = job->whole[row].num_large;
       if (num_large)
