@@ -11,16 +11,17 @@ cold      seconds from the start of the process to the first token after 32
 rss       MB of memory at its peak, pages of mapped files included
 
 In each run each contestant is a process of its own (serve_peers.py). All of them load their models;
-then they take turns at each case, each run beginning with another one: a machine that is shared
-changes its speed within seconds, and for all alike. With `--apart` one ends before the next begins,
-for models that do not fit the memory side by side. `unshard torch-only` is the engine without its
-native kernels. Peers are installed into virtual environments under --home when asked for, by pip as
-it is configured (set PIP_EXTRA_INDEX_URL to torch's index of CPU builds to save gigabytes); those
-that are not there are left out, and named. Models are written, and converted for CTranslate2 and
-OpenVINO, once (`--runs 0` does no more than that); `cold` does not count it. Ratios are medians of
-ours / peer within a run. The ceilings are measured before each run: `of ceiling` is the share of
-the bytes per second that torch reads for single, of its matrix products for the others (fp32's for
-int8: there is none of its own).
+then they take turns at each case, in another order in each run: a machine that is shared changes
+its speed within seconds, and for all alike. Between two turns there is a second of rest: threads
+of some runtimes wait actively for the next piece of work. With `--apart` one ends before the next
+begins, for models that do not fit the memory side by side. `unshard torch-only` is the engine
+without its native kernels. Peers are installed into virtual environments under --home when asked
+for, by pip as it is configured (set PIP_EXTRA_INDEX_URL to torch's index of CPU builds to save
+gigabytes); those that are not there are left out, and named. Models are written, and converted for
+CTranslate2 and OpenVINO, once (`--runs 0` does no more than that); `cold` does not count it. Ratios
+are medians of ours / peer within a run. The ceilings are measured before each run: `of ceiling` is
+the share of the bytes per second that torch reads for single, of its matrix products for the others
+(fp32's for int8: there is none of its own).
 Prints a table in markdown for each shape and dtype; the last line is JSON.
 """
 
@@ -67,6 +68,7 @@ DTYPES = {
 OURS = "unshard"
 FALLBACK = f"{OURS} torch-only"
 LESS_IS_BETTER = ("first", "cold", "rss")
+REST_S = 1.0
 SCRIPT = ["-P"]
 """Options of Python: modules beside the script shall not stand in for a peer's of that name."""
 
@@ -248,8 +250,8 @@ def measure(
     failed: set[str] = set()
     for number in range(arguments.runs):
         limits.append(ceilings(arguments.threads))
-        turn = number % len(taking_part)  # nobody is always the first
-        order = [c for c in taking_part[turn:] + taking_part[:turn] if c.name in models]
+        order = [c for c in taking_part if c.name in models]
+        random.Random(number).shuffle(order)  # nobody always follows the same one
         for group in [[c] for c in order] if arguments.apart else [order]:
             well = [c for c in group if c.name not in failed]
             turns = Turns(well, models, dtype, arguments.threads, number)
@@ -351,6 +353,7 @@ class Turns:
         process, figures = self._processes[contestant.name], self.figures[contestant.name]
         if case.name == "first":
             process.ask(case, -1)  # some compile for each size of a prompt
+        time.sleep(REST_S)
         answer = process.ask(case, self._seed)
         tokens, seconds = sum(answer["counts"]), answer["seconds"]
         figures[case.name] = seconds if case.name == "first" else tokens / seconds

@@ -16,7 +16,9 @@ def plot(results: dict[str, dict[str, dict[str, float]]], ours: str) -> str:
     longest = max([2.0, *(value for _, values in groups for value in values)])
     scale = WIDTH / longest
     height = GAP * 2 + len(groups) * (2 * BAR + GAP)
-    parts = [f'<text x="{LEFT}" y="16">times better than the best peer (native, torch-only)</text>']
+    of_two = any(len(values) > 1 for _, values in groups)
+    kinds = "native, torch-only" if of_two else "native"
+    parts = [f'<text x="{LEFT}" y="16">times better than the best peer ({kinds})</text>']
     for number, (title, values) in enumerate(groups):
         top = GAP * 2 + number * (2 * BAR + GAP)
         parts.append(f'<text x="{LEFT - 8}" y="{top + BAR + 4}" text-anchor="end">{title}</text>')

@@ -10,6 +10,7 @@ import torch
 from unshard.architectures.opt import tensor_rules
 from unshard.engine.engine import Engine
 from unshard.engine.graphs import Record, record_for
+from unshard.engine.kept_memory import keep_freed_memory
 from unshard.engine.offload import layers_away
 from unshard.engine.paged_cache import PagedCache, default_cache_dtype, num_blocks_for_batch
 from unshard.engine.room import map_what_does_not_fit
@@ -126,6 +127,8 @@ def load_runner(
     )
     _fill(model, checkpoint, precision, progress or Silent())
     model.finalize()
+    if where.type == "cpu":
+        keep_freed_memory()  # not before: what filling freed is not wanted again
     group.meet()
     record = None if enforce_eager else record_for(model)
     return _runner(model, cache_sequences, record, is_int8=precision is INT8)
