@@ -31,6 +31,26 @@ struct Dot<bf16> {
     total = (Floats)_mm512_dpbf16_ps((__m512)total, w, x);
   }
 };
+#else
+// Of each pair of numbers the second is a word's upper half as it is, and the first after a shift:
+// no lane has to go elsewhere.
+template <>
+struct Dot<bf16> {
+  static constexpr int64_t WIDTH = 2 * LANES;
+  struct Vector {
+    Floats first, second;
+  };
+
+  static Vector read(const bf16* from) {
+    Words pairs;
+    memcpy(&pairs, from, sizeof pairs);
+    return {bits_of<Floats>(pairs << 16), bits_of<Floats>(pairs & 0xffff0000)};
+  }
+  static void add(Floats& total, Vector w, Vector x) {
+    total += w.first * x.first;
+    total += w.second * x.second;
+  }
+};
 #endif
 
 template <class T>
@@ -95,11 +115,11 @@ void tile(const DenseJob& job, int64_t row, int64_t first, Floats bias, int64_t 
 
 // `tiles` tiles of ROWS rows from `row` on, for outputs [start, end). The first rows wait for the
 // weight. The next ones find it near, and fetch what comes after it; a few alone fetch it from
-// further ahead; one row does nothing but read, as a processor foresees.
+// further ahead; one row does nothing but read, as processors with 16 lanes foresee by themselves.
 template <class T, int ROWS>
 void multiply_rows(const DenseJob& job, int64_t row, int64_t tiles, int64_t start, int64_t end) {
   constexpr int64_t OUTS = LANES / ROWS;
-  const bool fetches = ROWS > 1 && row == 0;
+  const bool fetches = (ROWS > 1 || LANES < 16) && row == 0;
   for (int64_t first = start; tiles && first < end; first += OUTS) {
     Floats bias{};
     for (int64_t i = 0; job.bias && i < LANES; i++)
@@ -115,7 +135,7 @@ void multiply_rows(const DenseJob& job, int64_t row, int64_t tiles, int64_t star
 // With 16 lanes it was measured to be so nowhere below 33 rows.
 template <class T>
 bool has_many_rows(const DenseJob& job) {
-  return job.rows >= (LANES == 16 ? 33 : sizeof(T) == 2 ? 5 : 25);
+  return job.rows >= (LANES == 16 ? 33 : sizeof(T) == 2 ? 13 : 25);
 }
 
 template <class T>
