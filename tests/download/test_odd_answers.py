@@ -84,7 +84,7 @@ ODD = {
     "a redirect to nowhere": (b"HTTP/1.1 308 Moved\r\nContent-Length: 0\r\n", "HTTP 308"),
     "a status beyond all": (b"HTTP/1.1 999 What\r\nContent-Length: 0\r\n", r"HTTP 999|cut"),
     "a date beyond all calendars": (
-        b"HTTP/1.1 503 No\r\nContent-Length: 0\r\nRetry-After: 1 Jan %d 00:00:00 GMT\r\n" % 10**20,
+        b"HTTP/1.1 503 No\r\n" + LENGTH + b"Retry-After: 1 Jan %d 00:00:00 GMT\r\n" % 10**20,
         "HTTP 503",
     ),
     "no status": (b"HTTP/1.1 OK\r\n" + LENGTH + CLOSE, "cut"),
