@@ -181,12 +181,13 @@ def ceilings(threads: int) -> dict[str, float]:
 
     torch.set_num_threads(threads)
     from unshard.kernels.pages import use_large_pages  # noqa: PLC0415
+    from unshard.models.linear import onednn_multiplies  # noqa: PLC0415
 
     words = torch.empty(1 << 27, dtype=torch.int32)
     use_large_pages(words)
     words.fill_(1)
     found = {"read": words.nbytes / best(lambda: words.sum(dtype=torch.int32))}
-    has_bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001 - has no public name
+    has_bf16 = onednn_multiplies(torch.empty(1, dtype=torch.bfloat16))
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         a, b = torch.randn(2, 2048, 2048).to(dtype if has_bf16 else torch.float32)
         found[name] = 2 * 2048**3 / best(lambda a=a, b=b: a @ b)  # type: ignore[misc]

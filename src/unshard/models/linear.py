@@ -58,11 +58,10 @@ class Linear:
 
     With native kernels a weight stays as it was filled, row-major: few rows go to the kernel,
     many to oneDNN where it is faster, though it then loses some percent by laying the weight out
-    at each call. Without
-    them oneDNN multiplies from weights that it laid out itself, about twice as fast as from
-    row-major ones for few rows; `pack` replaces the weight, so it is never held twice for longer
-    than its own packing. A `rounded` weight is rounded as its rows come, so that it is never in
-    memory as a whole before.
+    at each call. Without them oneDNN multiplies from weights that it laid out itself, about twice
+    as fast as from row-major ones for few rows; `pack` replaces the weight, so it is never held
+    twice for longer than its own packing. A `rounded` weight is rounded as its rows come, so that
+    it is never in memory as a whole before.
     """
 
     __slots__ = ("_native_rows", "_on_onednn", "_rounded", "_rows", "bias", "stays", "weight")

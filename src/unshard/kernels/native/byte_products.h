@@ -121,11 +121,8 @@ void dot_some(int64_t count, const int8_t* bytes, int64_t stride, const uint8_t*
 
 #if defined(__AVX2__) && !defined(__AVX512VNNI__)
 
-inline void widen(const int8_t* from, int64_t count, int16_t* to) {
-  for (int64_t i = 0; i < count; i++) to[i] = from[i];
-}
-
-inline void widen(const uint8_t* from, int64_t count, int16_t* to) {
+template <class Byte>
+inline void widen(const Byte* from, int64_t count, int16_t* to) {
   for (int64_t i = 0; i < count; i++) to[i] = from[i];
 }
 

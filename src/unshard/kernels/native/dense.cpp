@@ -1,8 +1,9 @@
 // y = x Wᵀ + b with the weight as it is in files; compiled once for each level.
 //
-// With many rows see many_rows.h. With few the time is that of reading the weight once. Rows of a weight lie one after
-// another, so they are read as they come, and nothing has to be laid out anew at loading. A sum
-// runs over vectors of a row and then over the lanes, the same for every number of rows.
+// With many rows see many_rows.h. With few the time is that of reading the weight once. Rows of a
+// weight lie one after another, so they are read as they come, and nothing has to be laid out anew
+// at loading. A sum runs over vectors of a row and then over the lanes, the same for every number
+// of few rows.
 #include "many_rows.h"
 
 #if defined(__AVX512BF16__)
