@@ -18,8 +18,8 @@ MATRICES, EMBEDDINGS = 16 * 12 * 1024**2, (50272 + 2050) * 1024
 WEIGHT_BYTES = {
     "fp32": 4 * (MATRICES + EMBEDDINGS),
     "bf16": 2 * (MATRICES + EMBEDDINGS),
-    # The output projection is rounded apart from the embeddings, which stay in fp32.
-    "int8": MATRICES + 50272 * 1024 + 4 * EMBEDDINGS,
+    # The output projection is rounded apart from the table of tokens, which stays in fp16.
+    "int8": MATRICES + (1 + 2) * 50272 * 1024 + 4 * 2050 * 1024,
     "int4": MATRICES * 17 // 32 + 2 * EMBEDDINGS,
 }
 

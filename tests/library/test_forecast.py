@@ -30,7 +30,7 @@ from unshard.library.fitting import (
 from unshard.library.forecast import forecast, forecast_link
 from unshard.library.machines import MACHINES, Machine, this_machine
 from unshard.library.precisions import PRECISIONS, Precision
-from unshard.library.room import weight_bytes
+from unshard.library.room import table_dtype, weight_bytes
 from unshard.library.steps import reclaim_overlap_bytes, reshard_steps, serve_steps
 from unshard.releases import OPT_175B as RELEASE
 from unshard.testing.layouts import LAYOUTS
@@ -301,17 +301,16 @@ def test_weights_take_what_the_model_allocates(
     is_wide = embedding_size == 128
     config = OPTConfig(2, 128, 2, 256, 512, 62, embedding_size, pre_norm=is_wide)
     write_tiny_hugging_face(tmp_path, config)
-    dtype = TORCH_DTYPES[precision.exact]
-    model = OPTModel(config, dtype, matrix_bits=precision.matrix_bits)
+    checkpoint = open_checkpoint(tmp_path)
+    dtype, table = TORCH_DTYPES[precision.exact], TORCH_DTYPES[table_dtype(checkpoint, precision)]
+    model = OPTModel(config, dtype, matrix_bits=precision.matrix_bits, table_dtype=table)
     held = {tensor.data_ptr(): tensor.nbytes for tensor in model.tensors()}
     # The kernel of 8 bits has biases of its own, and one of zeros where there is none.
     biases = 2 * 7 * 128 + 512 + (0 if is_wide else 128 + 64)
     has_kernels = kernels() is not None
     beside = 4 * biases if precision.matrix_bits == 8 and has_kernels else 0
     in_memory = precision.held(by_native_kernels=has_kernels)
-    assert sum(weight_bytes(open_checkpoint(tmp_path), in_memory).values()) == (
-        sum(held.values()) - beside
-    )
+    assert sum(weight_bytes(checkpoint, in_memory).values()) == (sum(held.values()) - beside)
 
 
 def test_a_download_lies_on_the_disk_once() -> None:

@@ -55,9 +55,13 @@ def random_peer(config: OPTConfig) -> OPTForCausalLM:
 
 
 def filled(
-    config: OPTConfig, peer: OPTForCausalLM, dtype: torch.dtype, matrix_bits: int | None = None
+    config: OPTConfig,
+    peer: OPTForCausalLM,
+    dtype: torch.dtype,
+    matrix_bits: int | None = None,
+    table_dtype: torch.dtype | None = None,
 ) -> OPTModel:
-    model = OPTModel(config, dtype, matrix_bits=matrix_bits)
+    model = OPTModel(config, dtype, matrix_bits=matrix_bits, table_dtype=table_dtype)
     state = peer.state_dict()
     for name, target in model.weight_targets().items():
         values = state[hugging_face_name(name)]
@@ -133,6 +137,28 @@ def test_int8_is_near_fp32(config):
     ours = logits(filled(config, peer, torch.float32, 8), ids)
     assert not torch.equal(ours, exact)
     assert (ours - exact).std() < 0.03 * exact.std()
+
+
+@pytest.mark.parametrize("config", VARIANTS)
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16])
+def test_a_table_in_16_bits_is_looked_up_exactly(config, stored):
+    peer = random_peer(config).to(stored)
+    ids = torch.randint(0, config.vocab_size, (2, 32))
+    widened = filled(config, peer, torch.float32, 8)
+    as_stored = filled(config, peer, torch.float32, 8, stored)
+    assert torch.equal(logits(as_stored, ids), logits(widened, ids))
+    saved = 2 * config.vocab_size * config.embedding_size
+    assert num_bytes(as_stored) == num_bytes(widened) - saved
+
+
+@pytest.mark.parametrize("config", [PRE_NORM, LIKE_350M])
+def test_a_table_that_is_multiplied_with_has_the_models_dtype(config):
+    model = OPTModel(config, torch.float32, table_dtype=torch.bfloat16)
+    assert {tensor.dtype for tensor in model.tensors()} == {torch.float32}
+
+
+def num_bytes(model: OPTModel) -> int:
+    return sum(tensor.nbytes for tensor in model.tensors())
 
 
 @pytest.mark.parametrize("config", VARIANTS)

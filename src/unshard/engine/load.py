@@ -23,6 +23,7 @@ from unshard.kernels.attention import PagedAttention, suits
 from unshard.kernels.library import kernels
 from unshard.library.hugging_face_folder import check_tokenizer
 from unshard.library.precisions import FP16, FP32, INT8, Precision
+from unshard.library.room import table_dtype
 from unshard.models.opt import OPTModel
 from unshard.parallel.fill import fill_slices
 from unshard.parallel.group import ALONE, Group
@@ -123,6 +124,7 @@ def load_runner(
         where,
         group,
         matrix_bits=precision.matrix_bits,
+        table_dtype=TORCH_DTYPES[table_dtype(checkpoint, precision)],
         num_away=layers_away(checkpoint, precision, where, group.size, cpu_offload_gb),
     )
     _fill(model, checkpoint, precision, progress or Silent())

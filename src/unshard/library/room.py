@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 from unshard.architectures.opt import weight_names
-from unshard.dtypes import DType
+from unshard.dtypes import BFLOAT16, FLOAT16, DType
 from unshard.index.checkpoint import Checkpoint
 from unshard.library.precisions import Precision, output_bits
 from unshard.tensors import ByteRange, LogicalTensor, TensorIndex
@@ -48,10 +48,19 @@ def weight_bytes(checkpoint: Checkpoint, precision: Precision) -> dict[str, int]
         if precision.matrix_bits and len(tensor.shape) == 2 and name not in exact:
             found[name] = precision.matrix_bytes(tensor.shape)
             continue
-        found[name] = tensor.num_elements * precision.exact.itemsize_bytes
+        dtype = table_dtype(checkpoint, precision) if name == _TOKENS else precision.exact
+        found[name] = tensor.num_elements * dtype.itemsize_bytes
         if name in rounded_too:
             found[name] += precision.matrix_bytes(tensor.shape)
     return found
+
+
+def table_dtype(checkpoint: Checkpoint, precision: Precision) -> DType:
+    """Of the embedding table in memory. One that is looked up and no more, as the output projection
+    is rounded, stays in the 16 bits of the file: to widen rows as they are looked up is exact."""
+    stored = checkpoint.index[_TOKENS].dtype
+    is_looked_up_only = output_bits(precision.matrix_bits) is not None
+    return stored if is_looked_up_only and stored in {FLOAT16, BFLOAT16} else precision.exact
 
 
 def mappable_weights(index: TensorIndex, precision: Precision) -> dict[str, ByteRange]:

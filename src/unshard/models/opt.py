@@ -44,10 +44,12 @@ class OPTModel:
         group: Group = ALONE,
         *,
         matrix_bits: int | None = None,
+        table_dtype: torch.dtype | None = None,
         num_away: int = 0,
     ) -> None:
         """The slice of the model that `group.rank` holds; heads and `ffn_dim` have to divide by
-        `group.size`. The weights of `num_away` layers stay in the host's memory."""
+        `group.size`. The weights of `num_away` layers stay in the host's memory. `table_dtype` is
+        that of an embedding table which is not the output projection too, `dtype` by itself."""
         self.config = config
         self.dtype = dtype
         self.device = torch.device(device)
@@ -57,7 +59,10 @@ class OPTModel:
         hidden, embedding = config.hidden_size, config.embedding_size
         vocab = config.vocab_size // self._vocab_group.size
         form = Form(dtype, self.device, matrix_bits)
-        self._embed_tokens = form.empty_matrix(vocab, embedding)
+        output_form = replace(form, matrix_bits=output_bits(matrix_bits))
+        is_shared = config.tied_embeddings and output_form.matrix_bits is None
+        table_form = form if is_shared else replace(form, dtype=table_dtype or dtype)
+        self._embed_tokens = table_form.empty_matrix(vocab, embedding)
         self._embed_positions = form.empty(config.max_positions + POSITION_OFFSET, hidden)
         away, away_form = spread(num_away, config.num_layers), replace(form, is_away=True)
         self._layers = [
@@ -76,8 +81,7 @@ class OPTModel:
         if embedding != hidden:
             self._project_in = Linear.empty(embedding, hidden, form, bias=False)
             self._project_out = Linear.empty(hidden, embedding, form, bias=False)
-        output_form = replace(form, matrix_bits=output_bits(matrix_bits))
-        if config.tied_embeddings and output_form.matrix_bits is None:
+        if is_shared:
             self._output = Linear(self._embed_tokens)
             self._output.stays = True
         else:
@@ -222,9 +226,9 @@ class OPTModel:
     def _embed(self, token_ids: Tensor) -> Tensor:
         """(T,) -> (T, E). A row that another rank holds is 0 here, so the sum is exact."""
         if not self.splits_vocabulary:
-            return torch.embedding(self._embed_tokens, token_ids)
+            return torch.embedding(self._embed_tokens, token_ids).to(self.dtype)
         num_rows = len(self._embed_tokens)
         rows = token_ids - self._vocab_group.rank * num_rows
         elsewhere = (rows < 0) | (rows >= num_rows)
-        x = torch.embedding(self._embed_tokens, rows.masked_fill(elsewhere, 0))
+        x = torch.embedding(self._embed_tokens, rows.masked_fill(elsewhere, 0)).to(self.dtype)
         return self._vocab_group.sum(x.masked_fill_(elsewhere[:, None], 0))
