@@ -14,7 +14,7 @@ from unshard.kernels import dense, int8, norm
 from unshard.kernels.attention import BLOCK_ROWS, PagedAttention, paged_attention
 
 DTYPES = [torch.float32, torch.bfloat16]
-ROWS = [*range(1, 10), 16, 17, 33, 37]
+ROWS = [*range(1, 10), 16, 17, 33, 37, 66]
 FEW_ROWS = [1, 2, 3, 6, 7, 17]
 """Around the 2 or 6 that share each byte of an 8-bit weight."""
 WIDTHS = [1, 7, 8, 15, 16, 17, 31, 33]

@@ -12,8 +12,8 @@ from unshard.kernels.library import compiled, kernels
 _DTYPES = (torch.float32, torch.bfloat16)
 ANY_ROWS = sys.maxsize
 _MOST_ROWS = {
-    "avx512bf16": (16, 32),
-    "avx512": (32, 4),
+    "avx512bf16": (64, 64),
+    "avx512": (64, 4),
     "avx2": (ANY_ROWS, ANY_ROWS),
     "portable": (1, 0),
 }

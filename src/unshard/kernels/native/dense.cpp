@@ -61,19 +61,30 @@ typename Dot<T>::Vector read_some(const T* from, int64_t count) {
   return Dot<T>::read(padded);
 }
 
-// ROWS rows of x times STREAMS rows of the weight, all sums in registers. What lies `ahead` of the
-// weight is fetched meanwhile, unless that is 0.
+// Weights to come, fetched into the second cache while others are multiplied, some lines at each
+// step: the first cache has no room for them.
+struct Ahead {
+  const char* next = nullptr;
+  const char* end = nullptr;
+  int64_t lines = 0;
+
+  void fetch() {
+    for (int64_t i = 0; i < lines && next < end; i++, next += 64) __builtin_prefetch(next, 0, 2);
+  }
+};
+
+// ROWS rows of x times STREAMS rows of the weight, all sums in registers.
 template <class T, int ROWS, int STREAMS>
-void read_together(const T* const* x, const T* const* weight, int64_t in, int64_t ahead,
+void read_together(const T* const* x, const T* const* weight, int64_t in, Ahead& ahead,
                    Floats* totals) {
   typedef Dot<T> D;
   Floats total[ROWS * STREAMS];
   for (Floats& each : total) each = Floats{};
   for (int64_t k = 0; k + D::WIDTH <= in; k += D::WIDTH) {
+    ahead.fetch();
     typename D::Vector rows[ROWS];
     for (int64_t r = 0; r < ROWS; r++) rows[r] = D::read(x[r] + k);
     for (int64_t o = 0; o < STREAMS; o++) {
-      if (ahead) __builtin_prefetch(weight[o] + ahead + k);
       const typename D::Vector each = D::read(weight[o] + k);
       for (int64_t r = 0; r < ROWS; r++) D::add(total[r * STREAMS + o], each, rows[r]);
     }
@@ -82,12 +93,12 @@ void read_together(const T* const* x, const T* const* weight, int64_t in, int64_
     for (int64_t o = 0; o < STREAMS; o++) totals[r * (LANES / ROWS) + o] = total[r * STREAMS + o];
 }
 
-// Up to ROWS rows of x from `row` on, times LANES / ROWS rows of the weight from `first` on, four at
-// a time: a processor follows few streams best.
-template <class T, int ROWS>
-void tile(const DenseJob& job, int64_t row, int64_t first, Floats bias, int64_t ahead) {
+// Up to ROWS rows of x from `row` on, times LANES / ROWS rows of the weight from `first` on,
+// STREAMS at a time.
+template <class T, int ROWS, int STREAMS>
+void tile(const DenseJob& job, int64_t row, int64_t first, Floats bias, Ahead& ahead) {
   typedef Dot<T> D;
-  constexpr int64_t OUTS = LANES / ROWS, STREAMS = OUTS < 4 ? OUTS : 4;
+  constexpr int64_t OUTS = LANES / ROWS;
   const int64_t in = job.in, whole = in / D::WIDTH * D::WIDTH;
   // Beyond the last row and output there is nothing to read: the last one is computed again.
   const int64_t last_row = job.rows - row - 1, last = job.out - first - 1;
@@ -96,10 +107,9 @@ void tile(const DenseJob& job, int64_t row, int64_t first, Floats bias, int64_t 
     x[r] = (const T*)job.x + (row + (r < last_row ? r : last_row)) * in;
   for (int64_t o = 0; o < OUTS; o++)
     w[o] = (const T*)job.weight + (first + (o < last ? o : last)) * in;
-  if (last < ahead + OUTS) ahead = 0;
   Floats total[LANES];
   for (int64_t o = 0; o < OUTS; o += STREAMS)
-    read_together<T, ROWS, STREAMS>(x, w + o, in, ahead * in, total + o);
+    read_together<T, ROWS, STREAMS>(x, w + o, in, ahead, total + o);
   if (whole < in)
     for (int64_t o = 0; o < OUTS; o++)
       for (int64_t r = 0; r < ROWS; r++)
@@ -114,29 +124,45 @@ void tile(const DenseJob& job, int64_t row, int64_t first, Floats bias, int64_t 
     memcpy(y + r * job.stride, results + r * OUTS, sizeof(T) * (OUTS <= last ? OUTS : last + 1));
 }
 
-// `tiles` tiles of ROWS rows from `row` on, for outputs [start, end). The first rows wait for the
-// weight. The next ones find it near, and fetch what comes after it; a few alone fetch it from
-// further ahead; one row does nothing but read, as processors with 16 lanes foresee by themselves.
+// What OUTS outputs from `first` on fetch of the weight, in as many `steps` as there are vectors of
+// a row times `passes`.
+template <class T>
+Ahead weights_from(const DenseJob& job, int64_t first, int64_t outs, int64_t passes) {
+  const T *weight = (const T*)job.weight, *end = weight + job.out * job.in;
+  const T *from = weight + first * job.in, *to = from + outs * job.in;
+  const int64_t lines = outs * Dot<T>::WIDTH * sizeof(T) / 64;
+  return {(const char*)from, (const char*)(to < end ? to : end), parts_of(lines, passes)};
+}
+
+// `tiles` tiles of ROWS rows from `row` on, for outputs [start, end).
+//
+// One or two rows do nothing but read, row by row: of several rows of a weight side by side
+// processors foresee less (of four, Zen 4 reads half as fast). More rows are slower than memory, and
+// fetch what comes next: four alone from further ahead, others while they multiply what the first
+// four have read.
 template <class T, int ROWS>
 void multiply_rows(const DenseJob& job, int64_t row, int64_t tiles, int64_t start, int64_t end) {
-  constexpr int64_t OUTS = LANES / ROWS;
-  const bool fetches = (ROWS > 1 || LANES < 16) && row == 0;
+  constexpr int64_t OUTS = LANES / ROWS, STREAMS = OUTS < 4 ? OUTS : 4;
+  constexpr int64_t FEW = ROWS > 2 && OUTS > 1 ? 2 : 1;
   for (int64_t first = start; tiles && first < end; first += OUTS) {
     Floats bias{};
     for (int64_t i = 0; job.bias && i < LANES; i++)
       if (first + i % OUTS < job.out) bias[i] = single(((const T*)job.bias)[first + i % OUTS]);
-    for (int64_t t = 0; t < tiles; t++) {
-      const int64_t ahead = tiles == 1 ? DENSE_OUTPUTS : t == 1 ? OUTS : 0;
-      tile<T, ROWS>(job, row + t * ROWS, first, bias, fetches ? ahead : 0);
-    }
+    Ahead none, ahead;
+    if (ROWS > 2 && row == 0)
+      ahead = tiles == 1 ? weights_from<T>(job, first + DENSE_OUTPUTS, OUTS, OUTS / FEW)
+                         : weights_from<T>(job, first + OUTS, OUTS, tiles - 1);
+    if (row == 0) tile<T, ROWS, FEW>(job, 0, first, bias, tiles == 1 ? ahead : none);
+    for (int64_t t = row == 0; t < tiles; t++)
+      tile<T, ROWS, STREAMS>(job, row + t * ROWS, first, bias, ahead);
   }
 }
 
 // Whether it is faster to copy the weight first. Of bf16 numbers it is sooner, as the copy is fp32.
-// With 16 lanes it was measured to be so nowhere below 33 rows.
+// With 16 lanes it was measured to be so nowhere below 65 rows.
 template <class T>
 bool has_many_rows(const DenseJob& job) {
-  return job.rows >= (LANES == 16 ? 33 : sizeof(T) == 2 ? 13 : 25);
+  return job.rows >= (LANES == 16 ? 65 : sizeof(T) == 2 ? 13 : 25);
 }
 
 template <class T>
