@@ -147,6 +147,8 @@ class Engine:
         return [GenerationOutput(name, error=error) for name in names]
 
     def _score_prompts(self, hidden: Tensor) -> None:
+        if not any(chunk.sequence.wants_prompt_scores for chunk in self._in_step):
+            return
         per_chunk = hidden.split_with_sizes([chunk.num_kept for chunk in self._in_step])
         for chunk, rows in zip(self._in_step, per_chunk, strict=True):
             if chunk.sequence.wants_prompt_scores:

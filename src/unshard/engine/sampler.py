@@ -71,14 +71,14 @@ def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
     Raises:
         UnshardError: a row's logits hold NaN, so there is no best token.
     """
-    tokens = best_of_rows(logits)
-    if logits[range(len(tokens)), tokens].isnan().any():
+    tokens, is_nan = best_of_rows(logits)
+    if is_nan:
         raise UnshardError(
             "the model computed NaN logits",
             hint="the weights may be damaged, or the dtype's range too small: try bf16 or fp32",
         )
     shaped = penalized(logits, [(draw.params, draw.history) for draw in draws])
-    chosen = tokens if shaped is logits else best_of_rows(shaped)
+    chosen = tokens if shaped is logits else best_of_rows(shaped)[0]
     rows_at_once = len(draws) if logits.is_cuda else max(1, CPU_VALUES // logits.shape[1])
     for truncated, draw_tokens in ((False, _draw_any), (True, _draw_best)):
         rows = [
@@ -94,12 +94,14 @@ def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
     return chosen
 
 
-def best_of_rows(logits: Tensor) -> list[int]:
-    """The place of each row's largest value, or of a NaN where there is one."""
-    # On a CPU numpy looks at 16 values at once; torch's argmax takes ten times as long.
-    best = logits.argmax(dim=1) if logits.is_cuda else logits.numpy().argmax(axis=1)
-    tokens: list[int] = best.tolist()
-    return tokens
+def best_of_rows(logits: Tensor) -> tuple[list[int], bool]:
+    """The place of each row's largest value, or of a NaN where there is one; whether there is."""
+    if logits.is_cuda:
+        largest = logits.max(dim=1)
+        return largest.indices.tolist(), bool(largest.values.isnan().any())
+    rows = logits.numpy()  # looks at 16 values at once; torch's argmax takes ten times as long
+    best = rows.argmax(axis=1)
+    return best.tolist(), bool(np.isnan(rows[np.arange(len(best)), best]).any())
 
 
 def _draw_any(logits: Tensor, draws: Sequence[Draw]) -> list[int]:

@@ -48,6 +48,7 @@ class _Job(ctypes.Structure):
         ("attention", Job),
         ("x", ctypes.c_void_p),
         *((name, ctypes.c_int64) for name in ("rows", "hidden", "ffn", "num_kvq")),
+        ("norm", norm.Weight),
         ("is_bf16", ctypes.c_int32),
         ("pre_norm", ctypes.c_int32),
     )
@@ -67,24 +68,30 @@ class StackLayer:
 
 
 class DecoderStack:
-    """The layers of a decoder."""
+    """The layers of a decoder, and the norm behind them where they begin with theirs."""
 
     def __init__(
-        self, layers: Sequence[StackLayer], dtype: torch.dtype, *, most_rows: int, pre_norm: bool
+        self,
+        layers: Sequence[StackLayer],
+        last_norm: norm.Weight | None,
+        dtype: torch.dtype,
+        most_rows: int,
     ) -> None:
-        """`dtype` (fp32 or bf16) is that of hidden states and of weights that are not rounded;
-        the kernels multiply up to `most_rows` rows by them."""
+        """Without `last_norm` the norms of a layer follow its sums. `dtype` (fp32 or bf16) is that
+        of hidden states and of weights that are not rounded; the kernels multiply up to `most_rows`
+        rows by them."""
         self.most_rows = min(MOST_ROWS, most_rows)
         self._dtype = dtype
-        self._pre_norm = pre_norm
+        self._last_norm = last_norm
         self._num_kvq = len(layers[0].kvq)
         self._ffn = layers[0].fc1.out_features
         self._layers = (_Layer * len(layers))(*map(_native, layers))
 
     def __call__(self, x: Tensor, attention: PagedAttention) -> Tensor:
-        """(T, D) -> (T, D) after all layers, in the memory of `x`; T is up to `most_rows`.
+        """(T, D) -> (T, D) after all layers and the last norm, in the memory of `x`; T is up to
+        `most_rows`.
 
-        Bit for bit what the layers compute one by one.
+        Bit for bit what they compute one by one.
 
         Raises:
             UsageError: the kernels are not compiled.
@@ -106,8 +113,9 @@ class DecoderStack:
             hidden,
             self._ffn,
             self._num_kvq,
+            self._last_norm or norm.Weight(),
             self._dtype is torch.bfloat16,
-            self._pre_norm,
+            self._last_norm is not None,
         )
         if library.stack(library.number, torch.get_num_threads(), ctypes.addressof(job)):
             raise MemoryError(f"no memory to compute {rows} rows of {hidden} hidden states")

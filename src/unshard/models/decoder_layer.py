@@ -141,18 +141,18 @@ class DecoderLayer:
             yield f"{name}.bias", each.bias
 
 
-def stack_of(layers: Sequence[DecoderLayer], config: OPTConfig) -> DecoderStack | None:
-    """All layers, packed, for the kernels; None where these do not compute each of them, or of
-    several ranks."""
+def stack_of(layers: Sequence[DecoderLayer], last_norm: LayerNorm | None) -> DecoderStack | None:
+    """All layers, packed, and the norm behind them, for the kernels; None where these do not compute
+    each of them, or of several ranks."""
     found = [layer.native() for layer in layers if layer.is_whole]
     native = [each for each in found if each is not None]
     if len(native) < len(layers):
         return None
     return DecoderStack(
         [layer for layer, _ in native],
+        None if last_norm is None else norm.native(*last_norm),
         layers[0].self_attn_norm.weight.dtype,
-        most_rows=min(most for _, most in native),
-        pre_norm=config.pre_norm,
+        min(most for _, most in native),
     )
 
 

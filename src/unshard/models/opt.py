@@ -151,7 +151,7 @@ class OPTModel:
         for linear in self._linears():
             linear.pack()
         if self._prefetch is None:
-            self._stack = stack_of(self._layers, self.config)
+            self._stack = stack_of(self._layers, self._norm)
 
     def _linears(self) -> Iterator[Linear]:
         for layer in self._layers:
@@ -194,8 +194,6 @@ class OPTModel:
             x = self._project_in(x)
         x += torch.embedding(self._embed_positions, positions + POSITION_OFFSET)
         x = self._through_layers(x, attention, kept)
-        if self._norm is not None:
-            x = self._norm(x)
         return x if self._project_out is None else self._project_out(x)
 
     def _through_layers(self, x: Tensor, attention: Attention, kept: Tensor | None) -> Tensor:
@@ -206,7 +204,7 @@ class OPTModel:
         last = len(self._layers) - 1
         for number, layer in enumerate(self._prefetch or self._layers):
             x = layer(x, number, attention, kept if number == last else None)
-        return x
+        return x if self._norm is None else self._norm(x)
 
     @property
     def fetches_layers(self) -> bool:

@@ -97,7 +97,7 @@ class Walk {
       if (!job.pre_norm) add_and_norm(between.added, layer.ffn_norm, job.x);
       added = between.added;
     }
-    if (job.pre_norm) add_and_norm(added, NormWeight{}, nullptr);
+    if (job.pre_norm) add_and_norm(added, job.norm, job.x);
   }
 
  private:
