@@ -142,8 +142,8 @@ class DecoderLayer:
 
 
 def stack_of(layers: Sequence[DecoderLayer], last_norm: LayerNorm | None) -> DecoderStack | None:
-    """All layers, packed, and the norm behind them, for the kernels; None where these do not compute
-    each of them, or of several ranks."""
+    """All layers, packed, and the norm behind them, for the kernels; None where these do not
+    compute each of them, or of several ranks."""
     found = [layer.native() for layer in layers if layer.is_whole]
     native = [each for each in found if each is not None]
     if len(native) < len(layers):

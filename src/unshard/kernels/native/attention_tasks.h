@@ -10,7 +10,7 @@ struct Attention {
 
   Attention(const AttentionJob& job, const Level* level, int64_t threads) : job(job), level(level) {
     // Several tasks for each thread, so that none waits long for the last.
-    int64_t heads = job.heads * job.sequences / (4 * threads);
+    int64_t heads = job.heads * job.sequences / (2 * threads);
     heads = heads < 1 ? 1 : heads < job.heads ? heads : job.heads;
     this->job.task_heads = heads < MAX_TASK_HEADS ? heads : MAX_TASK_HEADS;
   }
