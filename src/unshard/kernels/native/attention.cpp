@@ -10,6 +10,7 @@
 namespace {
 
 constexpr int64_t CHUNK = 128, GROUP = 64;
+constexpr int64_t FETCHED = 3;  // pieces of one head and block that are on their way
 
 // How rows of type Row meet the cache.
 template <class Cache, int HEAD_DIM, class Row>
@@ -36,13 +37,18 @@ void attend_one(const Head<Cache, HEAD_DIM>& first, int64_t heads,
   memset(out, 0, sizeof(float) * heads * size);
   for (int64_t start = 0; start < length; start += CHUNK) {
     const int64_t count = length - start < CHUNK ? length - start : CHUNK;
-    for (int64_t p = 0; p < count; p += BLOCK_ROWS) {
-      const int64_t block = (start + p) / BLOCK_ROWS;
-      const Cache* keys = first.keys(block);
-      const Cache* after = p + BLOCK_ROWS < count ? first.keys(block + 1) : keys;
-      for (int64_t h = 0; h < heads; h++)
-        Products::score_block(queries + h * query_size, keys + h * step,
-                              h + 1 < heads ? keys + (h + 1) * step : after, dim, scores[h] + p);
+    // A block's heads, then the next block's: as they lie in the cache.
+    const int64_t block = start / BLOCK_ROWS, pieces = parts_of(count, BLOCK_ROWS) * heads;
+    const auto keys = [&](int64_t i) { return first.keys(block + i / heads) + i % heads * step; };
+    const auto values = [&](int64_t i) {
+      i = i < pieces ? i : pieces - 1;
+      return first.values(block + i / heads) + i % heads * step;
+    };
+    for (int64_t i = 0; i < pieces; i++) {
+      const int64_t h = i % heads, after = i + FETCHED;
+      Products::score_block(queries + h * query_size, keys(i),
+                            after < pieces ? keys(after) : values(after - pieces), dim,
+                            scores[h] + i / heads * BLOCK_ROWS);
     }
     const int64_t padded = (count + BLOCK_ROWS - 1) / BLOCK_ROWS * BLOCK_ROWS;
     for (int64_t h = 0; h < heads; h++) {
@@ -52,15 +58,10 @@ void attend_one(const Head<Cache, HEAD_DIM>& first, int64_t heads,
       for (int64_t d = 0; start > 0 && d < size; d += LANES)
         store(out + h * size + d, load(out + h * size + d) * factor);
     }
-    for (int64_t p = 0; p < count; p += BLOCK_ROWS) {
-      const int64_t block = (start + p) / BLOCK_ROWS;
-      const Cache* values = first.values(block);
-      const Cache* after = p + BLOCK_ROWS < count ? first.values(block + 1) : values;
-      for (int64_t h = 0; h < heads; h++)
-        Products::gather_block(scores[h] + p, values + h * step,
-                               h + 1 < heads ? values + (h + 1) * step : after,
-                               count - p < BLOCK_ROWS ? count - p : BLOCK_ROWS, dim,
-                               out + h * size);
+    for (int64_t i = 0; i < pieces; i++) {
+      const int64_t h = i % heads, p = i / heads * BLOCK_ROWS;
+      Products::gather_block(scores[h] + p, values(i), values(i + FETCHED),
+                             count - p < BLOCK_ROWS ? count - p : BLOCK_ROWS, dim, out + h * size);
     }
   }
   // A finished sum is no longer than it was before, so it never reaches the next one.
