@@ -58,9 +58,11 @@ def weight_bytes(checkpoint: Checkpoint, precision: Precision) -> dict[str, int]
 def table_dtype(checkpoint: Checkpoint, precision: Precision) -> DType:
     """Of the embedding table in memory. One that is looked up and no more, as the output projection
     is rounded, stays in the 16 bits of the file: to widen rows as they are looked up is exact."""
-    stored = checkpoint.index[_TOKENS].dtype
     is_looked_up_only = output_bits(precision.matrix_bits) is not None
-    return stored if is_looked_up_only and stored in {FLOAT16, BFLOAT16} else precision.exact
+    stored = checkpoint.index.get(_TOKENS)
+    if is_looked_up_only and stored is not None and stored.dtype in {FLOAT16, BFLOAT16}:
+        return stored.dtype
+    return precision.exact
 
 
 def mappable_weights(index: TensorIndex, precision: Precision) -> dict[str, ByteRange]:
