@@ -21,7 +21,7 @@ _LIBC.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 class Fenced:
     """Room for one array at a time, right before one fence or right behind the other."""
 
-    def __init__(self, num_pages: int = 64) -> None:
+    def __init__(self, num_pages: int = 512) -> None:
         self._size = num_pages * PAGE
         self._memory = mmap.mmap(-1, self._size + 2 * PAGE)
         start = torch.frombuffer(self._memory, dtype=torch.uint8).data_ptr()

@@ -104,15 +104,17 @@ def test_of_a_sum_and_its_norm(level, dtype, fenced):
 @pytest.mark.parametrize("cache_dtype", DTYPES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_of_attention(level, dtype, cache_dtype, fenced):
+    heads = 12  # three of them are a task
+
     def check(at_end, head_dim, length, new):
         new = min(length, new)
         num_blocks = -(-length // BLOCK_ROWS)
-        cache = numbers(num_blocks, 2, 2, BLOCK_ROWS, head_dim, dtype=cache_dtype)
-        kvq = numbers(new, 6 * head_dim, dtype=dtype)
+        cache = numbers(num_blocks, 2, heads, BLOCK_ROWS, head_dim, dtype=cache_dtype)
+        kvq = numbers(new, 3 * heads * head_dim, dtype=dtype)
         tables = torch.arange(num_blocks).int()[None]
         starts, lengths = torch.tensor([0, new]).int(), torch.tensor([length]).int()
         written = cache.clone()
-        expected = paged_attention(kvq, written, tables, starts, lengths, 2)
+        expected = paged_attention(kvq, written, tables, starts, lengths, heads)
         held = fenced(at_end, kvq, cache, unwritten(expected), tables, starts, lengths)
         kvq, cache, out, *step = held
         job = PagedAttention([cache], *step).job(dtype)

@@ -76,6 +76,16 @@ def test_a_row_does_not_notice_the_others(level, dtype, counts):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_with_16_lanes_64_rows_are_few(level, dtype):
+    if not level.level.startswith("avx512"):
+        pytest.skip("64 rows are many at this level")
+    weight, bias, x = layer(64, 130, 70, dtype)
+    together = dense.linear(weight, bias, x)
+    for count in (1, 24, 25, 31, 32, 33, 47, 63):
+        assert torch.equal(dense.linear(weight, bias, x[:count]), together[:count])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rows", [7, 350])
 def test_threads_change_nothing(level, dtype, rows):
     weight, bias, x = layer(rows, 400, 70, dtype)

@@ -71,7 +71,7 @@ class Runner:
             ends = zip(accumulate(layout.num_new), num_kept, strict=True)
             kept = self._ints([row for end, count in ends for row in range(end - count, end)])
         places = [place for new, end in spans for place in range(end - new, end)]
-        ids, positions = self._ints([*token_ids, *places]).chunk(2)
+        ids, positions = self._ints([*token_ids, *places]).split(len(token_ids))
         return self._model.hidden_states(ids, positions, self._attention(layout), kept)
 
     def _attention(self, layout: StepLayout) -> Attention:

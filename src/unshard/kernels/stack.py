@@ -86,8 +86,6 @@ class DecoderStack:
         self._num_kvq = len(layers[0].kvq)
         self._ffn = layers[0].fc1.out_features
         self._layers = (_Layer * len(layers))(*map(_native, layers))
-        self._caches: Sequence[Tensor] = ()
-        self._cache_addresses = (ctypes.c_void_p * 0)()
 
     def __call__(self, x: Tensor, attention: PagedAttention) -> Tensor:
         """(T, D) -> (T, D) after all layers and the last norm, in the memory of `x`; T is up to
@@ -102,14 +100,13 @@ class DecoderStack:
         library = compiled()
         x = x.contiguous()
         rows, hidden = x.shape
-        if attention.caches is not self._caches:  # the same in every step of an engine
-            addresses = [cache.data_ptr() for cache in attention.caches]
-            self._cache_addresses = (ctypes.c_void_p * len(addresses))(*addresses)
-            self._caches = attention.caches
+        caches = (ctypes.c_void_p * len(attention.caches))(
+            *(cache.data_ptr() for cache in attention.caches)
+        )
         job = _Job(
             ctypes.addressof(self._layers),
-            ctypes.addressof(self._cache_addresses),
-            len(self._caches),
+            ctypes.addressof(caches),
+            len(caches),
             attention.job(x.dtype),
             x.data_ptr(),
             rows,

@@ -33,7 +33,7 @@ class OPTModel:
     `group` in the same order.
 
     `matrix_bits` (8 or 4) rounds every matrix as it is filled; embeddings, norms and biases stay
-    in `dtype`, and with 4 the output projection.
+    in `dtype` (the table of tokens in `table_dtype`), and with 4 the output projection.
     """
 
     def __init__(

@@ -9,10 +9,10 @@ struct Attention {
   const Level* level;
 
   Attention(const AttentionJob& job, const Level* level, int64_t threads) : job(job), level(level) {
-    // Several tasks for each thread, so that none waits long for the last.
+    // Several tasks for each thread, so that none waits long for the last, all of them alike.
     int64_t heads = job.heads * job.sequences / (2 * threads);
-    heads = heads < 1 ? 1 : heads < job.heads ? heads : job.heads;
-    this->job.task_heads = heads < MAX_TASK_HEADS ? heads : MAX_TASK_HEADS;
+    heads = heads < 1 ? 1 : heads < MAX_TASK_HEADS ? heads : MAX_TASK_HEADS;
+    this->job.task_heads = parts_of(job.heads, parts_of(job.heads, heads));
   }
 
   int64_t heads_of(int64_t sequence) const {

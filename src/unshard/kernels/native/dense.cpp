@@ -124,37 +124,39 @@ void tile(const DenseJob& job, int64_t row, int64_t first, Floats bias, Ahead& a
     memcpy(y + r * job.stride, results + r * OUTS, sizeof(T) * (OUTS <= last ? OUTS : last + 1));
 }
 
-// What OUTS outputs from `first` on fetch of the weight, in as many `steps` as there are vectors of
-// a row times `passes`.
+// The weight of `outs` outputs from `first` on, to be fetched while `passes` rows of it are read.
 template <class T>
 Ahead weights_from(const DenseJob& job, int64_t first, int64_t outs, int64_t passes) {
   const T *weight = (const T*)job.weight, *end = weight + job.out * job.in;
   const T *from = weight + first * job.in, *to = from + outs * job.in;
-  const int64_t lines = outs * Dot<T>::WIDTH * sizeof(T) / 64;
-  return {(const char*)from, (const char*)(to < end ? to : end), parts_of(lines, passes)};
+  const int64_t a_step = outs * Dot<T>::WIDTH * (int64_t)sizeof(T);
+  return {(const char*)from, (const char*)(to < end ? to : end), parts_of(a_step, 64 * passes)};
 }
 
 // `tiles` tiles of ROWS rows from `row` on, for outputs [start, end).
 //
-// One or two rows do nothing but read, row by row: of several rows of a weight side by side
-// processors foresee less (of four, Zen 4 reads half as fast). More rows are slower than memory, and
-// fetch what comes next: four alone from further ahead, others while they multiply what the first
-// four have read.
+// With 16 lanes one row alone does nothing but read, row by row: of several rows of a weight side by
+// side processors foresee less (of four, Zen 4 reads half as fast). Others are slower than
+// memory, and fetch what comes next: those alone from further ahead, more while they multiply what
+// the first have read.
 template <class T, int ROWS>
 void multiply_rows(const DenseJob& job, int64_t row, int64_t tiles, int64_t start, int64_t end) {
   constexpr int64_t OUTS = LANES / ROWS, STREAMS = OUTS < 4 ? OUTS : 4;
-  constexpr int64_t FEW = ROWS > 2 && OUTS > 1 ? 2 : 1;
+  constexpr bool ONLY_READS = LANES == 16 && ROWS == 1;
+  constexpr int64_t FEW = ONLY_READS || OUTS == 1 ? 1 : 2;
+  const bool is_first = row == 0;
   for (int64_t first = start; tiles && first < end; first += OUTS) {
     Floats bias{};
     for (int64_t i = 0; job.bias && i < LANES; i++)
       if (first + i % OUTS < job.out) bias[i] = single(((const T*)job.bias)[first + i % OUTS]);
-    Ahead none, ahead;
-    if (ROWS > 2 && row == 0)
-      ahead = tiles == 1 ? weights_from<T>(job, first + DENSE_OUTPUTS, OUTS, OUTS / FEW)
-                         : weights_from<T>(job, first + OUTS, OUTS, tiles - 1);
-    if (row == 0) tile<T, ROWS, FEW>(job, 0, first, bias, tiles == 1 ? ahead : none);
-    for (int64_t t = row == 0; t < tiles; t++)
-      tile<T, ROWS, STREAMS>(job, row + t * ROWS, first, bias, ahead);
+    Ahead alone, beside;
+    if (is_first && tiles > 1)
+      beside = weights_from<T>(job, first + OUTS, OUTS, tiles - 1);
+    else if (is_first && !ONLY_READS)
+      alone = weights_from<T>(job, first + DENSE_OUTPUTS, OUTS, OUTS / FEW);
+    if (is_first) tile<T, ROWS, FEW>(job, 0, first, bias, alone);
+    for (int64_t t = is_first; t < tiles; t++)
+      tile<T, ROWS, STREAMS>(job, row + t * ROWS, first, bias, beside);
   }
 }
 

@@ -26,7 +26,7 @@ struct StackJob {
   AttentionJob attention;  // but kvq, cache and out
   void* x;                 // (rows, hidden), changed
   int64_t rows, hidden, ffn, num_kvq;
-  NormWeight norm;  // of what leaves the last layer; null: none
+  NormWeight norm;  // of what leaves the last layer, where norms come first
   int32_t is_bf16, pre_norm;
 };
 
