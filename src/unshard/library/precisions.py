@@ -17,8 +17,8 @@ class Precision:
 
     name: str
     exact: DType
-    """Of embeddings, norms, biases and rows, and of matrices that are not rounded. A table of tokens
-    that is looked up and no more may have fewer bits: `room.table_dtype`."""
+    """Of embeddings, norms, biases and rows, and of matrices that are not rounded. A table of
+    tokens that is looked up and no more may have fewer bits: `room.table_dtype`."""
     matrix_bits: int | None = None
     """Of a value in a matrix that is rounded; None where none is."""
     keeps_values: bool = False
