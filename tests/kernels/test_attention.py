@@ -19,7 +19,7 @@ SPLIT_TOLERANCE = 2e-5
 HEADS = 3
 
 # Around the edges of blocks, of pieces of 64 and of chunks of 128 positions.
-EDGES = [1, 2, 15, 16, 17, 63, 64, 65, 80, 127, 128, 129, 256, 257, 300]
+EDGES = [1, 2, 15, 16, 17, 63, 64, 65, 80, 127, 128, 129, 255, 256, 257, 300]
 sequences = st.lists(
     st.tuples(st.sampled_from(EDGES), st.sampled_from([1, 1, 2, 3, 4, 5, 64, 67, 300])),
     min_size=1,

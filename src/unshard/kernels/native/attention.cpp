@@ -38,7 +38,8 @@ void attend_one(const Head<Cache, HEAD_DIM>& first, int64_t heads,
   for (int64_t start = 0; start < length; start += CHUNK) {
     const int64_t count = length - start < CHUNK ? length - start : CHUNK;
     // A block's heads, then the next block's: as they lie in the cache.
-    const int64_t block = start / BLOCK_ROWS, pieces = parts_of(count, BLOCK_ROWS) * heads;
+    const int64_t block = start / BLOCK_ROWS, blocks = parts_of(count, BLOCK_ROWS);
+    const int64_t pieces = blocks * heads, padded = blocks * BLOCK_ROWS;
     const auto keys = [&](int64_t i) { return first.keys(block + i / heads) + i % heads * step; };
     const auto values = [&](int64_t i) {
       i = i < pieces ? i : pieces - 1;
@@ -50,7 +51,6 @@ void attend_one(const Head<Cache, HEAD_DIM>& first, int64_t heads,
                             after < pieces ? keys(after) : values(after - pieces), dim,
                             scores[h] + i / heads * BLOCK_ROWS);
     }
-    const int64_t padded = (count + BLOCK_ROWS - 1) / BLOCK_ROWS * BLOCK_ROWS;
     for (int64_t h = 0; h < heads; h++) {
       for (int64_t p = count; p < padded; p++) scores[h][p] = NEVER;
       const float factor = softmax[h].add(scores[h], padded);
