@@ -30,16 +30,26 @@ def needs_kernels():
         pytest.skip("the kernels are not compiled here: make kernels")
 
 
-def make_model(dtype, bits, *, pre_norm=True, embedding=HEADS * HEAD_DIM, mapped=False):
+def make_model(
+    dtype,
+    bits,
+    *,
+    pre_norm=True,
+    embedding=HEADS * HEAD_DIM,
+    mapped=False,
+    table=None,
+    table_scale=1.0,
+):
     """Of random weights; `mapped` are where they lay before, K, V and Q apart."""
     config = OPTConfig(
         LAYERS, HEADS * HEAD_DIM, HEADS, 200, VOCAB, 128, embedding, pre_norm=pre_norm
     )
     generator = torch.Generator().manual_seed(2)
-    model = OPTModel(config, dtype, matrix_bits=bits)
+    model = OPTModel(config, dtype, matrix_bits=bits, table_dtype=table)
     values = {}
     for name, target in model.weight_targets().items():
         values[name] = torch.randn(target.shape, generator=generator) * 0.3
+    values["decoder.embed_tokens.weight"] *= table_scale
     if mapped:
         model.map_weights(
             {name: value.to(dtype) for name, value in values.items() if value.dim() == 2}
@@ -59,19 +69,21 @@ class Step:
 
     shapes: list[tuple[int, int]]
 
-    def hidden_states(self, model, cache_dtype, kept=None):
-        """What `model` makes of it, and the caches afterwards."""
+    def attention(self, cache_dtype):
         shape = (len(self.shapes) * MOST_BLOCKS, 2, HEADS, BLOCK_ROWS, HEAD_DIM)
         generator = torch.Generator().manual_seed(5)
         caches = [torch.randn(shape, generator=generator).to(cache_dtype) for _ in range(LAYERS)]
-        new = [count for _, count in self.shapes]
-        ends = [length for length, _ in self.shapes]
         tables = torch.arange(shape[0]).view(-1, MOST_BLOCKS).int()
-        starts = torch.tensor([0, *new]).cumsum(0).int()
-        ids = torch.arange(sum(new)) % VOCAB
+        starts = torch.tensor([0, *(count for _, count in self.shapes)]).cumsum(0).int()
+        ends = torch.tensor([length for length, _ in self.shapes]).int()
+        return PagedAttention(caches, tables, starts, ends)
+
+    def hidden_states(self, model, cache_dtype, kept=None):
+        """What `model` makes of it, and the caches afterwards."""
+        attention = self.attention(cache_dtype)
         places = [place for end, n in self.shapes for place in range(end - n, end)]
-        attention = PagedAttention(caches, tables, starts, torch.tensor(ends).int())
-        return model.hidden_states(ids, torch.tensor(places), attention, kept), caches
+        ids = torch.arange(len(places)) % VOCAB
+        return model.hidden_states(ids, torch.tensor(places), attention, kept), attention.caches
 
 
 def assert_same(model, step, cache_dtype, kept=None):
@@ -136,6 +148,28 @@ def test_norms_behind_the_sums(dtype, bits):
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("table", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("scale", [1, 1e-6, 1e4])
+def test_a_table_of_16_bits(table, scale):
+    """Of fp16 subnormal numbers, too, and of the largest."""
+    model = make_model(torch.float32, 8, table=table, table_scale=scale)
+    assert model._embed_tokens.dtype is table
+    assert model._stack.embeds
+    assert_same(model, Step([(20, 1), (7, 2)]), torch.float32)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", KINDS)
+def test_tokens_and_positions_that_there_are_not(models, kind):
+    attention = Step([(1, 1)]).attention(kind[0])
+    assert models[kind]._stack.embeds
+    for token, place in ((VOCAB, 0), (-1, 0), (0, 128), (0, -1)):
+        ids, positions = torch.tensor([token]), torch.tensor([place])
+        with pytest.raises(IndexError):
+            models[kind].hidden_states(ids, positions, attention)
+
+
+@torch.inference_mode()
 def test_weights_that_lie_in_files():
     model = make_model(torch.float32, None, mapped=True)
     assert len(model._layers[0].kvq_proj.linears) == 3
@@ -151,7 +185,7 @@ def test_only_the_rows_that_are_asked_for(models):
 @torch.inference_mode()
 def test_many_rows_go_layer_by_layer(models, monkeypatch):
     model = models[torch.float32, None]
-    monkeypatch.setattr(type(model._stack), "__call__", lambda *_: pytest.fail("too many rows"))
+    monkeypatch.setattr(type(model._stack), "_run", lambda *_: pytest.fail("too many rows"))
     many = Step([(MOST_BLOCKS * BLOCK_ROWS, 12)] * 6)
     assert many.hidden_states(model, torch.float32)[0].isfinite().all()
 

@@ -7,6 +7,7 @@ import random
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 
 import httpx
@@ -112,20 +113,22 @@ class Campaign:
             for ask, expected in draw.sample(self._known[server.manner.tp], AGAIN):
                 if (found := _alone(client, ask)) != expected:
                     raise BrokenError(f"{ask} after it: {found}, and before {expected}")
-        now = server.memory_bytes()
-        self._memory_mb = now >> 20
         num_files = server.settled_files(self._num_files)
         self._num_files = self._num_files or num_files
-        self._check_memory(now)
+        self._check_memory(server)
 
-    def _check_memory(self, now: int) -> None:
+    def _check_memory(self, server: Server) -> None:
+        number = len(self._memories)
+        is_warm, measures = number >= NUM_WARM_ROUNDS, number == NUM_WARM_ROUNDS - 1
+        first = self._memories[NUM_WARM_ROUNDS - 1 if is_warm else 0] if number else inf
+        most = first + (MAX_GROWTH_BYTES if is_warm else MAX_WARM_GROWTH_BYTES)
+        now = server.settled_memory_bytes(0 if measures else most)
+        self._memory_mb = now >> 20
         self._memories.append(now)
-        is_warm = len(self._memories) > NUM_WARM_ROUNDS
-        first = self._memories[NUM_WARM_ROUNDS - 1 if is_warm else 0]
-        if is_warm:
-            self.growth_bytes = max(self.growth_bytes, now - first)
-        if now - first > (MAX_GROWTH_BYTES if is_warm else MAX_WARM_GROWTH_BYTES):
+        if now > most:
             raise BrokenError(f"memory grew from {first} to {now} bytes")
+        if is_warm:
+            self.growth_bytes = max(self.growth_bytes, now - int(first))
 
 
 def _alone(client: httpx.Client, ask: Ask) -> Words:

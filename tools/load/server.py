@@ -22,6 +22,8 @@ MAX_GONE_S = 5.0
 """What may be left of a server for how long after one of its processes was killed."""
 CLIENT_S = 3
 """What a client may take to send or to read."""
+GIVEN_BACK_S = 15.0
+"""Within which a server has given back what was freed: it does so every ten seconds."""
 QUEUE = 96
 """Generations that may wait: of what 64 clients ask for, some are refused now and then."""
 TOO_MUCH = re.compile("Traceback|a bug ended|Error:|Warning|never awaited")
@@ -74,6 +76,15 @@ class Server:
         """Resident, of all ranks."""
         pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.pids)
         return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def settled_memory_bytes(self, most: float) -> int:
+        """Resident, once that is no more than `most`; else the least until what was freed must
+        have been given back."""
+        least, until = self.memory_bytes(), time.monotonic() + GIVEN_BACK_S
+        while least > most and time.monotonic() < until:
+            time.sleep(0.1)
+            least = min(least, self.memory_bytes())
+        return least
 
     def settled_files(self, most: int | None) -> int:
         """Open descriptors of rank 0, once they are no more than `most`.

@@ -30,14 +30,15 @@ def kernel_attention(
     kernel: PagedKernel, caches: Sequence[Tensor], layout: StepLayout
 ) -> Attention:
     """Attention of one step over `caches`, (num_blocks, 2, H, 16, head_dim) each; written to."""
-    longest = max(map(len, layout.tables))
-    padded = [[*table, *[0] * (longest - len(table))] for table in layout.tables]
-    starts = [0, *accumulate(layout.num_new)]
-    device = caches[0].device
-    return kernel(
-        caches,
-        *(
-            torch.tensor(values, dtype=torch.int32, device=device)
-            for values in (padded, starts, layout.context_lengths)
-        ),
+    num_sequences, longest = len(layout.tables), max(map(len, layout.tables))
+    numbers: list[int] = []
+    for table in layout.tables:
+        numbers += table
+        numbers += [0] * (longest - len(table))
+    numbers += [0, *accumulate(layout.num_new), *layout.context_lengths]
+    # One tensor: to make one costs as much as to compute a small layer norm.
+    step = torch.tensor(numbers, dtype=torch.int32, device=caches[0].device)
+    tables, starts, lengths = step.split(
+        [num_sequences * longest, num_sequences + 1, num_sequences]
     )
+    return kernel(caches, tables.view(num_sequences, longest), starts, lengths)

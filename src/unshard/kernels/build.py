@@ -28,7 +28,13 @@ if platform.machine() in {"x86_64", "AMD64"}:
         "avx512bf16": (*_AVX512, "-mavx512bf16"),
     }
 # Integer sums are rounded once, at the end: without contraction that is the same at every level.
-_CONTRACTION = {"attention": "fast", "dense": "fast", "linear": "off", "norm": "off"}
+_CONTRACTION = {
+    "attention": "fast",
+    "dense": "fast",
+    "embedding": "off",
+    "linear": "off",
+    "norm": "off",
+}
 
 
 def library_path() -> Path:

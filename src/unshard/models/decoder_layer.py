@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unshard.architectures.opt import OPTConfig
 from unshard.kernels import norm
+from unshard.kernels.embedding import Tables
 from unshard.kernels.stack import DecoderStack, StackLayer
 from unshard.models.attention import Attention
 from unshard.models.linear import Form, Linear, Rounding, SideBySide
@@ -141,9 +142,11 @@ class DecoderLayer:
             yield f"{name}.bias", each.bias
 
 
-def stack_of(layers: Sequence[DecoderLayer], last_norm: LayerNorm | None) -> DecoderStack | None:
-    """All layers, packed, and the norm behind them, for the kernels; None where these do not
-    compute each of them, or of several ranks."""
+def stack_of(
+    layers: Sequence[DecoderLayer], last_norm: LayerNorm | None, tables: Tables | None
+) -> DecoderStack | None:
+    """All layers, packed, the norm behind them and, where there are some, the tables before them,
+    for the kernels; None where these do not compute each of them, or of several ranks."""
     found = [layer.native() for layer in layers if layer.is_whole]
     native = [each for each in found if each is not None]
     if len(native) < len(layers):
@@ -153,6 +156,7 @@ def stack_of(layers: Sequence[DecoderLayer], last_norm: LayerNorm | None) -> Dec
         None if last_norm is None else norm.native(*last_norm),
         layers[0].self_attn_norm.weight.dtype,
         min(most for _, most in native),
+        tables,
     )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unshard.architectures.opt import POSITION_OFFSET, OPTConfig
 from unshard.errors import UsageError
+from unshard.kernels import embedding
 from unshard.kernels.attention import PagedAttention
 from unshard.kernels.stack import DecoderStack
 from unshard.library.precisions import output_bits
@@ -151,7 +152,9 @@ class OPTModel:
         for linear in self._linears():
             linear.pack()
         if self._prefetch is None:
-            self._stack = stack_of(self._layers, self._norm)
+            places = self._embed_positions[POSITION_OFFSET:]
+            tables = embedding.native(self._embed_tokens, places)
+            self._stack = stack_of(self._layers, self._norm, tables)
 
     def _linears(self) -> Iterator[Linear]:
         for layer in self._layers:
@@ -189,18 +192,18 @@ class OPTModel:
         Returns:
             (T, E), or (R, E), in the model's dtype, E = `embedding_size`.
         """
-        x = self._embed(token_ids)
-        if self._project_in is not None:
-            x = self._project_in(x)
-        x += torch.embedding(self._embed_positions, positions + POSITION_OFFSET)
-        x = self._through_layers(x, attention, kept)
+        stack = self._stack
+        if stack and isinstance(attention, PagedAttention) and len(token_ids) <= stack.most_rows:
+            if stack.embeds:
+                x = stack.of_tokens(token_ids, positions, attention)
+            else:
+                x = stack(self._embed(token_ids, positions), attention)
+            x = x if kept is None else x[kept]
+        else:
+            x = self._through_layers(self._embed(token_ids, positions), attention, kept)
         return x if self._project_out is None else self._project_out(x)
 
     def _through_layers(self, x: Tensor, attention: Attention, kept: Tensor | None) -> Tensor:
-        stack = self._stack
-        if stack and isinstance(attention, PagedAttention) and len(x) <= stack.most_rows:
-            x = stack(x, attention)
-            return x if kept is None else x[kept]
         last = len(self._layers) - 1
         for number, layer in enumerate(self._prefetch or self._layers):
             x = layer(x, number, attention, kept if number == last else None)
@@ -221,7 +224,15 @@ class OPTModel:
         """Whether `logits` takes all ranks."""
         return self._vocab_group.size > 1
 
-    def _embed(self, token_ids: Tensor) -> Tensor:
+    def _embed(self, token_ids: Tensor, positions: Tensor) -> Tensor:
+        """(T,) and (T,) -> (T, D)."""
+        x = self._of_tokens(token_ids)
+        if self._project_in is not None:
+            x = self._project_in(x)
+        x += torch.embedding(self._embed_positions, positions + POSITION_OFFSET)
+        return x
+
+    def _of_tokens(self, token_ids: Tensor) -> Tensor:
         """(T,) -> (T, E). A row that another rank holds is 0 here, so the sum is exact."""
         if not self.splits_vocabulary:
             return torch.embedding(self._embed_tokens, token_ids).to(self.dtype)

@@ -84,6 +84,25 @@ struct NormJob {
   int32_t is_bf16;
 };
 
+enum { TOKENS_FP32, TOKENS_BF16, TOKENS_FP16 };
+
+// (num_tokens, size) and (num_places, size), the latter in the dtype of their sums.
+struct EmbeddingTables {
+  const void *tokens, *places;
+  int64_t num_tokens, num_places;
+  int64_t tokens_format;  // that of the sums where these are bf16
+};
+
+// x = a row of tokens + a row of places.
+struct EmbedJob {
+  EmbeddingTables tables;
+  const int64_t* ids;        // (rows,)
+  const int64_t* positions;  // (rows,)
+  void* x;                   // (rows, size), fp32 or bf16
+  int64_t size;
+  int32_t is_bf16;
+};
+
 struct Level {
   const char* name;
   void (*attend)(const AttentionJob*, int64_t sequence, int64_t first_head,
@@ -93,4 +112,5 @@ struct Level {
   int64_t (*dense_tasks)(const DenseJob*);
   void (*multiply_dense)(const DenseJob*, int64_t task);
   void (*add_and_norm)(const NormJob*, int64_t row);          // tasks: rows
+  void (*embed)(const EmbedJob*, int64_t row);                // tasks: rows
 };

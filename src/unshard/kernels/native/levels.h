@@ -11,7 +11,8 @@ extern "C" {
   void multiply_outputs_##level(const LinearJob*, int64_t);                   \
   int64_t dense_tasks_##level(const DenseJob*);                               \
   void multiply_dense_##level(const DenseJob*, int64_t);                      \
-  void add_and_norm_##level(const NormJob*, int64_t);
+  void add_and_norm_##level(const NormJob*, int64_t);                         \
+  void embed_##level(const EmbedJob*, int64_t);
 #define LEVEL_NAMED(level)                                                    \
   {#level,                                                                    \
    attend_##level,                                                            \
@@ -19,7 +20,8 @@ extern "C" {
    multiply_outputs_##level,                                                  \
    dense_tasks_##level,                                                       \
    multiply_dense_##level,                                                    \
-   add_and_norm_##level}
+   add_and_norm_##level,                                                      \
+   embed_##level}
 
 DECLARE(portable)
 #if defined(__x86_64__)

@@ -90,7 +90,7 @@ EXPORTED void unshard_norm(int level, int64_t threads, const NormJob* job, int64
   run(LEVELS[level].add_and_norm, *job, rows, rows * job->size < 16384 ? 1 : threads);
 }
 
-// Returns 0, or 1 where there is no memory for what lies between the layers' parts.
+// Returns a StackEnd.
 EXPORTED int unshard_stack(int level, int64_t threads, const StackJob* job) {
-  return run_stack(*job, LEVELS[level], threads, scratch) ? 0 : 1;
+  return run_stack(*job, LEVELS[level], threads, scratch);
 }

@@ -19,7 +19,7 @@ namespace {
 
 constexpr int SPINS = 2000;  // some 50 us, far more than a task of few rows takes
 
-constexpr int64_t MOST_PHASES_OF_A_LAYER = 14;
+constexpr int64_t MOST_PHASES_OF_A_LAYER = 14, OTHER_PHASES = 2;
 
 // What lies between the parts of a layer; rows of each side by side.
 struct Between {
@@ -32,7 +32,7 @@ int64_t whole_lines(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 bool make_room(const StackJob& job, int64_t runs, Scratch& scratch, Between& between) {
   const int64_t row = (job.is_bf16 ? 2 : 4) * job.rows;
   const int64_t widest = job.hidden > job.ffn ? job.hidden : job.ffn;
-  const int64_t counters = (job.num_layers * MOST_PHASES_OF_A_LAYER + 1) * (runs + 1);
+  const int64_t counters = (job.num_layers * MOST_PHASES_OF_A_LAYER + OTHER_PHASES) * (runs + 1);
   struct Part {
     char** start;
     int64_t size;
@@ -80,6 +80,7 @@ class Walk {
         phase(between.phases) {}
 
   void all() {
+    if (job.ids) embed();
     const void* added = nullptr;
     for (int64_t place = 0; place < job.num_layers; place++) {
       const StackLayer& layer = job.layers[place];
@@ -112,6 +113,11 @@ class Walk {
         relax();
       else
         sched_yield();
+  }
+
+  void embed() {
+    const EmbedJob rows{job.tables, job.ids, job.positions, job.x, job.hidden, job.is_bf16};
+    each(job.rows, [&](int64_t row) { level.embed(&rows, row); });
   }
 
   void add_and_norm(const void* y, NormWeight norm, void* z) {
@@ -150,6 +156,14 @@ class Walk {
   Count* phase;
 };
 
+bool is_in_tables(const StackJob& job) {
+  for (int64_t row = 0; row < job.rows; row++)
+    if (job.ids[row] < 0 || job.ids[row] >= job.tables.num_tokens || job.positions[row] < 0 ||
+        job.positions[row] >= job.tables.num_places)
+      return false;
+  return true;
+}
+
 void walk(void* data) {
   Step& step = *(Step*)data;
   Walk(step, step.threads.fetch_add(1, std::memory_order_relaxed)).all();
@@ -157,9 +171,10 @@ void walk(void* data) {
 
 }  // namespace
 
-bool run_stack(const StackJob& job, const Level& level, int64_t threads, Scratch& scratch) {
+StackEnd run_stack(const StackJob& job, const Level& level, int64_t threads, Scratch& scratch) {
+  if (job.ids && !is_in_tables(job)) return NO_SUCH_ROW;
   Step step{job, level, Attention(job.attention, &level, threads), threads, {}, {0}};
-  if (!make_room(job, threads, scratch, step.between)) return false;
+  if (!make_room(job, threads, scratch, step.between)) return NO_MEMORY;
   on_threads(walk, &step, threads);
-  return true;
+  return COMPUTED;
 }

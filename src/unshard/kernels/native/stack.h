@@ -24,11 +24,15 @@ struct StackJob {
   void* const* caches;     // of each layer
   int64_t num_layers;
   AttentionJob attention;  // but kvq, cache and out
-  void* x;                 // (rows, hidden), changed
+  EmbeddingTables tables;
+  const int64_t* ids;        // (rows,), of tokens; null where x is given
+  const int64_t* positions;  // (rows,), of places
+  void* x;                   // (rows, hidden), changed
   int64_t rows, hidden, ffn, num_kvq;
   NormWeight norm;  // of what leaves the last layer, where norms come first
   int32_t is_bf16, pre_norm;
 };
 
-// False where there is no memory for what lies between the layers' parts.
-bool run_stack(const StackJob& job, const Level& level, int64_t threads, Scratch& scratch);
+enum StackEnd { COMPUTED, NO_MEMORY, NO_SUCH_ROW };
+
+StackEnd run_stack(const StackJob& job, const Level& level, int64_t threads, Scratch& scratch);
