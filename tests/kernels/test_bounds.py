@@ -9,6 +9,7 @@ import itertools
 import pytest
 import torch
 from tests.kernels.fences import Fenced, check_in_child
+from tests.kernels.lone_embedding import embed
 
 from unshard.kernels import dense, int8, norm
 from unshard.kernels.attention import BLOCK_ROWS, PagedAttention, paged_attention
@@ -99,6 +100,22 @@ def test_of_a_sum_and_its_norm(level, dtype, fenced):
         assert torch.equal(z, expected), (rows, width)
 
     check_in_child(check, itertools.product([True, False], WIDTHS, [1, 3]))
+
+
+@pytest.mark.parametrize("tokens_dtype", [*DTYPES, torch.float16])
+def test_of_embeddings(level, tokens_dtype, fenced):
+    """The first and the last row of each table."""
+    dtype = torch.bfloat16 if tokens_dtype is torch.bfloat16 else torch.float32
+
+    def check(at_end, width):
+        tokens, places = numbers(5, width, dtype=tokens_dtype), numbers(3, width, dtype=dtype)
+        ids, positions = torch.tensor([4, 0, 4]), torch.tensor([2, 2, 0])
+        expected = tokens[ids].to(dtype) + places[positions]
+        arrays = fenced(at_end, tokens, places, ids, positions, unwritten(expected))
+        assert embed(level, *arrays) == 0
+        assert torch.equal(arrays[-1], expected), width
+
+    check_in_child(check, itertools.product([True, False], WIDTHS))
 
 
 @pytest.mark.parametrize("cache_dtype", DTYPES)

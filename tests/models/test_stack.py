@@ -36,11 +36,11 @@ def make_model(
     *,
     pre_norm=True,
     embedding=HEADS * HEAD_DIM,
-    mapped=False,
+    mapped=(),
     table=None,
     table_scale=1.0,
 ):
-    """Of random weights; `mapped` are where they lay before, K, V and Q apart."""
+    """Of random weights; of the layers `mapped`, where they lay before, K, V and Q apart."""
     config = OPTConfig(
         LAYERS, HEADS * HEAD_DIM, HEADS, 200, VOCAB, 128, embedding, pre_norm=pre_norm
     )
@@ -50,10 +50,13 @@ def make_model(
     for name, target in model.weight_targets().items():
         values[name] = torch.randn(target.shape, generator=generator) * 0.3
     values["decoder.embed_tokens.weight"] *= table_scale
-    if mapped:
-        model.map_weights(
-            {name: value.to(dtype) for name, value in values.items() if value.dim() == 2}
-        )
+    model.map_weights(
+        {
+            name: value.to(dtype)
+            for name, value in values.items()
+            if value.dim() == 2 and any(f".layers.{layer}." in name for layer in mapped)
+        }
+    )
     for name, target in model.weight_targets().items():
         if isinstance(target, Tensor):
             target.copy_(values[name])
@@ -162,17 +165,32 @@ def test_a_table_of_16_bits(table, scale):
 @pytest.mark.parametrize("kind", KINDS)
 def test_tokens_and_positions_that_there_are_not(models, kind):
     attention = Step([(1, 1)]).attention(kind[0])
+    if models[kind]._stack is None:
+        pytest.skip("this level multiplies no such rows")
     assert models[kind]._stack.embeds
     for token, place in ((VOCAB, 0), (-1, 0), (0, 128), (0, -1)):
         ids, positions = torch.tensor([token]), torch.tensor([place])
         with pytest.raises(IndexError):
             models[kind].hidden_states(ids, positions, attention)
+    for ids, positions in (([0.0], [0]), ([0], [0, 1])):
+        with pytest.raises(ValueError, match="int64"):
+            models[kind].hidden_states(torch.tensor(ids), torch.tensor(positions), attention)
 
 
 @torch.inference_mode()
 def test_weights_that_lie_in_files():
-    model = make_model(torch.float32, None, mapped=True)
+    model = make_model(torch.float32, None, mapped=range(LAYERS))
     assert len(model._layers[0].kvq_proj.linears) == 3
+    assert_same(model, Step([(20, 1), (7, 2)]), torch.float32)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("layers", [{0}, {1, 2}, {2}])
+def test_weights_some_of_which_lie_in_files(layers):
+    """K, V and Q are apart in these layers, and one matrix in the others."""
+    model = make_model(torch.float32, None, mapped=layers)
+    parts = [getattr(layer.kvq_proj, "linears", ()) for layer in model._layers]
+    assert {number for number, linears in enumerate(parts) if linears} == layers
     assert_same(model, Step([(20, 1), (7, 2)]), torch.float32)
 
 

@@ -52,7 +52,7 @@ class _Job(ctypes.Structure):
         ("attention", Job),
         ("tables", Tables),
         *((name, ctypes.c_void_p) for name in ("ids", "positions", "x")),
-        *((name, ctypes.c_int64) for name in ("rows", "hidden", "ffn", "num_kvq")),
+        *((name, ctypes.c_int64) for name in ("rows", "hidden", "ffn")),
         ("norm", norm.Weight),
         ("is_bf16", ctypes.c_int32),
         ("pre_norm", ctypes.c_int32),
@@ -89,7 +89,6 @@ class DecoderStack:
         self.most_rows = min(MOST_ROWS, most_rows)
         self._dtype = dtype
         self._last_norm = last_norm
-        self._num_kvq = len(layers[0].kvq)
         self._tables = tables
         self._hidden = layers[0].fc1.in_features
         self._ffn = layers[0].fc1.out_features
@@ -105,9 +104,12 @@ class DecoderStack:
 
         Raises:
             IndexError: a table has no such row.
+            ValueError: numbers of another kind, or not as many of both.
             UsageError: the kernels are not compiled.
             MemoryError: as of a call.
         """
+        if {ids.dtype, positions.dtype} != {torch.int64} or ids.shape != positions.shape:
+            raise ValueError("ids and positions have to be int64, one of each for a row")
         ids, positions = ids.contiguous(), positions.contiguous()
         x = torch.empty(len(ids), self._hidden, dtype=self._dtype)
         job = self._job(x, attention)
@@ -138,7 +140,6 @@ class DecoderStack:
             rows=len(x),
             hidden=self._hidden,
             ffn=self._ffn,
-            num_kvq=self._num_kvq,
             norm=self._last_norm or norm.Weight(),
             is_bf16=self._dtype is torch.bfloat16,
             pre_norm=self._last_norm is not None,

@@ -14,8 +14,10 @@ inline Floats load(const fp16* from) {
   memcpy(&v, from, sizeof v);
   const Words words = __builtin_convertvector(v, Words);
   const Words rest = (words & 0x7fff) << 13;
-  const Words wide = bits_of<Words>(bits_of<Floats>(rest) * all(0x1p112f));
-  const Words found = rest >= (0x1fu << 23) ? rest | 0x7f800000 : wide;
+  // Subnormal ones are counted in steps of 2⁻²⁴: processors may be told to take fp32's for 0.
+  const Words small = bits_of<Words>(bits_of<Floats>(rest | 113u << 23) - all(0x1p-14f));
+  const Words finite = rest < 1u << 23 ? small : rest + (112u << 23);
+  const Words found = rest >= 31u << 23 ? rest | 0x7f800000 : finite;
   return bits_of<Floats>(found | (words & 0x8000) << 16);
 }
 

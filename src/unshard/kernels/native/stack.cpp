@@ -19,7 +19,7 @@ namespace {
 
 constexpr int SPINS = 2000;  // some 50 us, far more than a task of few rows takes
 
-constexpr int64_t MOST_PHASES_OF_A_LAYER = 14, OTHER_PHASES = 2;
+constexpr int64_t MOST_PHASES_OF_A_LAYER = 15, OTHER_PHASES = 2;
 
 // What lies between the parts of a layer; rows of each side by side.
 struct Between {
@@ -87,7 +87,7 @@ class Walk {
       if (job.pre_norm) add_and_norm(added, layer.attention_norm, between.normed);
       const void* from = job.pre_norm ? between.normed : job.x;
       int64_t first = 0;
-      for (int64_t i = 0; i < job.num_kvq; first += layer.kvq[i++].out)
+      for (int64_t i = 0; i < 3 && layer.kvq[i].out; first += layer.kvq[i++].out)
         multiply(layer.kvq[i], from, between.kvq, first, 3 * job.hidden, false);
       attend(job.caches[place]);
       multiply(layer.out, between.attended, between.added, 0, job.hidden, false);

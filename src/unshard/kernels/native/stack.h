@@ -15,7 +15,7 @@ struct StackLinear {
 
 struct StackLayer {
   NormWeight attention_norm, ffn_norm;
-  StackLinear kvq[3];  // K, V and Q, or one that is all of them
+  StackLinear kvq[3];  // K, V and Q, or one that is all of them; the rest have no outputs
   StackLinear out, fc1, fc2;
 };
 
@@ -28,7 +28,7 @@ struct StackJob {
   const int64_t* ids;        // (rows,), of tokens; null where x is given
   const int64_t* positions;  // (rows,), of places
   void* x;                   // (rows, hidden), changed
-  int64_t rows, hidden, ffn, num_kvq;
+  int64_t rows, hidden, ffn;
   NormWeight norm;  // of what leaves the last layer, where norms come first
   int32_t is_bf16, pre_norm;
 };
