@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 import time
 import weakref
+from pathlib import Path
 
 import pytest
 
+import unshard
 from unshard.cli.interrupts import kept_interrupts
+
+DEMO_MODEL = Path(unshard.__file__).parent / "demo_model"
 
 
 class Thing:
@@ -41,3 +46,31 @@ def test_others_are_shown_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     assert callback() is None
     assert seen == [ZeroDivisionError]
     assert sys.unraisablehook is before
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+from unshard.cli.main import main
+
+class Interrupts:
+    def find_spec(self, name, *_):
+        if name == sys.argv[1]:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupts())
+sys.exit(main(["score", sys.argv[2], "-"]))
+"""
+
+
+@pytest.mark.parametrize("module", ["numpy", "numpy.lib", "numpy.exceptions", "torch"])
+def test_an_interrupt_while_torch_imports_numpy(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_IMPORT, module, str(DEMO_MODEL)],
+        input="To be.",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert (done.returncode, done.stderr.split()) == (130, ["interrupted"]), done.stderr

@@ -122,6 +122,19 @@ def test_torchrun_and_the_option_have_to_agree(monkeypatch, capsys) -> None:
     assert "--tp 4, but 2 ranks were started" in capsys.readouterr().err
 
 
+def ask(url: str) -> http.client.HTTPResponse:
+    """Begins a completion of 500 tokens, the first of which is there."""
+    asked = {"prompt": "x", "max_tokens": 500, "logit_bias": {"2": -99}, "stream": True}
+    request = urllib.request.Request(
+        f"{url}/v1/completions",
+        json.dumps({"model": "demo_model"} | asked).encode(),
+        {"content-type": "application/json"},
+    )
+    answer = urllib.request.urlopen(request, timeout=100)
+    assert answer.readline().startswith(b"data: ")
+    return answer
+
+
 class Server:
     """`unshard serve --tp 2`, ready."""
 
@@ -133,16 +146,7 @@ class Server:
         (self.worker,) = children(self.process.pid)
 
     def ask(self) -> http.client.HTTPResponse:
-        """Begins a completion of 500 tokens, the first of which is there."""
-        asked = {"prompt": "x", "max_tokens": 500, "logit_bias": {"2": -99}, "stream": True}
-        request = urllib.request.Request(
-            f"{self.url}/v1/completions",
-            json.dumps({"model": "demo_model"} | asked).encode(),
-            {"content-type": "application/json"},
-        )
-        answer = urllib.request.urlopen(request, timeout=100)
-        assert answer.readline().startswith(b"data: ")
-        return answer
+        return ask(self.url)
 
 
 @pytest.fixture
@@ -187,6 +191,25 @@ def test_ctrl_c_ends_all_ranks_in_peace(server: Server) -> None:
     assert server.process.wait(GONE_SECONDS) == 0
     assert server.process.stderr.read() == ""
     assert not is_running(server.worker)
+
+
+@pytest.mark.slow
+def test_torchrun_that_is_told_to_end_lets_a_text_end() -> None:
+    """It tells all ranks of the machine."""
+    options = ("--port", "0", "--drain-seconds", "60")
+    command = [*TORCHRUN, "serve", str(DEMO_MODEL), *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            told = iter(process.stderr.readline, "")
+            url = next(ready[0] for line in told if (ready := re.search(r"http://\S+", line)))
+            with ask(url) as answer:
+                process.send_signal(signal.SIGTERM)
+                assert answer.read().endswith(b"data: [DONE]\n\n")
+            rest = process.stderr.read()
+            assert "ending: open requests (1)" in rest
+            assert "gone" not in rest
+        finally:
+            process.kill()
 
 
 @pytest.mark.slow

@@ -113,6 +113,7 @@ def test_lines_that_fail_are_said_in_the_end(
         ("score opt-125m nothing.txt", "nothing.txt: no such file"),
         ("score opt-125m documents.txt --output other", "its line 2 is that of 5"),
         ("score opt-125m documents.txt --output prompts.jsonl", "holds other answers"),
+        ("generate opt-125m --input prompts.jsonl --output ./prompts.jsonl", "is the input"),
         ("generate opt-125m", "either PROMPT or --input"),
         ("generate opt-125m a --input prompts.jsonl", "either PROMPT or --input"),
         ("generate opt-125m a --output out", "--output goes with --input"),

@@ -45,7 +45,7 @@ def generate_lines(
     lines = given.json_lines()
     num_lines = num_failed = past_bytes = 0
     with ExitStack() as stack:
-        answers = stack.enter_context(answers_to(output))
+        answers = stack.enter_context(answers_to(output, file))
         for line, past in past_answers(answers, lines, "text"):
             num_lines += 1
             num_failed += "error" in past

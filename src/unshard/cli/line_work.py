@@ -17,16 +17,22 @@ from unshard.progress import Progress
 
 
 @contextmanager
-def answers_to(output: str | None) -> Iterator[AnswerLines]:
-    """The file `output`, or stdout.
+def answers_to(output: str | None, given: str) -> Iterator[AnswerLines]:
+    """The file `output`, or stdout, for answers to the lines of the file `given` ("-" is stdin).
 
     Raises:
-        UsageError: it is a link.
+        UsageError: it is a link, or the file that the lines come from.
     """
     if output is None:
         yield AnswerLines("stdout", sys.stdout.buffer)
         return
-    with answers_in(output_path(output)) as answers:
+    path = output_path(output)
+    if given != "-" and path.exists() and path.samefile(given):
+        raise UsageError(
+            f"{output}: is the input, and would be the output too",
+            hint="give --output another name",
+        )
+    with answers_in(path) as answers:
         yield answers
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -67,7 +68,10 @@ def followed(checkpoint: Checkpoint, options: ModelOptions) -> bool:
     leader = Leader(place, lambda lost: _abandon(stderr, lost))
     try:
         store = launch.follow(leader, place)
-        be_led(model, join(model, place, store, lambda: leader.lost))
+        ranks = join(model, place, store, lambda: leader.lost)
+        if place.is_beside_rank_0:
+            _leave_signals_to_rank_0()
+        be_led(model, ranks)
     except UnshardError as error:
         leader.tell(error)
         raise
@@ -77,6 +81,13 @@ def followed(checkpoint: Checkpoint, options: ModelOptions) -> bool:
         raise lost from error
     leader.close()
     return True
+
+
+def _leave_signals_to_rank_0() -> None:
+    """A terminal and torchrun send them to every process of a machine, and rank 0 has requests to
+    finish with the others before it dismisses them; its end is theirs, too."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def score(
     stride = _checked_stride(stride, size)
     tally, past_bytes = _Tally(), 0
     with ExitStack() as stack:
-        answers = stack.enter_context(answers_to(output))
+        answers = stack.enter_context(answers_to(output, file))
         for line, answer in past_answers(answers, lines, "log_likelihood"):
             tally.add(answer)
             past_bytes += line.num_bytes

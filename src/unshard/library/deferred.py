@@ -11,12 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 from unshard.errors import UsageError
+from unshard.interrupts import interrupts_told
 
 
 def deferred(
     module: str, function: str, *, extra: str = "serve", hint: str | None = None
 ) -> Callable[..., Any]:
-    """`function` of `module`, imported at the first call.
+    """`function` of `module`, imported at the first call; a Ctrl-C meanwhile is raised after it.
 
     The call raises:
         UsageError: a package of `extra` is not installed; `hint` says what else can be done.
@@ -24,7 +25,9 @@ def deferred(
 
     def call(*arguments: object, **options: object) -> Any:
         try:
-            found = importlib.import_module(module)
+            # torch imports numpy from C, where a Ctrl-C is lost, or leaves half of numpy.
+            with interrupts_told(lambda _: None):
+                found = importlib.import_module(module)
         except ModuleNotFoundError as error:
             package = (error.name or "").split(".")[0]
             if package == "unshard":

@@ -29,6 +29,11 @@ class Place:
     """Ranks on this machine."""
 
     @property
+    def is_beside_rank_0(self) -> bool:
+        """Whether rank 0 is on this machine; a launcher numbers machine by machine."""
+        return self.rank == self.local_rank
+
+    @property
     def num_threads(self) -> int:
         """Its share of the machine's cores."""
         return max(1, len(os.sched_getaffinity(0)) // self.local_size)
