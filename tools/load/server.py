@@ -14,6 +14,7 @@ import httpx
 from tests.processes import family, is_running
 
 import unshard
+from unshard.server.freed_memory import EVERY_S
 
 DEMO_MODEL = Path(unshard.__file__).parent / "demo_model"
 PATIENCE_S = 120.0
@@ -22,8 +23,8 @@ MAX_GONE_S = 5.0
 """What may be left of a server for how long after one of its processes was killed."""
 CLIENT_S = 3
 """What a client may take to send or to read."""
-GIVEN_BACK_S = 15.0
-"""Within which a server has given back what was freed: it does so every ten seconds."""
+GIVEN_BACK_S = EVERY_S + 5
+"""Within which a server has given back what was freed."""
 QUEUE = 96
 """Generations that may wait: of what 64 clients ask for, some are refused now and then."""
 TOO_MUCH = re.compile("Traceback|a bug ended|Error:|Warning|never awaited")

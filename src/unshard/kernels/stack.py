@@ -81,7 +81,7 @@ class DecoderStack:
         last_norm: norm.Weight | None,
         dtype: torch.dtype,
         most_rows: int,
-        tables: Tables | None = None,
+        tables: Tables | None,
     ) -> None:
         """Without `last_norm` the norms of a layer follow its sums. `dtype` (fp32 or bf16) is that
         of hidden states and of weights that are not rounded; the kernels multiply up to `most_rows`

@@ -194,14 +194,18 @@ class OPTModel:
         """
         stack = self._stack
         if stack and isinstance(attention, PagedAttention) and len(token_ids) <= stack.most_rows:
-            if stack.embeds:
-                x = stack.of_tokens(token_ids, positions, attention)
-            else:
-                x = stack(self._embed(token_ids, positions), attention)
+            x = self._through_stack(stack, token_ids, positions, attention)
             x = x if kept is None else x[kept]
         else:
             x = self._through_layers(self._embed(token_ids, positions), attention, kept)
         return x if self._project_out is None else self._project_out(x)
+
+    def _through_stack(
+        self, stack: DecoderStack, token_ids: Tensor, positions: Tensor, attention: PagedAttention
+    ) -> Tensor:
+        if stack.embeds:
+            return stack.of_tokens(token_ids, positions, attention)
+        return stack(self._embed(token_ids, positions), attention)
 
     def _through_layers(self, x: Tensor, attention: Attention, kept: Tensor | None) -> Tensor:
         last = len(self._layers) - 1
